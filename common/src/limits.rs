@@ -1,0 +1,129 @@
+//! Every bound of the system: on queues, lists, strings, loops and messages.
+//!
+//! Units come last in a name. Relations between limits are checked when this file is compiled.
+//! The text of a limit says what happens at it.
+
+// --- Names and text -------------------------------------------------------------------------
+
+/// Length of a name of a job, queue, pool, workspace, and so on.
+pub const NAME_BYTES_MAX: usize = 63;
+/// A reason that a user gives for a cancel, hold or drain.
+pub const REASON_BYTES_MAX: usize = 512;
+/// The canonical text of one job spec.
+pub const SPEC_BYTES_MAX: usize = 256 * 1024;
+/// A job file as it comes in, before it is parsed.
+pub const JOB_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Nesting of mappings and lists in a job file.
+pub const JOB_FILE_DEPTH_MAX: usize = 16;
+/// Scalars, lists and mappings of a job file.
+pub const JOB_FILE_NODES_MAX: usize = 50_000;
+/// Problems that are reported for one job file; the rest is counted.
+pub const JOB_FILE_PROBLEMS_MAX: usize = 100;
+
+// --- Jobs -----------------------------------------------------------------------------------
+
+/// Tasks of one array.
+pub const ARRAY_TASKS_MAX: u32 = 1_000_000;
+/// Groups of one task.
+pub const GROUPS_MAX: usize = 16;
+/// Nodes of one gang, over all groups.
+pub const GANG_NODES_MAX: u32 = 10_000;
+/// Ranks of one group on one node.
+pub const RANKS_PER_NODE_MAX: u32 = 1_024;
+/// GPU devices of one node, MIG instances counted.
+pub const NODE_DEVICES_MAX: usize = 128;
+/// GPU models that a request may list.
+pub const GPU_MODELS_MAX: usize = 16;
+/// Jobs that one job may wait for.
+pub const DEPENDENCIES_MAX: usize = 64;
+/// Jobs that may wait for one job.
+pub const DEPENDENTS_MAX: usize = 10_000;
+/// Arrays that may wait for one array index by index; each costs work at every exit of it.
+pub const EACH_DEPENDENTS_MAX: usize = 16;
+/// Rules of `retry.on`; each has a counter in every task.
+pub const RETRY_RULES_MAX: usize = 8;
+/// Retries that one budget can allow.
+pub const RETRIES_MAX: u16 = 10_000;
+/// Labels of a job or node, and nodes named by one constraint.
+pub const LABELS_MAX: usize = 64;
+/// Nodes that `exclude_nodes` or `only_nodes` may name.
+pub const NODE_LIST_MAX: usize = 1_024;
+/// Entries of `env`, `secrets`, `inputs`, `outputs`, `mounts`, each.
+pub const SPEC_ENTRIES_MAX: usize = 512;
+/// Priority of a job, from minus this to plus this.
+pub const PRIORITY_ABS_MAX: i32 = 1_000;
+/// Longest time limit, delay, grace or lease of any kind, in milliseconds: 400 days.
+pub const DURATION_MS_MAX: u64 = 400 * 24 * 3_600 * 1_000;
+/// Tasks of one chain.
+pub const CHAIN_TASKS_MAX: u32 = 256;
+/// Jobs of the whole cluster, ended ones included.
+pub const JOBS_MAX: u64 = 10_000_000;
+
+// --- Cluster --------------------------------------------------------------------------------
+
+/// Nodes of the cluster.
+pub const NODES_MAX: usize = 20_000;
+/// Pools, queues, workspaces, each.
+pub const HOLDERS_MAX: usize = 10_000;
+/// Users.
+pub const PRINCIPALS_MAX: usize = 100_000;
+/// Role grants of one user.
+pub const GRANTS_MAX: usize = 256;
+/// Join and login tokens that are not used yet.
+pub const TOKENS_MAX: usize = 100_000;
+/// Life of a token in milliseconds: one hour.
+pub const TOKEN_LIFE_MS_MAX: u64 = 3_600 * 1_000;
+/// Revoked identities.
+pub const REVOCATIONS_MAX: usize = 100_000;
+/// Settings, secrets and volumes, each.
+pub const DEFINITIONS_MAX: usize = 100_000;
+/// A setting's value, a volume definition.
+pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// Ciphertext of one secret.
+pub const SECRET_BYTES_MAX: usize = 64 * 1024;
+/// Experiments of the cluster.
+pub const EXPERIMENTS_MAX: usize = 1_000_000;
+
+// --- One command ----------------------------------------------------------------------------
+
+/// Placements of one plan; the next round goes on from there.
+pub const PLAN_PLACEMENTS_MAX: usize = 4_096;
+/// Ranges of one report of an agent.
+pub const REPORT_RANGES_MAX: usize = 1_024;
+/// Timers that one command lets fire; the rest fires with the next.
+pub const TIMERS_PER_APPLY_MAX: usize = 1_024;
+/// Ended jobs that one command forgets.
+pub const FORGET_PER_APPLY_MAX: usize = 256;
+/// Records that one command adds to the rolling digest.
+pub const DIGEST_RECORDS_PER_APPLY: usize = 4;
+
+// --- Memory and time ------------------------------------------------------------------------
+
+/// Remembered requests that made no job.
+pub const DEDUP_ENTRIES_MAX: usize = 100_000;
+/// How long those are remembered, in milliseconds: 10 minutes.
+pub const DEDUP_LIFE_MS: u64 = 10 * 60 * 1_000;
+/// Ended jobs in the state; the oldest leave first.
+pub const ENDED_JOBS_MAX: usize = 100_000;
+/// How long an ended job stays in the state, in milliseconds: 30 days.
+pub const ENDED_LIFE_MS: u64 = 30 * 24 * 3_600 * 1_000;
+/// Rows of the usage roll-up: (day, owner, queue, model). The oldest days leave first.
+pub const USAGE_ROWS_MAX: usize = 1_000_000;
+/// A maintenance lease of a node, in milliseconds: 10 minutes.
+pub const MAINTENANCE_MS_MAX: u64 = 10 * 60 * 1_000;
+/// How long an agent may take until an assignment is ready beyond the job's own
+/// `prepare_timeout`, in milliseconds.
+pub const BARRIER_SLACK_MS: u64 = 60 * 1_000;
+
+// --- Relations ------------------------------------------------------------------------------
+
+const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
+const _: () = assert!(NODE_DEVICES_MAX <= 128, "DeviceSet holds 128 devices");
+const _: () = assert!(GANG_NODES_MAX as usize <= NODES_MAX);
+const _: () = assert!(EACH_DEPENDENTS_MAX <= DEPENDENTS_MAX);
+const _: () = assert!(CHAIN_TASKS_MAX <= ARRAY_TASKS_MAX);
+const _: () = assert!(REPORT_RANGES_MAX >= CHAIN_TASKS_MAX as usize, "one report ends a chain");
+const _: () = assert!(DEDUP_LIFE_MS < ENDED_LIFE_MS);
+const _: () = assert!(ENDED_JOBS_MAX as u64 <= JOBS_MAX);
+const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
+const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

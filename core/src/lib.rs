@@ -1,0 +1,2 @@
+//! Every decision of Trainyard.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Harness for tests that span crates. Tests of the repository itself live in `tests/tidy.rs`.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Discrete-event simulator.
+fn main() {}
