@@ -3,6 +3,20 @@
 use minicbor::{CborLen, Decode, Encode};
 use std::fmt;
 
+/// A small integer id, minted in rising order, that can index a table.
+pub trait Dense: Copy + Ord + fmt::Display {
+    /// The id as a position in a table.
+    #[must_use]
+    fn index(self) -> usize;
+
+    /// The id of a position in a table.
+    ///
+    /// # Panics
+    /// If the position does not fit the id's type; limits keep tables far below that.
+    #[must_use]
+    fn from_index(index: usize) -> Self;
+}
+
 /// Declares a dense integer id that displays as its number.
 macro_rules! dense_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -13,11 +27,13 @@ macro_rules! dense_id {
         #[cbor(transparent)]
         pub struct $name(#[n(0)] pub $inner);
 
-        impl $name {
-            /// The id as an index into a table.
-            #[must_use]
-            pub fn index(self) -> usize {
+        impl Dense for $name {
+            fn index(self) -> usize {
                 self.0 as usize
+            }
+
+            fn from_index(index: usize) -> Self {
+                $name(<$inner>::try_from(index).expect("ids are bounded far below their type"))
             }
         }
 

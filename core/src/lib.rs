@@ -1,2 +1,5 @@
-//! Every decision of Trainyard.
+//! Every decision of Trainyard, as pure functions over plain data.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+pub mod table;
