@@ -1,5 +1,14 @@
 //! Every decision of Trainyard, as pure functions over plain data.
+//!
+//! No clock, no randomness, no I/O, no threads: same inputs, same outputs, byte for byte. Times
+//! come in as milliseconds; what is to be done goes out as plain values.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod agent;
+pub mod command;
+pub mod event;
+pub mod job;
+pub mod retry;
+pub mod state;
 pub mod table;

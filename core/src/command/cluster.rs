@@ -1,0 +1,36 @@
+//! Commands about the cluster itself.
+
+use minicbor::{Decode, Encode};
+use yard_common::id::{ClusterId, FeatureLevel};
+
+/// Life of the cluster itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Cluster {
+    /// The first command of a log: names the cluster and its first administrator, and makes the
+    /// workspace, pool and queue `default`.
+    #[n(0)]
+    Initialise {
+        /// The new cluster.
+        #[n(0)]
+        cluster: ClusterId,
+        /// Name of the first administrator.
+        #[n(1)]
+        admin: String,
+        /// Its unix login.
+        #[n(2)]
+        unix: Option<String>,
+    },
+    /// The leader of the envelope begins; commands under earlier ones are refused from here on.
+    #[n(1)]
+    LeaderStarted,
+    /// Lets due timers fire. Proposed when the next one is due.
+    #[n(2)]
+    Tick,
+    /// The cluster was restored from a backup: a new incarnation, in which every old fence,
+    /// assignment and lease is void.
+    #[n(3)]
+    Restored,
+    /// Every member understands this level now; never goes back.
+    #[n(4)]
+    RaiseFeatureLevel(#[n(0)] FeatureLevel),
+}

@@ -1,0 +1,133 @@
+//! Commands about the life of a node.
+
+use minicbor::{Decode, Encode};
+use yard_common::Amounts;
+use yard_common::gpu::GpuDevice;
+use yard_common::id::{BootId, LeaseId, NodeId, TokenId};
+
+/// Life of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum NodeCommand {
+    /// A machine joins with a token of its pool.
+    #[n(0)]
+    Join {
+        /// Public part of the token.
+        #[n(0)]
+        token: TokenId,
+        /// SHA-256 of the secret that was presented.
+        #[n(1)]
+        secret_sha256: [u8; 32],
+        /// Unique name.
+        #[n(2)]
+        name: String,
+        /// What it has.
+        #[n(3)]
+        inventory: Inventory,
+    },
+    /// The agent tells what its machine has now. A new boot id says that nothing of before runs.
+    #[n(1)]
+    Update {
+        /// The node; must be the actor.
+        #[n(0)]
+        node: NodeId,
+        /// What it has.
+        #[n(1)]
+        inventory: Inventory,
+    },
+    /// A majority of members has not heard of it for a while: nothing new is placed there.
+    #[n(2)]
+    Suspect {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The lease that this is about.
+        #[n(1)]
+        lease: LeaseId,
+    },
+    /// A majority of members promised never to renew this lease again.
+    #[n(3)]
+    Lost {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The lease that was given up.
+        #[n(1)]
+        lease: LeaseId,
+    },
+    /// It is heard of again. Mints a new lease, which lifts promises about the old one.
+    #[n(4)]
+    Returned {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The lease that it had.
+        #[n(1)]
+        lease: LeaseId,
+    },
+    /// Its agent stops for a while on purpose: silence until then means nothing.
+    #[n(5)]
+    Maintenance {
+        /// The node; the agent itself or an operator asks.
+        #[n(0)]
+        node: NodeId,
+        /// For how long in milliseconds, at most `MAINTENANCE_MS_MAX`; 0 ends it.
+        #[n(1)]
+        for_ms: u64,
+    },
+    /// Nothing new is placed on it, from now or a later time on.
+    #[n(6)]
+    Drain {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// When and how.
+        #[n(1)]
+        plan: DrainPlan,
+    },
+    /// Ends a drain or a cordon.
+    #[n(7)]
+    Undrain(#[n(0)] NodeId),
+    /// Its provider or an operator says that the machine is off: nothing of it runs any more.
+    #[n(8)]
+    ConfirmDead(#[n(0)] NodeId),
+    /// Takes it out for good. It must hold nothing.
+    #[n(9)]
+    Remove(#[n(0)] NodeId),
+}
+
+/// When and how a node is emptied.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DrainPlan {
+    /// From when on nothing may run there, in milliseconds from the command; 0: now.
+    #[n(0)]
+    pub in_ms: u64,
+    /// How long running attempts may go on after that, in milliseconds; `None`: to their end.
+    #[n(1)]
+    pub deadline_ms: Option<u64>,
+    /// For people.
+    #[n(2)]
+    pub reason: String,
+}
+
+/// What a machine has, as its agent found it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Inventory {
+    /// This boot of its kernel.
+    #[n(0)]
+    pub boot: BootId,
+    /// What jobs may use of CPU, memory and disk.
+    #[n(1)]
+    pub amounts: Amounts,
+    /// GPUs and MIG instances, in an order that holds for the life of the boot.
+    #[n(2)]
+    pub devices: Vec<GpuDevice>,
+    /// Labels, sorted by key; topology levels among them.
+    #[n(3)]
+    pub labels: Vec<(String, String)>,
+    /// Host name or address that other nodes reach it by.
+    #[n(4)]
+    pub address: String,
+    /// Version of the agent.
+    #[n(5)]
+    pub version: String,
+}

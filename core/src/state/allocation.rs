@@ -1,0 +1,101 @@
+//! Allocations: what attempts hold, and how far they are.
+
+use crate::agent::{AssignmentId, Chain};
+use minicbor::{Decode, Encode};
+use yard_common::gpu::GpuGrant;
+use yard_common::id::{AllocationId, JobId, NodeId, ShapeId};
+use yard_common::state::{AssignmentState, AttemptState};
+use yard_common::{Amounts, ExitCause};
+
+/// Resources held by one attempt, or by the attempts of a chain in turn. It exists exactly as
+/// long as it holds all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Allocation {
+    /// The job.
+    #[n(0)]
+    pub job: JobId,
+    /// The shape that was placed.
+    #[n(1)]
+    pub shape: ShapeId,
+    /// The attempts in the order in which they run; recalled ones are cut off.
+    #[n(2)]
+    pub chain: Chain,
+    /// Positions of the chain that are known to have started.
+    #[n(3)]
+    pub started: u32,
+    /// Positions of the chain that are known to have ended.
+    #[n(4)]
+    pub ended: u32,
+    /// Positions that the node may still start, when the rest is called back.
+    #[n(5)]
+    pub cut: Option<u32>,
+    /// Its parts, in the order of the gang.
+    #[n(6)]
+    pub shares: Vec<Share>,
+    /// How far it is.
+    #[n(7)]
+    pub state: AttemptState,
+    /// Why it stops, once it does.
+    #[n(8)]
+    pub cause: Option<ExitCause>,
+    /// When it was granted, in `cluster_ms`.
+    #[n(9)]
+    pub granted_ms: u64,
+    /// When its timer is due (to be ready, or to end), in `cluster_ms`.
+    #[n(10)]
+    pub deadline_ms: Option<u64>,
+}
+
+/// The part of an allocation for one group on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Share {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// Position of the group in the shape.
+    #[n(1)]
+    pub group: u8,
+    /// CPU, memory and disk held.
+    #[n(2)]
+    pub amounts: Amounts,
+    /// GPUs held.
+    #[n(3)]
+    pub gpus: GpuGrant,
+    /// As the node reported it.
+    #[n(4)]
+    pub state: AssignmentState,
+    /// How its ranks ended, as the node reported it.
+    #[n(5)]
+    pub exit: Option<ExitCause>,
+}
+
+impl Share {
+    /// Whether its ranks have ended, or their node was given up.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.state {
+            AssignmentState::Preparing | AssignmentState::Ready | AssignmentState::Running => false,
+            AssignmentState::Exited | AssignmentState::Gone | AssignmentState::Reaped => true,
+        }
+    }
+}
+
+impl Allocation {
+    /// The share of a group on a node, by position.
+    #[must_use]
+    pub fn share_of(&self, node: NodeId, group: u8) -> Option<usize> {
+        self.shares.iter().position(|share| share.node == node && share.group == group)
+    }
+
+    /// The id under which the node knows a share.
+    #[must_use]
+    pub fn assignment(id: AllocationId, share: &Share) -> AssignmentId {
+        AssignmentId { allocation: id, group: share.group }
+    }
+
+    /// The attempts that have not ended.
+    #[must_use]
+    pub fn left(&self) -> Chain {
+        self.chain.slice(self.ended, self.chain.len())
+    }
+}

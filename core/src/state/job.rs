@@ -1,0 +1,152 @@
+//! Jobs, and the order in which they wait.
+
+use super::task::Tasks;
+use crate::command::Stamp;
+use crate::job::JobPlan;
+use crate::table::Ordered;
+use minicbor::{Decode, Encode};
+use std::sync::Arc;
+use yard_common::id::{
+    ExperimentId, JobId, PrincipalId, QueueId, RequestId, ShapeId, TaskIndex, WorkspaceId,
+};
+use yard_common::state::{JobState, TaskState};
+
+/// A job.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Job {
+    /// Who submitted it.
+    #[n(0)]
+    pub owner: PrincipalId,
+    /// Its tenancy.
+    #[n(1)]
+    pub workspace: WorkspaceId,
+    /// Its queue.
+    #[n(2)]
+    pub queue: QueueId,
+    /// Its group.
+    #[n(3)]
+    pub experiment: Option<ExperimentId>,
+    /// What decisions need of its spec; shared, as it rarely changes.
+    #[n(4)]
+    pub plan: Arc<JobPlan>,
+    /// Its shape, interned.
+    #[n(5)]
+    pub shape: ShapeId,
+    /// Canonical text of its spec.
+    #[n(6)]
+    pub spec: Arc<Box<str>>,
+    /// The request that made it.
+    #[n(7)]
+    pub request: RequestId,
+    /// Counts changes, so that a replacement notices one.
+    #[n(8)]
+    pub revision: u32,
+    /// When it was submitted.
+    #[n(9)]
+    pub submitted: Stamp,
+    /// When it ended.
+    #[n(10)]
+    pub ended: Option<Stamp>,
+    /// Its tasks.
+    #[n(11)]
+    pub tasks: Tasks,
+    /// What keeps all of it from being started.
+    #[n(12)]
+    pub waits: Waits,
+    /// Its state, as last told to watchers; follows from the counts of its tasks.
+    #[n(13)]
+    pub state: JobState,
+}
+
+/// What keeps a job as a whole from being started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Waits {
+    /// Held, and the reason given.
+    #[n(0)]
+    pub held: Option<Box<str>>,
+    /// Suspended, and the reason given.
+    #[n(1)]
+    pub suspended: Option<Box<str>>,
+    /// Not before this time, in `cluster_ms`; 0: any time.
+    #[n(2)]
+    pub until_ms: u64,
+    /// Jobs that it still waits for as a whole.
+    #[n(3)]
+    pub jobs: u32,
+}
+
+impl Waits {
+    /// Whether something keeps the job from being started.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.held.is_some() || self.suspended.is_some() || self.until_ms > 0 || self.jobs > 0
+    }
+}
+
+impl Job {
+    /// The state that follows from the counts of the tasks.
+    #[must_use]
+    pub fn derived_state(&self) -> JobState {
+        let counts = self.tasks.counts();
+        let has = |state| counts.of(state) > 0;
+        if counts.ended() == self.tasks.range().len {
+            return if has(TaskState::Failed) {
+                JobState::Failed
+            } else if has(TaskState::Cancelled) {
+                JobState::Cancelled
+            } else {
+                JobState::Succeeded
+            };
+        }
+        if has(TaskState::Running) {
+            JobState::Running
+        } else if has(TaskState::Stopping) {
+            JobState::Stopping
+        } else if has(TaskState::Preparing) {
+            JobState::Preparing
+        } else {
+            JobState::Queued
+        }
+    }
+
+    /// Place in the order of its queue.
+    #[must_use]
+    pub fn place(&self, id: JobId) -> PendingKey {
+        PendingKey { queue: self.queue, rank: rank(self.plan.priority), job: id }
+    }
+
+    /// The first queued task.
+    #[must_use]
+    pub fn first_queued(&self) -> Option<TaskIndex> {
+        self.tasks.queued().next().map(|(run, _)| run.first)
+    }
+}
+
+/// Sorts high priorities first.
+fn rank(priority: i32) -> u32 {
+    i32::MAX.abs_diff(priority)
+}
+
+/// Place of a job in the order of its queue: high priority first, then by submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct PendingKey {
+    /// Its queue.
+    #[n(0)]
+    pub queue: QueueId,
+    /// Falls as the priority rises.
+    #[n(1)]
+    pub rank: u32,
+    /// The job; ids rise with submission.
+    #[n(2)]
+    pub job: JobId,
+}
+
+/// Jobs with at least one queued task, in the order of their queues.
+pub type Pending = Ordered<PendingKey, ()>;
+
+/// The jobs of one queue that have a queued task, in order.
+pub fn pending_of(pending: &Pending, queue: QueueId) -> impl Iterator<Item = JobId> {
+    let first = PendingKey { queue, rank: 0, job: JobId(0) };
+    let last = PendingKey { queue, rank: u32::MAX, job: JobId(u64::MAX) };
+    pending.range(first..=last).map(|(key, ())| key.job)
+}

@@ -1,0 +1,188 @@
+//! Nodes: what machines have, hold, and owe.
+
+use crate::table::Ordered;
+use minicbor::{Decode, Encode};
+use std::sync::Arc;
+use yard_common::Amounts;
+use yard_common::gpu::{DeviceSet, GPU_PARTS, GpuDevice, GpuGrant};
+use yard_common::id::{AllocationId, BootId, Generation, JobId, LeaseId, PoolId, Sequence};
+use yard_common::state::NodeState;
+
+/// A machine with an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Node {
+    /// Unique name.
+    #[n(0)]
+    pub name: Box<str>,
+    /// Its pool.
+    #[n(1)]
+    pub pool: PoolId,
+    /// What its agent found; shared, as it rarely changes.
+    #[n(2)]
+    pub facts: Arc<Facts>,
+    /// Whether it is in touch.
+    #[n(3)]
+    pub state: NodeState,
+    /// Its lease. Raised each time that promises about the old one are lifted.
+    #[n(4)]
+    pub lease: LeaseId,
+    /// Version of its desired set.
+    #[n(5)]
+    pub generation: Generation,
+    /// The last report that was applied.
+    #[n(6)]
+    pub reported: Sequence,
+    /// What is held or left behind of CPU, memory and disk.
+    #[n(7)]
+    pub used: Amounts,
+    /// Parts of each device that are held or left behind.
+    #[n(8)]
+    pub device_parts: Arc<Vec<u16>>,
+    /// Allocations with a share here.
+    #[n(9)]
+    pub allocations: Ordered<AllocationId, ()>,
+    /// Shares of ended attempts whose processes are not seen reaped yet.
+    #[n(10)]
+    pub leftovers: Ordered<AllocationId, Leftover>,
+    /// When it is to be empty.
+    #[n(11)]
+    pub drain: Option<Drain>,
+    /// Taken out of use because attempts of several jobs failed on it in a row.
+    #[n(12)]
+    pub cordoned: bool,
+    /// Its agent is away on purpose until then, in `cluster_ms`; 0: no.
+    #[n(13)]
+    pub maintenance_until_ms: u64,
+    /// Latest failures that were the machine's fault: job and time, without a success since.
+    #[n(14)]
+    pub failures: Vec<(JobId, u64)>,
+}
+
+/// What an agent found on its machine.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Facts {
+    /// The boot of its kernel.
+    #[n(0)]
+    pub boot: BootId,
+    /// What jobs may use.
+    #[n(1)]
+    pub amounts: Amounts,
+    /// GPUs and MIG instances by position.
+    #[n(2)]
+    pub devices: Vec<GpuDevice>,
+    /// Labels, sorted by key.
+    #[n(3)]
+    pub labels: Vec<(String, String)>,
+    /// Host name or address for other nodes.
+    #[n(4)]
+    pub address: String,
+    /// Version of the agent.
+    #[n(5)]
+    pub version: String,
+}
+
+/// The share of an ended attempt whose processes are not seen reaped yet. Granted to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Leftover {
+    /// CPU, memory and disk.
+    #[n(0)]
+    pub amounts: Amounts,
+    /// GPUs.
+    #[n(1)]
+    pub gpus: GpuGrant,
+    /// Whether the node was given up while it held this: its processes may live on.
+    #[n(2)]
+    pub in_doubt: bool,
+}
+
+/// A node that is to be emptied.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Drain {
+    /// From when on nothing may run there, in `cluster_ms`.
+    #[n(0)]
+    pub at_ms: u64,
+    /// When running attempts are stopped, in `cluster_ms`.
+    #[n(1)]
+    pub deadline_ms: Option<u64>,
+    /// For people.
+    #[n(2)]
+    pub reason: Box<str>,
+}
+
+impl Node {
+    /// CPU, memory and disk that are free.
+    #[must_use]
+    pub fn free(&self) -> Amounts {
+        self.facts.amounts.saturating_sub(&self.used)
+    }
+
+    /// Healthy devices of which nothing is held.
+    #[must_use]
+    pub fn free_devices(&self) -> DeviceSet {
+        self.healthy().filter(|(position, _)| self.device_parts[*position] == 0).map(|d| d.0).collect()
+    }
+
+    /// Healthy devices with their positions.
+    pub fn healthy(&self) -> impl Iterator<Item = (usize, &GpuDevice)> {
+        self.facts.devices.iter().enumerate().filter(|(_, device)| device.healthy)
+    }
+
+    /// Parts of a device that are free; 0 for one that is not healthy.
+    #[must_use]
+    pub fn free_parts(&self, position: usize) -> u16 {
+        match self.facts.devices.get(position) {
+            Some(device) if device.healthy => GPU_PARTS.saturating_sub(self.device_parts[position]),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Whether something may be placed here at a time, apart from what is free.
+    #[must_use]
+    pub fn takes_work(&self, now_ms: u64) -> bool {
+        self.state == NodeState::Up
+            && !self.cordoned
+            && self.maintenance_until_ms <= now_ms
+            && self.drain.as_ref().is_none_or(|drain| drain.at_ms > now_ms)
+    }
+
+    /// Whether nothing is held or left behind here.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.allocations.is_empty() && self.leftovers.is_empty()
+    }
+
+    /// Takes a share's resources.
+    ///
+    /// # Panics
+    /// If they are not free: whoever grants has checked.
+    pub(crate) fn take(&mut self, amounts: &Amounts, gpus: &GpuGrant) {
+        let used = self.used.checked_add(amounts).filter(|used| used.fits(&self.facts.amounts));
+        self.used = used.unwrap_or_else(|| panic!("node {} overcommitted", self.name));
+        if gpus.devices.is_empty() {
+            return;
+        }
+        let parts = Arc::make_mut(&mut self.device_parts);
+        for position in gpus.devices.positions() {
+            parts[position] += gpus.parts;
+            assert!(parts[position] <= GPU_PARTS, "GPU {position} of {} held twice", self.name);
+        }
+    }
+
+    /// Gives a share's resources back.
+    ///
+    /// # Panics
+    /// If they were not held.
+    pub(crate) fn give_back(&mut self, amounts: &Amounts, gpus: &GpuGrant) {
+        let used = self.used.checked_sub(amounts);
+        self.used = used.unwrap_or_else(|| panic!("node {} freed more than held", self.name));
+        if gpus.devices.is_empty() {
+            return;
+        }
+        let parts = Arc::make_mut(&mut self.device_parts);
+        for position in gpus.devices.positions() {
+            let left = parts[position].checked_sub(gpus.parts);
+            parts[position] =
+                left.unwrap_or_else(|| panic!("GPU {position} of {} freed twice", self.name));
+        }
+    }
+}
