@@ -1,2 +1,4 @@
 //! Every decision of Trainyard.
 #![forbid(unsafe_code)]
+
+pub mod retry;
