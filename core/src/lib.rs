@@ -1,4 +1,5 @@
 //! Every decision of Trainyard.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod retry;
