@@ -65,6 +65,8 @@ pub const JOBS_MAX: u64 = 10_000_000;
 pub const NODES_MAX: usize = 20_000;
 /// Pools, queues, workspaces, each.
 pub const HOLDERS_MAX: usize = 10_000;
+/// Assignments that one node holds at a time, those on their way out included.
+pub const NODE_ASSIGNMENTS_MAX: usize = 1_024;
 /// Users.
 pub const PRINCIPALS_MAX: usize = 100_000;
 /// Role grants of one user.

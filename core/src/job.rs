@@ -277,7 +277,7 @@ impl Floor {
             (old, 0) => old,
             (old, new) => old.min(new),
         };
-        Floor { amounts: old.amounts.min(amounts), gpus }
+        Floor { amounts: Amounts::min(&old.amounts, amounts), gpus }
     }
 }
 

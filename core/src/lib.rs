@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod command;
 pub mod event;
+pub mod fit;
 pub mod job;
 pub mod retry;
 pub mod state;

@@ -115,7 +115,7 @@ impl fmt::Display for Object {
 }
 
 /// Why a command was refused. The state is as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 pub enum Rejection {
     /// No such object, or none that this actor may see.
     #[error("{0} does not exist")]

@@ -1,6 +1,7 @@
 //! Users, tokens, revocations and secrets.
 
 use crate::command::{Actor, Grant, Role, Scope};
+use crate::table::Shared;
 use minicbor::{Decode, Encode};
 use yard_common::id::{PrincipalId, WorkspaceId};
 
@@ -98,7 +99,7 @@ pub struct Secret {
     pub version: u32,
     /// Nonce, ciphertext and tag.
     #[n(1)]
-    pub ciphertext: std::sync::Arc<Vec<u8>>,
+    pub ciphertext: Shared<Vec<u8>>,
     /// Who set it.
     #[n(2)]
     pub by: PrincipalId,

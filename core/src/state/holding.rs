@@ -132,7 +132,12 @@ impl Holdings {
             let held = self.get(key);
             let bound = |part: u64| (part > 0).then_some(part);
             let checks = [
-                ("cpus", bound(limit.amounts.cpu_milli), held.amounts.cpu_milli, more.amounts.cpu_milli),
+                (
+                    "cpus",
+                    bound(limit.amounts.cpu_milli),
+                    held.amounts.cpu_milli,
+                    more.amounts.cpu_milli,
+                ),
                 (
                     "memory",
                     bound(limit.amounts.memory_bytes),
@@ -150,7 +155,8 @@ impl Holdings {
                 ("jobs", limit.jobs, held.jobs, more.jobs),
             ];
             checks.into_iter().find_map(|(what, limit, held, asked)| {
-                let limit = limit.filter(|limit| asked > 0 && held.saturating_add(asked) > *limit)?;
+                let limit =
+                    limit.filter(|limit| asked > 0 && held.saturating_add(asked) > *limit)?;
                 Some(Excess { scope, reason, what, limit, held, asked })
             })
         })

@@ -3,9 +3,8 @@
 use super::task::Tasks;
 use crate::command::Stamp;
 use crate::job::JobPlan;
-use crate::table::Ordered;
+use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
-use std::sync::Arc;
 use yard_common::id::{
     ExperimentId, JobId, PrincipalId, QueueId, RequestId, ShapeId, TaskIndex, WorkspaceId,
 };
@@ -28,13 +27,13 @@ pub struct Job {
     pub experiment: Option<ExperimentId>,
     /// What decisions need of its spec; shared, as it rarely changes.
     #[n(4)]
-    pub plan: Arc<JobPlan>,
+    pub plan: Shared<JobPlan>,
     /// Its shape, interned.
     #[n(5)]
     pub shape: ShapeId,
     /// Canonical text of its spec.
     #[n(6)]
-    pub spec: Arc<Box<str>>,
+    pub spec: Shared<Box<str>>,
     /// The request that made it.
     #[n(7)]
     pub request: RequestId,

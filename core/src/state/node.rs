@@ -1,8 +1,7 @@
 //! Nodes: what machines have, hold, and owe.
 
-use crate::table::Ordered;
+use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
-use std::sync::Arc;
 use yard_common::Amounts;
 use yard_common::gpu::{DeviceSet, GPU_PARTS, GpuDevice, GpuGrant};
 use yard_common::id::{AllocationId, BootId, Generation, JobId, LeaseId, PoolId, Sequence};
@@ -19,7 +18,7 @@ pub struct Node {
     pub pool: PoolId,
     /// What its agent found; shared, as it rarely changes.
     #[n(2)]
-    pub facts: Arc<Facts>,
+    pub facts: Shared<Facts>,
     /// Whether it is in touch.
     #[n(3)]
     pub state: NodeState,
@@ -37,7 +36,7 @@ pub struct Node {
     pub used: Amounts,
     /// Parts of each device that are held or left behind.
     #[n(8)]
-    pub device_parts: Arc<Vec<u16>>,
+    pub device_parts: Shared<Vec<u16>>,
     /// Allocations with a share here.
     #[n(9)]
     pub allocations: Ordered<AllocationId, ()>,
@@ -119,7 +118,10 @@ impl Node {
     /// Healthy devices of which nothing is held.
     #[must_use]
     pub fn free_devices(&self) -> DeviceSet {
-        self.healthy().filter(|(position, _)| self.device_parts[*position] == 0).map(|d| d.0).collect()
+        self.healthy()
+            .filter(|(position, _)| self.device_parts[*position] == 0)
+            .map(|d| d.0)
+            .collect()
     }
 
     /// Healthy devices with their positions.
@@ -161,7 +163,7 @@ impl Node {
         if gpus.devices.is_empty() {
             return;
         }
-        let parts = Arc::make_mut(&mut self.device_parts);
+        let parts = self.device_parts.make_mut();
         for position in gpus.devices.positions() {
             parts[position] += gpus.parts;
             assert!(parts[position] <= GPU_PARTS, "GPU {position} of {} held twice", self.name);
@@ -178,7 +180,7 @@ impl Node {
         if gpus.devices.is_empty() {
             return;
         }
-        let parts = Arc::make_mut(&mut self.device_parts);
+        let parts = self.device_parts.make_mut();
         for position in gpus.devices.positions() {
             let left = parts[position].checked_sub(gpus.parts);
             parts[position] =

@@ -1,9 +1,8 @@
 //! Shapes, interned by content: tasks of equal shape share one id.
 
 use crate::job::Shape;
-use crate::table::{Ordered, Table};
+use crate::table::{Ordered, Shared, Table};
 use minicbor::{Decode, Encode};
-use std::sync::Arc;
 use yard_common::id::ShapeId;
 
 /// The shapes of all jobs in the state.
@@ -12,13 +11,13 @@ pub struct Shapes {
     #[n(0)]
     records: Table<ShapeId, Interned>,
     #[n(1)]
-    by_content: Ordered<Arc<Shape>, ShapeId>,
+    by_content: Ordered<Shared<Shape>, ShapeId>,
 }
 
 #[derive(Clone, Debug, Encode, Decode)]
 struct Interned {
     #[n(0)]
-    shape: Arc<Shape>,
+    shape: Shared<Shape>,
     /// Jobs and allocations that use it.
     #[n(1)]
     users: u64,
@@ -30,18 +29,18 @@ impl Shapes {
     /// # Panics
     /// If nobody uses it any more.
     #[must_use]
-    pub fn get(&self, id: ShapeId) -> &Arc<Shape> {
+    pub fn get(&self, id: ShapeId) -> &Shared<Shape> {
         &self.records[id].shape
     }
 
     /// The shape, unless nobody uses it any more.
     #[must_use]
-    pub fn find(&self, id: ShapeId) -> Option<&Arc<Shape>> {
+    pub fn find(&self, id: ShapeId) -> Option<&Shared<Shape>> {
         self.records.get(id).map(|interned| &interned.shape)
     }
 
     /// All shapes with the number of their users.
-    pub fn iter(&self) -> impl Iterator<Item = (ShapeId, &Arc<Shape>, u64)> {
+    pub fn iter(&self) -> impl Iterator<Item = (ShapeId, &Shared<Shape>, u64)> {
         self.records.iter().map(|(id, interned)| (id, &interned.shape, interned.users))
     }
 
@@ -51,8 +50,8 @@ impl Shapes {
             self.records[id].users += 1;
             return id;
         }
-        let shape = Arc::new(shape.clone());
-        let id = self.records.push(Interned { shape: Arc::clone(&shape), users: 1 });
+        let shape = Shared::from(shape.clone());
+        let id = self.records.push(Interned { shape: shape.clone(), users: 1 });
         self.by_content.insert(shape, id);
         id
     }
@@ -67,7 +66,7 @@ impl Shapes {
         let interned = &mut self.records[id];
         interned.users -= 1;
         if interned.users == 0 {
-            let shape = Arc::clone(&interned.shape);
+            let shape = interned.shape.clone();
             self.records.remove(id);
             self.by_content.remove(&shape);
         }

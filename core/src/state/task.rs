@@ -197,7 +197,10 @@ impl Tasks {
         assert!(run == range, "tasks {range} are not alike: {run} differ from the rest");
         drop(runs);
         let state = new.phase.state();
-        assert!(old == state || old.may_become(state), "tasks {range}: {old} may not become {state}");
+        assert!(
+            old == state || old.may_become(state),
+            "tasks {range}: {old} may not become {state}"
+        );
         self.counts.by_state[old as usize] -= range.len;
         self.counts.by_state[state as usize] += range.len;
         if state == TaskState::Queued {

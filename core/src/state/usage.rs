@@ -132,12 +132,8 @@ mod tests {
     #[test]
     fn a_duration_is_split_at_midnight() {
         let mut table = UsageTable::default();
-        let key = UsageKey {
-            day: 0,
-            owner: PrincipalId(1),
-            queue: QueueId(0),
-            model: "h100".into(),
-        };
+        let key =
+            UsageKey { day: 0, owner: PrincipalId(1), queue: QueueId(0), model: "h100".into() };
         let amounts = Amounts { cpu_milli: 500, memory_bytes: 7, disk_bytes: 0 };
         let held = Held { amounts, gpu_parts: 10_000, lost: false };
         table.add(&key, &held, DAY_MS + 300, 10 * DAY_MS + 100);
@@ -149,8 +145,7 @@ mod tests {
     #[test]
     fn a_wall_clock_near_zero_loses_nothing() {
         let mut table = UsageTable::default();
-        let key =
-            UsageKey { day: 0, owner: PrincipalId(1), queue: QueueId(0), model: "".into() };
+        let key = UsageKey { day: 0, owner: PrincipalId(1), queue: QueueId(0), model: "".into() };
         let amounts = Amounts { cpu_milli: 1, memory_bytes: 0, disk_bytes: 0 };
         table.add(&key, &Held { amounts, gpu_parts: 0, lost: false }, 5_000, 20);
         let sum: u128 = table.iter().map(|(_, row)| row.cpu_milli_ms.get()).sum();

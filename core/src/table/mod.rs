@@ -7,7 +7,9 @@
 mod ordered;
 mod paged;
 mod runs;
+mod shared;
 
 pub use ordered::Ordered;
 pub use paged::{Named, Table};
 pub use runs::Runs;
+pub use shared::Shared;

@@ -220,6 +220,14 @@ fn entries_waste<T>(entries: &Arc<Vec<T>>) -> bool {
     entries.capacity() > 8 && entries.len() * 4 < entries.capacity()
 }
 
+impl<K: Ord + Clone, V: Clone + PartialEq> PartialEq for Ordered<K, V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl<K: Ord + Clone, V: Clone + Eq> Eq for Ordered<K, V> {}
+
 impl<C, K: Ord + Clone + Encode<C>, V: Clone + Encode<C>> Encode<C> for Ordered<K, V> {
     /// `[key, value, key, value, ..]`
     fn encode<W: Write>(
