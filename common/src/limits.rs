@@ -67,6 +67,26 @@ pub const NODES_MAX: usize = 20_000;
 pub const HOLDERS_MAX: usize = 10_000;
 /// Assignments that one node holds at a time, those on their way out included.
 pub const NODE_ASSIGNMENTS_MAX: usize = 1_024;
+/// Different jobs whose attempts fail in a row by a node's fault until it is cordoned.
+pub const NODE_FAILURES_MAX: usize = 2;
+/// How long such a failure counts, in milliseconds: 10 minutes.
+pub const NODE_FAILURE_WINDOW_MS: u64 = 10 * 60 * 1_000;
+/// Voting members of the coordinator.
+pub const VOTERS_MAX: usize = 9;
+/// How long a job that tolerates silence is left alone, in milliseconds: 6 hours.
+pub const TOLERANCE_MS: u64 = 6 * 3_600 * 1_000;
+/// Lease of a node unless its pool has another, in milliseconds.
+pub const LEASE_MS: u64 = 3_000;
+/// How long a fenced attempt lives on without a majority's renewal, in milliseconds.
+pub const FENCED_OUTLIVE_MS: u64 = 60 * 1_000;
+/// The same with a single coordinator, whose restart must not touch any job: 1 hour.
+pub const FENCED_OUTLIVE_ALONE_MS: u64 = 3_600 * 1_000;
+/// CPUs of one node, in thousandths.
+pub const NODE_CPU_MILLI_MAX: u64 = 4_096_000;
+/// Memory and disk of one node in bytes, each: 16 PiB.
+pub const NODE_BYTES_MAX: u64 = 16 << 50;
+/// A label, address, version, UUID or model that a node tells.
+pub const LABEL_BYTES_MAX: usize = 253;
 /// Users.
 pub const PRINCIPALS_MAX: usize = 100_000;
 /// Role grants of one user.
@@ -127,5 +147,8 @@ const _: () = assert!(CHAIN_TASKS_MAX <= ARRAY_TASKS_MAX);
 const _: () = assert!(REPORT_RANGES_MAX >= CHAIN_TASKS_MAX as usize, "one report ends a chain");
 const _: () = assert!(DEDUP_LIFE_MS < ENDED_LIFE_MS);
 const _: () = assert!(ENDED_JOBS_MAX as u64 <= JOBS_MAX);
+const _: () = assert!(LEASE_MS < FENCED_OUTLIVE_MS);
+const _: () = assert!(FENCED_OUTLIVE_MS < FENCED_OUTLIVE_ALONE_MS);
+const _: () = assert!(FENCED_OUTLIVE_ALONE_MS < TOLERANCE_MS);
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod agent;
+mod apply;
 pub mod command;
 pub mod event;
 pub mod fit;

@@ -2,7 +2,7 @@
 
 use crate::command::{Actor, Envelope, Object};
 use crate::event::Event;
-use yard_common::id::{JobId, LeaderId, LogIndex, TaskRange};
+use yard_common::id::{JobId, LeaderId, LogIndex, RequestId, TaskRange};
 
 /// One command on its way through the state.
 pub(crate) struct Context {
@@ -12,6 +12,8 @@ pub(crate) struct Context {
     pub(crate) actor: Actor,
     /// Who led.
     pub(crate) leader: LeaderId,
+    /// As which request.
+    pub(crate) request: Option<RequestId>,
     /// The cluster's time.
     pub(crate) now_ms: u64,
     /// The wall clock, for people.
@@ -31,6 +33,7 @@ impl Context {
             index,
             actor: envelope.actor,
             leader: envelope.leader,
+            request: envelope.request,
             now_ms: envelope.stamp.cluster_ms,
             wall_ms: envelope.stamp.wall_ms,
             events: Vec::new(),

@@ -115,7 +115,11 @@ impl State {
                 Made::Job(job) => (Reply::Job(*job), Object::Job(*job)),
                 Made::Other(_, reply) => (reply.clone(), Object::Definition),
             };
-            return if answer.body == body { Ok(same) } else { Err(Rejection::AlreadyExists(object)) };
+            return if answer.body == body {
+                Ok(same)
+            } else {
+                Err(Rejection::AlreadyExists(object))
+            };
         }
         let reply = self.run(context, command)?;
         let made = match &reply {

@@ -3,7 +3,7 @@
 use crate::agent::{AssignmentId, Chain};
 use minicbor::{Decode, Encode};
 use yard_common::gpu::GpuGrant;
-use yard_common::id::{AllocationId, JobId, NodeId, ShapeId};
+use yard_common::id::{AllocationId, JobId, NodeId, ShapeId, TaskRange};
 use yard_common::state::{AssignmentState, AttemptState};
 use yard_common::{Amounts, ExitCause};
 
@@ -38,6 +38,12 @@ pub struct Allocation {
     /// Why it stops, once it does.
     #[n(8)]
     pub cause: Option<ExitCause>,
+    /// Tasks of the chain that are to end as cancelled, whatever becomes of them.
+    #[n(11)]
+    pub cancelled: Vec<TaskRange>,
+    /// Whether the exit of the first share alone decides.
+    #[n(12)]
+    pub first_rank_decides: bool,
     /// When it was granted, in `cluster_ms`.
     #[n(9)]
     pub granted_ms: u64,

@@ -49,6 +49,9 @@ pub struct Job {
     /// Its tasks.
     #[n(11)]
     pub tasks: Tasks,
+    /// Allocations that its tasks hold.
+    #[n(14)]
+    pub allocations: u32,
     /// What keeps all of it from being started.
     #[n(12)]
     pub waits: Waits,

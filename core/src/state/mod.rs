@@ -8,6 +8,7 @@
 mod access;
 mod allocation;
 mod dedup;
+mod desired;
 mod digest;
 mod holder;
 mod holding;

@@ -1,5 +1,6 @@
 //! Nodes: what machines have, hold, and owe.
 
+use crate::agent::AssignmentId;
 use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
@@ -42,7 +43,7 @@ pub struct Node {
     pub allocations: Ordered<AllocationId, ()>,
     /// Shares of ended attempts whose processes are not seen reaped yet.
     #[n(10)]
-    pub leftovers: Ordered<AllocationId, Leftover>,
+    pub leftovers: Ordered<AssignmentId, Leftover>,
     /// When it is to be empty.
     #[n(11)]
     pub drain: Option<Drain>,

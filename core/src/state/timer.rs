@@ -34,9 +34,6 @@ pub enum Timer {
     /// A lost node holds attempts of jobs that tolerate silence: until now.
     #[n(7)]
     Tolerance(#[n(0)] NodeId),
-    /// The rest of a job is to be cancelled: more of its tasks failed than it allows.
-    #[n(8)]
-    Failures(#[n(0)] JobId),
 }
 
 /// Timers by time, in `cluster_ms`.

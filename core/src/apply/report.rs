@@ -1,0 +1,348 @@
+//! What agents saw. Reports are in order per node, may come more than once, and count only for the
+//! attempt that holds the resources: what comes late is history.
+
+use super::Context;
+use crate::agent::{Chain, Exit, Report, ReportKind};
+use crate::command::{NodeReport, Object, Rejection, Reply};
+use crate::state::{Phase, State, Timer};
+use yard_common::ExitCause;
+use yard_common::cause::Fault;
+use yard_common::id::{AllocationId, JobId, NodeId, TaskRange};
+use yard_common::limits::{NODE_FAILURE_WINDOW_MS, NODE_FAILURES_MAX, REPORT_RANGES_MAX};
+use yard_common::state::{AssignmentState, AttemptState, NodeState};
+
+impl State {
+    pub(super) fn run_report(
+        &mut self,
+        context: &mut Context,
+        report: &NodeReport,
+    ) -> Result<Reply, Rejection> {
+        let object = Object::Node(report.node);
+        let node = self.nodes.get(report.node).ok_or(Rejection::NotFound(object))?;
+        if node.state == NodeState::Lost {
+            // Its attempts may run elsewhere by now. It comes back under a new lease first.
+            return Err(Rejection::Stale(object));
+        }
+        if report.reports.iter().map(ranges_of).sum::<usize>() > REPORT_RANGES_MAX {
+            return Err(Rejection::LimitReached {
+                what: "ranges of one report".into(),
+                limit: REPORT_RANGES_MAX as u64,
+            });
+        }
+        for one in &report.reports {
+            let node = &mut self.nodes[report.node];
+            if one.sequence > node.reported {
+                node.reported = one.sequence;
+                self.take_report(context, report.node, one);
+            }
+        }
+        Ok(Reply::Reported(self.nodes[report.node].reported))
+    }
+
+    /// Lets one report take effect, if its assignment still stands.
+    fn take_report(&mut self, context: &mut Context, node: NodeId, report: &Report) {
+        let id = report.assignment.allocation;
+        let allocation = self.allocations.get(id);
+        let share = allocation.and_then(|a| a.share_of(node, report.assignment.group));
+        let Some(share) = share else {
+            if report.what == ReportKind::Reaped {
+                self.reap_leftover(context, node, report);
+            }
+            return;
+        };
+        match &report.what {
+            ReportKind::Ready => self.share_ready(context, id, share),
+            ReportKind::Started(chain) => self.share_started(context, id, share, chain),
+            ReportKind::Exited(exits) => self.share_exited(context, id, share, exits),
+            ReportKind::Recalled(tail) => self.share_recalled(context, id, share, tail),
+            ReportKind::Reaped => self.share_reaped(context, id, share),
+        }
+    }
+
+    /// Frees what an ended attempt left behind.
+    fn reap_leftover(&mut self, context: &mut Context, node: NodeId, report: &Report) {
+        let node = &mut self.nodes[node];
+        if let Some(left) = node.leftovers.remove(&report.assignment) {
+            node.give_back(&left.amounts, &left.gpus);
+            context.changed(Object::Allocation(report.assignment.allocation));
+        }
+    }
+
+    /// Moves a share on. Returns false if the step is not legal: the report is late or doubled.
+    fn step_share(&mut self, id: AllocationId, share: usize, to: AssignmentState) -> bool {
+        let from = self.allocations[id].shares[share].state;
+        let legal = from.may_become(to);
+        if legal {
+            self.allocations[id].shares[share].state = to;
+        }
+        legal
+    }
+
+    /// A node is prepared: when the whole gang is, it starts.
+    fn share_ready(&mut self, context: &mut Context, id: AllocationId, share: usize) {
+        if !self.step_share(id, share, AssignmentState::Ready) {
+            return;
+        }
+        let allocation = &mut self.allocations[id];
+        let ready = allocation.shares.iter().all(|s| s.state == AssignmentState::Ready);
+        if ready && allocation.state == AttemptState::Preparing {
+            allocation.state = AttemptState::Running;
+            self.push_desired(context, id);
+        }
+    }
+
+    /// Ranks have started.
+    fn share_started(
+        &mut self,
+        context: &mut Context,
+        id: AllocationId,
+        share: usize,
+        chain: &Chain,
+    ) {
+        let allocation = &self.allocations[id];
+        let alone = allocation.shares.len() == 1;
+        let from = if alone { allocation.started } else { 0 };
+        if chain.is_empty() || allocation.chain.slice(from, from + chain.len()) != *chain {
+            return;
+        }
+        let state = allocation.shares[share].state;
+        let goes_on = alone && state == AssignmentState::Running;
+        if !goes_on && !self.step_share(id, share, AssignmentState::Running) {
+            return;
+        }
+        let allocation = &mut self.allocations[id];
+        allocation.started = allocation.started.max(from + chain.len());
+        let job = allocation.job;
+        for link in &chain.0 {
+            let preparing = |phase| phase == Phase::Preparing(id);
+            self.move_tasks(context, job, link.tasks, preparing, Phase::Running(id), None);
+        }
+        self.set_time_limit(context.now_ms, id);
+    }
+
+    /// Restarts the clock of the time limit: it counts from the start of each attempt.
+    fn set_time_limit(&mut self, now_ms: u64, id: AllocationId) {
+        let allocation = &mut self.allocations[id];
+        if allocation.state == AttemptState::Stopping {
+            return;
+        }
+        let limit_ms = self.jobs[allocation.job].plan.time_limit_ms;
+        let old = allocation.deadline_ms;
+        allocation.deadline_ms = limit_ms.map(|limit_ms| now_ms.saturating_add(limit_ms));
+        let new = allocation.deadline_ms;
+        if let Some(at_ms) = old {
+            self.timers.unset(at_ms, Timer::Deadline(id));
+        }
+        if let Some(at_ms) = new {
+            self.timers.set(at_ms, Timer::Deadline(id));
+        }
+    }
+
+    /// Ranks have ended: of tasks of a chain in turn, or of a gang's share.
+    fn share_exited(
+        &mut self,
+        context: &mut Context,
+        id: AllocationId,
+        share: usize,
+        exits: &[Exit],
+    ) {
+        if self.allocations[id].shares[share].is_over() {
+            return;
+        }
+        if self.allocations[id].shares.len() == 1 {
+            for exit in exits {
+                self.chain_exited(context, id, exit);
+            }
+            self.end_if_chain_is_over(context, id);
+            return;
+        }
+        let Some(exit) = exits.first() else { return };
+        if self.allocations[id].chain.0.first() != Some(&exit.link) {
+            return;
+        }
+        self.step_share(id, share, AssignmentState::Exited);
+        let allocation = &mut self.allocations[id];
+        allocation.shares[share].exit = Some(exit.cause);
+        let (node, job) = (allocation.shares[share].node, allocation.job);
+        let decides = allocation.first_rank_decides && share == 0;
+        let cause =
+            if allocation.cause.is_none() { exit.cause } else { ExitCause::StoppedWithGang };
+        if decides || !exit.cause.is_success() {
+            self.begin_stop(context, id, exit.cause);
+        }
+        self.judge_node(context, node, job, cause);
+        self.end_if_over(context, id);
+    }
+
+    /// Tasks of a chain have ended.
+    fn chain_exited(&mut self, context: &mut Context, id: AllocationId, exit: &Exit) {
+        let allocation = &mut self.allocations[id];
+        let (job, from) = (allocation.job, allocation.ended);
+        let expected = allocation.chain.slice(from, from.saturating_add(exit.link.tasks.len));
+        if expected.0 != [exit.link] {
+            return;
+        }
+        allocation.ended += exit.link.tasks.len;
+        allocation.started = allocation.started.max(allocation.ended);
+        allocation.shares[0].exit = Some(exit.cause);
+        let node = allocation.shares[0].node;
+        let stopped = allocation.cause.is_some();
+        let cause = if stopped { allocation.final_cause() } else { exit.cause };
+        let cancelled = allocation.cancelled.clone();
+        for (part, cause) in split_cancelled(exit.link.tasks, &cancelled, cause) {
+            self.finish_part(context, id, job, part, exit, cause);
+        }
+        self.judge_node(context, node, job, if stopped { cause } else { exit.cause });
+    }
+
+    /// Concludes the attempts of a part of a chain; a start that was not reported is implied.
+    fn finish_part(
+        &mut self,
+        context: &mut Context,
+        id: AllocationId,
+        job: JobId,
+        part: TaskRange,
+        exit: &Exit,
+        cause: ExitCause,
+    ) {
+        let preparing = |phase| phase == Phase::Preparing(id);
+        let started = !matches!(cause.fault(), Fault::Request)
+            && !matches!(exit.cause, ExitCause::PrepareFailed(_) | ExitCause::StartFailed(_));
+        if started {
+            self.move_tasks(context, job, part, preparing, Phase::Running(id), None);
+        }
+        self.conclude(context, job, part, exit.link.attempt, cause, id);
+    }
+
+    /// Ends a chain of which no task is left, or starts the clock of the next task.
+    fn end_if_chain_is_over(&mut self, context: &mut Context, id: AllocationId) {
+        let allocation = &self.allocations[id];
+        if allocation.ended == allocation.chain.len() {
+            self.step_share(id, 0, AssignmentState::Exited);
+            self.end_allocation(context, id);
+            return;
+        }
+        if let Some(cause) = allocation.cause {
+            // The task that was to be stopped is gone; what was told to stop is the next one, if
+            // the node started it before it heard of the stop.
+            let current = allocation.left().tasks().next();
+            let job = allocation.job;
+            if let Some((index, _)) = current
+                && cause != ExitCause::NodeLost
+                && allocation.started > allocation.ended
+            {
+                let running = |phase| phase == Phase::Running(id);
+                let task = TaskRange::one(index);
+                self.move_tasks(context, job, task, running, Phase::Stopping(id), None);
+            }
+        }
+        self.set_time_limit(context.now_ms, id);
+    }
+
+    /// Tasks never started and never will.
+    fn share_recalled(
+        &mut self,
+        context: &mut Context,
+        id: AllocationId,
+        share: usize,
+        tail: &Chain,
+    ) {
+        let allocation = &mut self.allocations[id];
+        if allocation.shares[share].is_over() {
+            return;
+        }
+        let (len, count) = (allocation.chain.len(), tail.len());
+        let keep = len.saturating_sub(count);
+        if count == 0 || keep < allocation.started || allocation.chain.slice(keep, len) != *tail {
+            return;
+        }
+        if allocation.shares.len() > 1 {
+            // The rank of this share never started: it was stopped before.
+            self.step_share(id, share, AssignmentState::Exited);
+            self.end_if_over(context, id);
+            return;
+        }
+        self.give_back_tasks(context, id, tail);
+        let allocation = &mut self.allocations[id];
+        allocation.chain = allocation.chain.slice(0, keep);
+        self.end_if_chain_is_over(context, id);
+    }
+
+    /// No process of a share is left.
+    fn share_reaped(&mut self, context: &mut Context, id: AllocationId, share: usize) {
+        if self.step_share(id, share, AssignmentState::Reaped) {
+            self.end_if_over(context, id);
+        }
+    }
+
+    /// Cordons a node on which attempts of several jobs failed by the machine's fault in a row,
+    /// so that it cannot use up the retries of all others.
+    fn judge_node(&mut self, context: &mut Context, id: NodeId, job: JobId, cause: ExitCause) {
+        let now_ms = context.now_ms;
+        let node = &mut self.nodes[id];
+        if cause.is_success() {
+            if !node.failures.is_empty() {
+                node.failures.clear();
+            }
+            return;
+        }
+        let blames_node = match cause {
+            ExitCause::GpuFault(_)
+            | ExitCause::DiskFull
+            | ExitCause::StartFailed(_)
+            | ExitCause::Lost(_) => true,
+            ExitCause::PrepareFailed(step) => step.fault() == Fault::Infra,
+            ExitCause::Exited(_)
+            | ExitCause::Signaled(_)
+            | ExitCause::OutOfMemory
+            | ExitCause::TimedOut
+            | ExitCause::Preempted
+            | ExitCause::Drained
+            | ExitCause::Suspended
+            | ExitCause::PlannedEvent
+            | ExitCause::Resized
+            | ExitCause::Requeued
+            | ExitCause::Cancelled
+            | ExitCause::DependencyFailed
+            | ExitCause::NodeLost
+            | ExitCause::Stalled
+            | ExitCause::StoppedWithGang => false,
+        };
+        if !blames_node {
+            return;
+        }
+        node.failures.retain(|(other, at_ms)| {
+            *other != job && at_ms.saturating_add(NODE_FAILURE_WINDOW_MS) > now_ms
+        });
+        node.failures.push((job, now_ms));
+        if node.failures.len() >= NODE_FAILURES_MAX && !node.cordoned {
+            node.cordoned = true;
+            context.changed(Object::Node(id));
+        }
+    }
+}
+
+/// Ranges and links that a report names.
+fn ranges_of(report: &Report) -> usize {
+    match &report.what {
+        ReportKind::Ready | ReportKind::Reaped => 1,
+        ReportKind::Started(chain) | ReportKind::Recalled(chain) => chain.0.len(),
+        ReportKind::Exited(exits) => exits.len(),
+    }
+}
+
+/// Splits tasks that ended alike by whether they were cancelled.
+fn split_cancelled(
+    tasks: TaskRange,
+    cancelled: &[TaskRange],
+    cause: ExitCause,
+) -> Vec<(TaskRange, ExitCause)> {
+    if cancelled.is_empty() {
+        return vec![(tasks, cause)];
+    }
+    let of = |index| {
+        let is_cancelled = cancelled.iter().any(|range| range.contains(index));
+        if is_cancelled { ExitCause::Cancelled } else { cause }
+    };
+    tasks.indices().map(|index| (TaskRange::one(index), of(index))).collect()
+}

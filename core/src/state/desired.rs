@@ -1,0 +1,80 @@
+//! What a node shall hold, as its agent is told.
+
+use super::{Allocation, Share, State};
+use crate::agent::{Desired, DesiredAssignment, DesiredPhase, Fence};
+use crate::job::{Isolation, IsolationClass};
+use yard_common::ExitCause;
+use yard_common::id::{AllocationId, NodeId, PoolId};
+use yard_common::limits::{FENCED_OUTLIVE_ALONE_MS, FENCED_OUTLIVE_MS, LEASE_MS, TOLERANCE_MS};
+use yard_common::state::{AssignmentState, AttemptState};
+
+impl State {
+    /// The desired set of a node in its present version; none if there is no such node.
+    #[must_use]
+    pub fn desired(&self, id: NodeId) -> Option<Desired> {
+        let node = self.nodes.get(id)?;
+        let fence = Fence { incarnation: self.incarnation, generation: node.generation };
+        let mut assignments = Vec::new();
+        for (allocation_id, ()) in node.allocations.iter() {
+            let allocation = &self.allocations[*allocation_id];
+            let shares = allocation.shares.iter().filter(|share| share.node == id);
+            assignments.extend(shares.filter_map(|share| {
+                self.desired_share(*allocation_id, allocation, share, node.pool)
+            }));
+        }
+        Some(Desired { fence, lease: node.lease, assignments })
+    }
+
+    /// The lease of a pool's nodes in milliseconds.
+    #[must_use]
+    pub fn lease_ms(&self, pool: PoolId) -> u64 {
+        match self.pools[pool].set.lease_ms {
+            0 => LEASE_MS,
+            lease_ms => lease_ms,
+        }
+    }
+
+    /// How long processes may outlive the last renewal that a majority answered.
+    fn outlive_ms(&self, isolation: &Isolation, pool: PoolId) -> u64 {
+        match isolation.class {
+            IsolationClass::Strict => isolation.lease_ms.unwrap_or_else(|| self.lease_ms(pool)),
+            IsolationClass::Fenced if self.voters.len() <= 1 => FENCED_OUTLIVE_ALONE_MS,
+            IsolationClass::Fenced => FENCED_OUTLIVE_MS,
+            IsolationClass::Tolerant => TOLERANCE_MS,
+        }
+    }
+
+    /// One assignment; none once the node has nothing more to do with it.
+    fn desired_share(
+        &self,
+        id: AllocationId,
+        allocation: &Allocation,
+        share: &Share,
+        pool: PoolId,
+    ) -> Option<DesiredAssignment> {
+        match share.state {
+            AssignmentState::Gone | AssignmentState::Reaped => return None,
+            AssignmentState::Preparing
+            | AssignmentState::Ready
+            | AssignmentState::Running
+            | AssignmentState::Exited => (),
+        }
+        let plan = &self.jobs[allocation.job].plan;
+        let phase = match allocation.state {
+            AttemptState::Preparing => DesiredPhase::Prepare,
+            AttemptState::Running if allocation.shares.len() == 1 => DesiredPhase::Run,
+            AttemptState::Running => DesiredPhase::Start,
+            AttemptState::Stopping | AttemptState::Ended => DesiredPhase::Stop {
+                cause: allocation.cause.unwrap_or(ExitCause::StoppedWithGang),
+                grace_ms: plan.grace_ms,
+            },
+        };
+        Some(DesiredAssignment {
+            id: Allocation::assignment(id, share),
+            job: allocation.job,
+            chain: allocation.chain.slice(0, allocation.cut.unwrap_or(u32::MAX)),
+            phase,
+            outlive_ms: self.outlive_ms(&plan.isolation, pool),
+        })
+    }
+}
