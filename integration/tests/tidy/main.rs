@@ -8,6 +8,7 @@
 //! and `core/clippy.toml`.
 
 mod catalogue;
+mod changes;
 mod documents;
 mod lexer;
 mod mutants;
