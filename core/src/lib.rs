@@ -11,6 +11,7 @@ pub mod command;
 pub mod event;
 pub mod fit;
 pub mod job;
+pub mod lease;
 pub mod retry;
 pub mod state;
 pub mod table;
