@@ -4,6 +4,7 @@ use super::Context;
 use crate::command::{DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply, Scope};
 use crate::event::Event;
 use crate::job::{Floor, IsolationClass};
+use crate::lease::{Lift, Lost};
 use crate::state::{Drain, Facts, Node, State, Timer};
 use crate::table::{Ordered, Shared};
 use yard_common::Amounts;
@@ -27,8 +28,12 @@ impl State {
                 self.check_lease(context, *node, *lease)?;
                 self.step_node(context, *node, NodeState::Suspect)
             }
-            NodeCommand::Lost { node, lease } => self.lost(context, *node, *lease),
-            NodeCommand::Returned { node, lease } => self.returned(context, *node, *lease),
+            NodeCommand::Lost(lost) => self.lost(context, lost),
+            NodeCommand::Returned { node, lease } => {
+                self.check_lease(context, *node, *lease)?;
+                self.step_node(context, *node, NodeState::Up)
+            }
+            NodeCommand::Lift(lift) => self.lift(context, lift),
             NodeCommand::Maintenance { node, for_ms } => self.maintenance(context, *node, *for_ms),
             NodeCommand::Drain { node, plan } => self.drain(context, *node, plan),
             NodeCommand::Undrain(node) => self.undrain(context, *node),
@@ -164,14 +169,14 @@ impl State {
 
     /// A majority promised never to renew the lease again: what runs there is given up, except
     /// for jobs that tolerate silence.
-    fn lost(
-        &mut self,
-        context: &mut Context,
-        id: NodeId,
-        lease: LeaseId,
-    ) -> Result<Reply, Rejection> {
-        self.check_lease(context, id, lease)?;
+    fn lost(&mut self, context: &mut Context, lost: &Lost) -> Result<Reply, Rejection> {
+        let id = lost.node;
+        self.check_lease(context, id, lost.lease)?;
+        let next = lost.next_lease(self.nodes[id].lease, self.membership.id);
+        let next = next.ok_or(Rejection::Stale(Object::Node(id)))?;
         self.step_node(context, id, NodeState::Lost)?;
+        self.nodes[id].lease = next;
+        self.bump(context, id);
         let tolerant =
             |state: &State, job| state.jobs[job].plan.isolation.class == IsolationClass::Tolerant;
         self.give_up_shares(context, id, |state, allocation| !tolerant(state, allocation.job));
@@ -182,22 +187,15 @@ impl State {
         Ok(Reply::Done)
     }
 
-    /// The node is heard of again: a new lease, which also lifts promises that did not end in
-    /// its loss.
-    fn returned(
-        &mut self,
-        context: &mut Context,
-        id: NodeId,
-        lease: LeaseId,
-    ) -> Result<Reply, Rejection> {
-        if self.node(id)?.lease != lease {
-            return Err(Rejection::Stale(Object::Node(id)));
-        }
-        if self.nodes[id].state != NodeState::Up {
+    /// Promises about the lease did not end in its loss: a new lease makes them void.
+    fn lift(&mut self, context: &mut Context, lift: &Lift) -> Result<Reply, Rejection> {
+        let id = lift.node;
+        let next = lift.next_lease(self.node(id)?.lease);
+        let next = next.ok_or(Rejection::Stale(Object::Node(id)))?;
+        if self.nodes[id].state == NodeState::Suspect {
             self.step_node(context, id, NodeState::Up)?;
         }
-        let node = &mut self.nodes[id];
-        node.lease = LeaseId(lease.0 + 1);
+        self.nodes[id].lease = next;
         self.bump(context, id);
         let node = &self.nodes[id];
         Ok(Reply::Node { node: id, lease: node.lease, generation: node.generation })

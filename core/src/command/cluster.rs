@@ -1,7 +1,8 @@
 //! Commands about the cluster itself.
 
 use minicbor::{Decode, Encode};
-use yard_common::id::{ClusterId, FeatureLevel};
+use std::collections::BTreeSet;
+use yard_common::id::{ClusterId, FeatureLevel, MemberId};
 
 /// Life of the cluster itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -33,4 +34,15 @@ pub enum Cluster {
     /// Every member understands this level now; never goes back.
     #[n(4)]
     RaiseFeatureLevel(#[n(0)] FeatureLevel),
+    /// The voting members from this position of the log on. Proposed by nobody: every member
+    /// derives it from the membership entry of the log.
+    #[n(5)]
+    Members {
+        /// The voters; during a change, the old ones.
+        #[n(0)]
+        voters: BTreeSet<MemberId>,
+        /// The new voters, during a change.
+        #[n(1)]
+        joint: Option<BTreeSet<MemberId>>,
+    },
 }

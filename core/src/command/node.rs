@@ -1,5 +1,6 @@
 //! Commands about the life of a node.
 
+use crate::lease::{Lift, Lost};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
 use yard_common::gpu::GpuDevice;
@@ -46,24 +47,20 @@ pub enum NodeCommand {
     },
     /// A majority of members promised never to renew this lease again.
     #[n(3)]
-    Lost {
-        /// The node.
-        #[n(0)]
-        node: NodeId,
-        /// The lease that was given up.
-        #[n(1)]
-        lease: LeaseId,
-    },
-    /// It is heard of again. Mints a new lease, which lifts promises about the old one.
+    Lost(#[n(0)] Lost),
+    /// It is heard of again, under its present lease.
     #[n(4)]
     Returned {
         /// The node.
         #[n(0)]
         node: NodeId,
-        /// The lease that it had.
+        /// The lease under which it is heard.
         #[n(1)]
         lease: LeaseId,
     },
+    /// It is alive, although some members promised its lease away: mints the next one.
+    #[n(10)]
+    Lift(#[n(0)] Lift),
     /// Its agent stops for a while on purpose: silence until then means nothing.
     #[n(5)]
     Maintenance {

@@ -38,7 +38,7 @@ impl State {
     fn outlive_ms(&self, isolation: &Isolation, pool: PoolId) -> u64 {
         match isolation.class {
             IsolationClass::Strict => isolation.lease_ms.unwrap_or_else(|| self.lease_ms(pool)),
-            IsolationClass::Fenced if self.voters.len() <= 1 => FENCED_OUTLIVE_ALONE_MS,
+            IsolationClass::Fenced if self.membership.is_alone() => FENCED_OUTLIVE_ALONE_MS,
             IsolationClass::Fenced => FENCED_OUTLIVE_MS,
             IsolationClass::Tolerant => TOLERANCE_MS,
         }

@@ -33,11 +33,12 @@ pub use timer::{Timer, Timers};
 pub use usage::{Held, Integral, Usage, UsageKey, UsageTable};
 
 use crate::command::{Promise, Stamp};
+use crate::lease::{Membership, MembershipId};
 use crate::table::{Named, Ordered, Table};
 use minicbor::{Decode, Encode};
 use yard_common::id::{
     AllocationId, ClusterId, ExperimentId, FeatureLevel, Incarnation, JobId, LeaderId, LogIndex,
-    MemberId, MountId, NodeId, PoolId, PrincipalId, QueueId, TaskIndex, TokenId, WorkspaceId,
+    MountId, NodeId, PoolId, PrincipalId, QueueId, TaskIndex, TokenId, WorkspaceId,
 };
 
 /// Everything that the members agree on.
@@ -55,9 +56,9 @@ pub struct State {
     /// The leader that started last.
     #[n(3)]
     pub leader: Option<LeaderId>,
-    /// The voting members, as last told.
+    /// The voting members, and the position of the entry that made them so.
     #[n(4)]
-    pub voters: Vec<MemberId>,
+    pub membership: Membership,
     /// The last command that was applied.
     #[n(5)]
     pub applied: LogIndex,
@@ -153,7 +154,7 @@ impl Default for State {
             incarnation: Incarnation(1),
             feature_level: FeatureLevel(0),
             leader: None,
-            voters: Vec::new(),
+            membership: Membership::of(MembershipId(LogIndex(0)), []),
             applied: LogIndex(0),
             clock: Stamp::default(),
             history_hash: 0,
