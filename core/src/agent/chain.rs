@@ -1,7 +1,7 @@
 //! Chains: same-shape tasks of one array that run in turn on one allocation.
 //!
 //! A place in a chain is a *position*, 0 .. len. Ranges compress it, but every position is one
-//! task with its own attempt number. A chain only ever gets shorter, from its end.
+//! task with its own attempt number.
 
 use minicbor::{CborLen, Decode, Encode};
 use std::fmt;
@@ -64,13 +64,6 @@ impl Chain {
         }
         Chain(links)
     }
-
-    /// Number of positions, from the first on, that both chains share.
-    #[must_use]
-    pub fn common_len(&self, other: &Chain) -> u32 {
-        let pairs = self.tasks().zip(other.tasks());
-        pairs.take_while(|(mine, theirs)| mine == theirs).fold(0, |len, _| len + 1)
-    }
 }
 
 impl fmt::Display for Chain {
@@ -115,13 +108,6 @@ mod tests {
             let expected = plain.get(from as usize..end).unwrap_or_default();
             prop_assert_eq!(chain.slice(from, to).tasks().collect::<Vec<_>>(), expected);
             prop_assert_eq!(chain.len() as usize, plain.len());
-        }
-
-        #[test]
-        fn a_prefix_shares_all_of_itself(chain in any_chain(), to in 0u32..30) {
-            let prefix = chain.slice(0, to);
-            prop_assert_eq!(chain.common_len(&prefix), prefix.len());
-            prop_assert_eq!(prefix.common_len(&chain), prefix.len());
         }
     }
 }

@@ -37,6 +37,10 @@ impl fmt::Display for Fence {
 
 /// Everything that one node shall hold. What is not in the set is released: nothing of it may
 /// remain on the node.
+///
+/// The coordinator keeps an assignment in the set, as `Stop` if need be, until it has heard
+/// `Reaped`: an agent that never saw the assignment answers that too, but of what it never saw
+/// and no longer sees it can tell nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 pub struct Desired {
     /// The set's own fence. The agent ignores a set that is not above the last one it obeyed.
@@ -81,17 +85,35 @@ pub struct DesiredAssignment {
     /// The job whose tasks run.
     #[n(1)]
     pub job: JobId,
-    /// The tasks that run in turn. A later set may only cut it shorter, which recalls the tail.
+    /// The tasks that run in turn. It stays as it is in every set that has the assignment.
     #[n(2)]
     pub chain: Chain,
-    /// How far it shall go.
+    /// Tasks of the chain that may still start or have started. A later set may lower it: that
+    /// recalls the tail, as far as it has not started.
     #[n(3)]
-    pub phase: DesiredPhase,
-    /// How long its processes may outlive the last renewal that a majority answered, in
-    /// milliseconds: the job's `isolation`. `strict`: the lease itself; `fenced`: 60 s (1 h with
-    /// one coordinator); `tolerant`: hours.
+    pub keep: u32,
+    /// How far it shall go.
     #[n(4)]
-    pub outlive_ms: u64,
+    pub phase: DesiredPhase,
+    /// Which deadline its processes must not outlive when the node is out of touch.
+    #[n(5)]
+    pub isolation: Isolation,
+}
+
+/// How long an attempt goes on while its node is out of touch. The holder of the node's lease
+/// computes the deadlines, see [`Lease`](super::Lease).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[cbor(index_only)]
+pub enum Isolation {
+    /// To the end of the lease, and no instruction longer.
+    #[n(0)]
+    Strict,
+    /// Beyond the lease, so that an outage of the whole control plane touches no job.
+    #[n(1)]
+    Fenced,
+    /// For hours: the job cannot restart.
+    #[n(2)]
+    Tolerant,
 }
 
 /// How far an assignment shall go.
@@ -142,10 +164,20 @@ pub enum DesiredError {
         /// How many it has.
         found: u32,
     },
+    /// More tasks to keep than there are.
+    #[error("keep: {found} for assignment {id}; give at most the length of its chain, {len}")]
+    Keep {
+        /// The assignment.
+        id: AssignmentId,
+        /// How many it keeps.
+        found: u32,
+        /// How many there are.
+        len: u32,
+    },
     /// A time past every bound.
     #[error("{field}: {found} ms for assignment {id}; give at most {DURATION_MS_MAX}")]
     TooLong {
-        /// `outlive_ms` or `grace_ms`.
+        /// Which time.
         field: &'static str,
         /// The assignment.
         id: AssignmentId,
@@ -182,8 +214,8 @@ impl DesiredAssignment {
         if found == 0 || found > CHAIN_TASKS_MAX || self.chain.0.iter().any(|l| l.tasks.len == 0) {
             return Err(DesiredError::ChainLength { id, found });
         }
-        if self.outlive_ms > DURATION_MS_MAX {
-            return Err(DesiredError::TooLong { field: "outlive_ms", id, found: self.outlive_ms });
+        if self.keep > found {
+            return Err(DesiredError::Keep { id, found: self.keep, len: found });
         }
         match self.phase {
             DesiredPhase::Stop { grace_ms, .. } if grace_ms > DURATION_MS_MAX => {
@@ -207,8 +239,9 @@ mod tests {
             id: AssignmentId { allocation: AllocationId(allocation), group: 0 },
             job: JobId(1),
             chain: Chain::one(0, AttemptNumber(1)),
+            keep: 1,
             phase: DesiredPhase::Run,
-            outlive_ms: 60_000,
+            isolation: Isolation::Fenced,
         };
         let fence = Fence { incarnation: Incarnation(1), generation: Generation(9) };
         Desired { fence, lease: LeaseId(1), assignments: (0..count).map(assignment).collect() }
@@ -238,13 +271,17 @@ mod tests {
         let mut hollow = desired(1);
         hollow.assignments[0].chain.0[0].tasks = TaskRange { first: 0, len: 0 };
         assert!(hollow.check().is_err());
+        let mut kept = desired(1);
+        kept.assignments[0].keep = 2;
+        assert_eq!(
+            text(&kept),
+            "keep: 2 for assignment 0; give at most the length of its chain, 1"
+        );
         let mut long = desired(1);
         long.assignments[0].id.group = 2;
         long.assignments[0].phase =
             DesiredPhase::Stop { cause: ExitCause::Cancelled, grace_ms: u64::MAX };
         assert!(text(&long).starts_with("grace_ms: 18446744073709551615 ms for assignment 0/2;"));
-        long.assignments[0].outlive_ms = u64::MAX;
-        assert!(text(&long).starts_with("outlive_ms: "));
     }
 
     #[test]
