@@ -77,10 +77,6 @@ pub const VOTERS_MAX: usize = 9;
 pub const TOLERANCE_MS: u64 = 6 * 3_600 * 1_000;
 /// Lease of a node unless its pool has another, in milliseconds.
 pub const LEASE_MS: u64 = 3_000;
-/// How long a fenced attempt lives on without a majority's renewal, in milliseconds.
-pub const FENCED_OUTLIVE_MS: u64 = 60 * 1_000;
-/// The same with a single coordinator, whose restart must not touch any job: 1 hour.
-pub const FENCED_OUTLIVE_ALONE_MS: u64 = 3_600 * 1_000;
 /// CPUs of one node, in thousandths.
 pub const NODE_CPU_MILLI_MAX: u64 = 4_096_000;
 /// Memory and disk of one node in bytes, each: 16 PiB.
@@ -147,8 +143,6 @@ const _: () = assert!(CHAIN_TASKS_MAX <= ARRAY_TASKS_MAX);
 const _: () = assert!(REPORT_RANGES_MAX >= CHAIN_TASKS_MAX as usize, "one report ends a chain");
 const _: () = assert!(DEDUP_LIFE_MS < ENDED_LIFE_MS);
 const _: () = assert!(ENDED_JOBS_MAX as u64 <= JOBS_MAX);
-const _: () = assert!(LEASE_MS < FENCED_OUTLIVE_MS);
-const _: () = assert!(FENCED_OUTLIVE_MS < FENCED_OUTLIVE_ALONE_MS);
-const _: () = assert!(FENCED_OUTLIVE_ALONE_MS < TOLERANCE_MS);
+const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

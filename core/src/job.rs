@@ -3,6 +3,7 @@
 //! The spec itself travels beside it as canonical text, which the state keeps but never reads.
 //! A job is compiled once, where it is submitted (`docs/adr/0005`).
 
+pub use crate::agent::Isolation as IsolationClass;
 use crate::retry::RetryPolicy;
 use minicbor::{Decode, Encode};
 use yard_common::gpu::GpuRequest;
@@ -226,22 +227,6 @@ pub struct Isolation {
     /// Lease in milliseconds; `None`: the pool's.
     #[n(1)]
     pub lease_ms: Option<u64>,
-}
-
-/// The three promises that hide in "runs once".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-#[cbor(index_only)]
-pub enum IsolationClass {
-    /// Moved once a majority reports silence; the old attempt may live on for a while, without
-    /// effect.
-    #[n(0)]
-    Fenced,
-    /// No instruction of the old attempt runs after the first of the new one.
-    #[n(1)]
-    Strict,
-    /// Neither moved nor killed for hours.
-    #[n(2)]
-    Tolerant,
 }
 
 /// Which exits decide an attempt.

@@ -46,6 +46,7 @@ proptest! {
                 prop_assert!(map.range(from..to).eq(oracle.range(from..to)));
                 prop_assert!(map.range(from..=to).eq(oracle.range(from..=to)));
             }
+            prop_assert_eq!(map.get(&from), oracle.get(&from));
             prop_assert_eq!(map.floor(&from), oracle.range(..=from).next_back());
             prop_assert_eq!(map.first(), oracle.first_key_value());
             prop_assert_eq!(map.last(), oracle.last_key_value());

@@ -64,8 +64,8 @@ impl State {
     pub(super) fn recall(&mut self, context: &mut Context, id: AllocationId) {
         let allocation = &mut self.allocations[id];
         let keep = allocation.started.max(allocation.ended + 1);
-        if keep < allocation.cut.unwrap_or(allocation.chain.len()) {
-            allocation.cut = Some(keep);
+        if keep < allocation.keep {
+            allocation.keep = keep;
             self.push_desired(context, id);
         }
     }
@@ -83,7 +83,7 @@ impl State {
         assert!(allocation.state.may_become(AttemptState::Stopping), "allocation {id} has ended");
         allocation.state = AttemptState::Stopping;
         allocation.cause = Some(cause);
-        allocation.cut = Some(allocation.ended + 1).filter(|cut| *cut < allocation.chain.len());
+        allocation.keep = allocation.keep.min(allocation.started.max(allocation.ended + 1));
         let (job, current) = (allocation.job, allocation.left().tasks().next());
         let deadline_ms = allocation.deadline_ms.take();
         if let Some(at_ms) = deadline_ms {

@@ -100,10 +100,11 @@ impl State {
         self.allocations.push(Allocation {
             job: placement.job,
             shape,
+            len: checked.chain.len(),
+            keep: checked.chain.len(),
             chain: checked.chain,
             started: 0,
             ended: 0,
-            cut: None,
             shares: checked.shares,
             state,
             cause: None,

@@ -217,7 +217,7 @@ impl State {
     /// Ends a chain of which no task is left, or starts the clock of the next task.
     fn end_if_chain_is_over(&mut self, context: &mut Context, id: AllocationId) {
         let allocation = &self.allocations[id];
-        if allocation.ended == allocation.chain.len() {
+        if allocation.ended == allocation.len {
             self.step_share(id, 0, AssignmentState::Exited);
             self.end_allocation(context, id);
             return;
@@ -251,7 +251,7 @@ impl State {
         if allocation.shares[share].is_over() {
             return;
         }
-        let (len, count) = (allocation.chain.len(), tail.len());
+        let (len, count) = (allocation.len, tail.len());
         let keep = len.saturating_sub(count);
         if count == 0 || keep < allocation.started || allocation.chain.slice(keep, len) != *tail {
             return;
@@ -264,7 +264,8 @@ impl State {
         }
         self.give_back_tasks(context, id, tail);
         let allocation = &mut self.allocations[id];
-        allocation.chain = allocation.chain.slice(0, keep);
+        allocation.len = keep;
+        allocation.keep = allocation.keep.min(keep);
         self.end_if_chain_is_over(context, id);
     }
 

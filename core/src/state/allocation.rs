@@ -17,18 +17,21 @@ pub struct Allocation {
     /// The shape that was placed.
     #[n(1)]
     pub shape: ShapeId,
-    /// The attempts in the order in which they run; recalled ones are cut off.
+    /// The attempts in the order in which they run.
     #[n(2)]
     pub chain: Chain,
+    /// Positions of the chain that were not recalled.
+    #[n(14)]
+    pub len: u32,
     /// Positions of the chain that are known to have started.
     #[n(3)]
     pub started: u32,
     /// Positions of the chain that are known to have ended.
     #[n(4)]
     pub ended: u32,
-    /// Positions that the node may still start, when the rest is called back.
+    /// Positions that the node may start, or has started: the rest is called back.
     #[n(5)]
-    pub cut: Option<u32>,
+    pub keep: u32,
     /// Its parts, in the order of the gang.
     #[n(6)]
     pub shares: Vec<Share>,
@@ -99,9 +102,9 @@ impl Allocation {
         AssignmentId { allocation: id, group: share.group }
     }
 
-    /// The attempts that have not ended.
+    /// The attempts that have neither ended nor been recalled.
     #[must_use]
     pub fn left(&self) -> Chain {
-        self.chain.slice(self.ended, self.chain.len())
+        self.chain.slice(self.ended, self.len)
     }
 }

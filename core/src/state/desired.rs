@@ -2,10 +2,9 @@
 
 use super::{Allocation, Share, State};
 use crate::agent::{Desired, DesiredAssignment, DesiredPhase, Fence};
-use crate::job::{Isolation, IsolationClass};
 use yard_common::ExitCause;
 use yard_common::id::{AllocationId, NodeId, PoolId};
-use yard_common::limits::{FENCED_OUTLIVE_ALONE_MS, FENCED_OUTLIVE_MS, LEASE_MS, TOLERANCE_MS};
+use yard_common::limits::LEASE_MS;
 use yard_common::state::{AssignmentState, AttemptState};
 
 impl State {
@@ -18,9 +17,9 @@ impl State {
         for (allocation_id, ()) in node.allocations.iter() {
             let allocation = &self.allocations[*allocation_id];
             let shares = allocation.shares.iter().filter(|share| share.node == id);
-            assignments.extend(shares.filter_map(|share| {
-                self.desired_share(*allocation_id, allocation, share, node.pool)
-            }));
+            assignments.extend(
+                shares.filter_map(|share| self.desired_share(*allocation_id, allocation, share)),
+            );
         }
         Some(Desired { fence, lease: node.lease, assignments })
     }
@@ -34,23 +33,12 @@ impl State {
         }
     }
 
-    /// How long processes may outlive the last renewal that a majority answered.
-    fn outlive_ms(&self, isolation: &Isolation, pool: PoolId) -> u64 {
-        match isolation.class {
-            IsolationClass::Strict => isolation.lease_ms.unwrap_or_else(|| self.lease_ms(pool)),
-            IsolationClass::Fenced if self.membership.is_alone() => FENCED_OUTLIVE_ALONE_MS,
-            IsolationClass::Fenced => FENCED_OUTLIVE_MS,
-            IsolationClass::Tolerant => TOLERANCE_MS,
-        }
-    }
-
     /// One assignment; none once the node has nothing more to do with it.
     fn desired_share(
         &self,
         id: AllocationId,
         allocation: &Allocation,
         share: &Share,
-        pool: PoolId,
     ) -> Option<DesiredAssignment> {
         match share.state {
             AssignmentState::Gone | AssignmentState::Reaped => return None,
@@ -72,9 +60,10 @@ impl State {
         Some(DesiredAssignment {
             id: Allocation::assignment(id, share),
             job: allocation.job,
-            chain: allocation.chain.slice(0, allocation.cut.unwrap_or(u32::MAX)),
+            chain: allocation.chain.clone(),
+            keep: allocation.keep,
             phase,
-            outlive_ms: self.outlive_ms(&plan.isolation, pool),
+            isolation: plan.isolation.class,
         })
     }
 }

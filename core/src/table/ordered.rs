@@ -69,7 +69,8 @@ impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
     #[must_use]
     pub fn get_by(&self, order: impl Fn(&K) -> Ordering) -> Option<&V> {
         let (bucket, at) = self.locate(order);
-        Some(&self.buckets()[bucket].1[at.ok()?].1)
+        let at = at.ok()?;
+        Some(&self.buckets()[bucket].1[at].1)
     }
 
     /// Whether there is such a key.
