@@ -113,7 +113,7 @@ pub const TIMERS_PER_APPLY_MAX: usize = 1_024;
 /// Ended jobs that one command forgets.
 pub const FORGET_PER_APPLY_MAX: usize = 256;
 /// Records that one command adds to the rolling digest.
-pub const DIGEST_RECORDS_PER_APPLY: usize = 4;
+pub const DIGEST_RECORDS_PER_APPLY: usize = 1;
 
 // --- Memory and time ------------------------------------------------------------------------
 
