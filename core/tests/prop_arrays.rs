@@ -17,11 +17,19 @@ const LEN: u32 = 9;
 #[derive(Clone, Debug)]
 enum Op {
     /// A run of queued tasks runs to its end, as a chain, each with its own cause.
-    Run { first: u32, causes: Vec<u8> },
-    Cancel { first: u32, len: u32 },
+    Run {
+        first: u32,
+        causes: Vec<u8>,
+    },
+    Cancel {
+        first: u32,
+        len: u32,
+    },
     Hold,
     Release,
-    Wait { seconds: u16 },
+    Wait {
+        seconds: u16,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -92,11 +100,11 @@ impl Side {
             let job = self.jobs[index as usize];
             let allocation = self.lab.place(job, TaskRange::one(0), &[self.node]);
             self.lab.run_to_end(self.node, allocation, cause(*number));
-        }
-        // A node that fails several jobs is cordoned; an array is one job.
-        if self.lab.state.nodes[self.node].cordoned {
-            let undrain = NodeCommand::Undrain(self.node);
-            self.lab.ok(self.lab.user(), Command::Node(undrain));
+            // A node that fails several jobs is cordoned; an array is one job.
+            if self.lab.state.nodes[self.node].cordoned {
+                let undrain = NodeCommand::Undrain(self.node);
+                self.lab.ok(self.lab.user(), Command::Node(undrain));
+            }
         }
     }
 

@@ -76,8 +76,7 @@ struct World {
 impl World {
     fn new() -> World {
         let mut lab = Lab::new();
-        let nodes =
-            (0..4).map(|i| lab.join(&format!("n{i}"), 4, &["h100", "h100"])).collect();
+        let nodes = (0..4).map(|i| lab.join(&format!("n{i}"), 4, &["h100", "h100"])).collect();
         World { lab, nodes, jobs: Vec::new(), boots: 10 }
     }
 

@@ -134,7 +134,8 @@ fn place(place: &gang::Place) -> Place {
 }
 
 fn retry(retry: &policy::Retry) -> RetryPolicy {
-    let rule = |rule: &policy::RetryRule| RetryRule { on: pattern(rule.cause), limit: rule.retries };
+    let rule =
+        |rule: &policy::RetryRule| RetryRule { on: pattern(rule.cause), limit: rule.retries };
     let count = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
     RetryPolicy {
         infra: count(retry.infra.get()),
