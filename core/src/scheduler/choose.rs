@@ -123,7 +123,8 @@ impl Round<'_> {
         self.spend(steps)?;
         let enough = counts.into_iter().filter(|(_, count)| *count >= group.nodes_min);
         let mut values: Vec<_> = enough.collect();
-        values.sort_by_key(|(value, count)| (Reverse(*count.min(&group.nodes_max)), *count, *value));
+        values
+            .sort_by_key(|(value, count)| (Reverse(*count.min(&group.nodes_max)), *count, *value));
         for (value, _) in values {
             if let Some(draft) = self.draft(wish, site, Some(Level { label, value }))? {
                 return Ok(Some(draft));
@@ -203,8 +204,7 @@ impl Round<'_> {
     /// The open nodes that may have room for a share of a group, best fit first.
     pub(super) fn candidates(&self, wish: &Wish<'_>, site: &Site<'_>, at: usize) -> Candidates<'_> {
         let demand = &site.demands[at];
-        let need =
-            Need { gpu_parts: demand.gpus.parts(), cpu_milli: demand.amounts.cpu_milli };
+        let need = Need { gpu_parts: demand.gpus.parts(), cpu_milli: demand.amounts.cpu_milli };
         let kinds = self.stock.kinds.iter().enumerate();
         let fitting = kinds.filter(|(_, kind)| {
             wish.may_use(kind, site.pool) && kind.has_gpus(demand, site.model.as_deref())

@@ -40,7 +40,8 @@ impl Round<'_> {
         site: &'r Site<'_>,
         at: usize,
     ) -> impl Iterator<Item = (NodeId, &'r Node)> {
-        let kinds = self.stock.kinds.iter().filter(move |kind| self.could_use(wish, site, at, kind));
+        let kinds =
+            self.stock.kinds.iter().filter(move |kind| self.could_use(wish, site, at, kind));
         kinds
             .flat_map(|kind| kind.members.iter())
             .map(|(id, ())| (*id, &self.view.nodes[*id]))
@@ -93,13 +94,7 @@ impl Round<'_> {
         true
     }
 
-    fn close(
-        &mut self,
-        wish: &Wish<'_>,
-        site: &Site<'_>,
-        job: JobId,
-        of: impl Fn(&Node) -> bool,
-    ) {
+    fn close(&mut self, wish: &Wish<'_>, site: &Site<'_>, job: JobId, of: impl Fn(&Node) -> bool) {
         let everywhere = !wish.is_choosy;
         for kind in 0..self.stock.kinds.len() {
             for at in 0..site.demands.len() {
@@ -109,7 +104,8 @@ impl Round<'_> {
                 }
                 let closed: Vec<Free> = if everywhere && site.demands[at].amounts.fits(&this.least)
                 {
-                    let all = self.is_explaining().then(|| this.open.iter().map(|(free, ())| *free));
+                    let all =
+                        self.is_explaining().then(|| this.open.iter().map(|(free, ())| *free));
                     let all = all.into_iter().flatten().collect();
                     self.stock.kinds[kind].open = Default::default();
                     all

@@ -30,7 +30,9 @@ impl Offer<'_> {
         }
         if demand.exclusive {
             crate::fit::ever(demand, model, self.node).ok()?;
-            return Some(GpuGrant::whole(self.node.healthy().map(|(position, _)| position).collect()));
+            return Some(GpuGrant::whole(
+                self.node.healthy().map(|(position, _)| position).collect(),
+            ));
         }
         self.grant(demand, model)
     }

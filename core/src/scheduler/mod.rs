@@ -20,6 +20,7 @@ mod candidates;
 mod chains;
 mod choose;
 mod claim;
+mod explain;
 mod gpus;
 mod lines;
 mod lint;
@@ -28,6 +29,7 @@ mod site;
 mod stock;
 
 pub use cache::Cache;
+pub use explain::{Change, Constraint, Explanation, GroupNumbers, Holder, Outlook, explain};
 pub use lint::{Rule, Violation, lint};
 
 use crate::command::Plan;

@@ -188,8 +188,7 @@ impl Seats {
 
 /// Whether a node takes tasks now, apart from what is free.
 fn takes_tasks(node: &Node, now_ms: u64) -> bool {
-    node.takes_work(now_ms)
-        && node.allocations.len() + node.leftovers.len() < NODE_ASSIGNMENTS_MAX
+    node.takes_work(now_ms) && node.allocations.len() + node.leftovers.len() < NODE_ASSIGNMENTS_MAX
 }
 
 /// Whether a node takes tasks now, or is expected to within minutes without anybody's help: a

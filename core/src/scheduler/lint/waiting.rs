@@ -5,8 +5,8 @@
 
 use super::{Check, Rule};
 use crate::fit::{self, Demand};
-use crate::scheduler::stock::is_member;
 use crate::job::Shape;
+use crate::scheduler::stock::is_member;
 use crate::state::{Holding, Job, Node, State};
 use std::collections::BTreeSet;
 use yard_common::gpu::{GPU_PARTS, GpuCount, GpuGrant};
@@ -41,9 +41,8 @@ impl<'a> Check<'a> {
                 continue;
             }
             let free = all().filter(suits).filter(|id| !self.claimed.contains_key(id));
-            let free = free.filter(|id| {
-                demands.iter().all(|demand| self.can(job, demand, &corner, *id))
-            });
+            let free =
+                free.filter(|id| demands.iter().all(|demand| self.can(job, demand, &corner, *id)));
             let free: Vec<NodeId> = free.collect();
             if free.len() >= wanted && excess(&self.largest(shape, &demands, &free)).is_none() {
                 self.found.push(super::Violation { job: id, rule: Rule::PassedOver });
@@ -79,7 +78,11 @@ impl<'a> Check<'a> {
         let mut corners = Vec::new();
         for pool in pools {
             for model in &models {
-                corners.extend(values.iter().map(|value| Corner { pool, model: *model, value: *value }));
+                corners.extend(values.iter().map(|value| Corner {
+                    pool,
+                    model: *model,
+                    value: *value,
+                }));
             }
         }
         corners
@@ -89,13 +92,16 @@ impl<'a> Check<'a> {
     fn could(&self, job: &Job, demand: &Demand<'_>, corner: &Corner<'_>, node: &Node) -> bool {
         let shape = self.shape(job);
         let pools = &self.view.queues[job.queue].set.pools;
-        let here = shape.place.within.as_ref().is_none_or(|level| {
-            fit::label_of(node, level) == corner.value
-        });
+        let here = shape
+            .place
+            .within
+            .as_ref()
+            .is_none_or(|level| fit::label_of(node, level) == corner.value);
         let all = GpuGrant::whole(node.healthy().map(|(position, _)| position).collect());
         let whole = !demand.exclusive || fit::model_of(node, &all) == corner.model;
         let lasting = node.drain.as_ref().is_none_or(|drain| {
-            let ends_ms = job.plan.time_limit_ms.map(|limit_ms| self.now_ms.saturating_add(limit_ms));
+            let ends_ms =
+                job.plan.time_limit_ms.map(|limit_ms| self.now_ms.saturating_add(limit_ms));
             ends_ms.is_some_and(|ends_ms| ends_ms <= drain.at_ms)
         });
         node.pool == corner.pool
