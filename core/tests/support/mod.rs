@@ -61,10 +61,20 @@ impl Lab {
 
     /// Applies a command.
     pub fn apply(&mut self, actor: Actor, request: Option<RequestId>, command: Command) -> Applied {
+        let _ = self.apply_to_state(actor, request, &command);
+        self.last.clone().expect("a command was applied")
+    }
+
+    fn apply_to_state(
+        &mut self,
+        actor: Actor,
+        request: Option<RequestId>,
+        command: &Command,
+    ) -> Result<Reply, Rejection> {
         let stamp = Stamp { cluster_ms: self.now_ms, wall_ms: 1_800_000_000_000 + self.now_ms };
         let envelope = Envelope { actor, leader: self.leader, stamp, request };
         let index = LogIndex(self.state.applied.0 + 1);
-        let applied = self.state.apply(index, &envelope, &command);
+        let applied = self.state.apply(index, &envelope, command);
         if let Some(log) = &mut self.log {
             log.push((index, envelope, command.clone()));
         }
@@ -72,26 +82,25 @@ impl Lab {
             let violations = self.state.check();
             assert!(violations.is_empty(), "after {command:?}:\n{violations:#?}");
         }
-        self.last = Some(applied.clone());
-        applied
+        let reply = applied.reply.clone();
+        self.last = Some(applied);
+        reply
     }
 
     /// Applies a command that must be accepted.
     #[track_caller]
     pub fn ok(&mut self, actor: Actor, command: Command) -> Reply {
-        let text = format!("{command:?}");
-        match self.apply(actor, None, command).reply {
+        match self.apply_to_state(actor, None, &command) {
             Ok(reply) => reply,
-            Err(why) => panic!("{text} was refused: {why}"),
+            Err(why) => panic!("{command:?} was refused: {why}"),
         }
     }
 
     /// Applies a command that must be refused.
     #[track_caller]
     pub fn refused(&mut self, actor: Actor, command: Command) -> Rejection {
-        let text = format!("{command:?}");
-        match self.apply(actor, None, command).reply {
-            Ok(reply) => panic!("{text} was accepted: {reply:?}"),
+        match self.apply_to_state(actor, None, &command) {
+            Ok(reply) => panic!("{command:?} was accepted: {reply:?}"),
             Err(why) => why,
         }
     }
