@@ -88,8 +88,8 @@ pub struct DesiredAssignment {
     /// The tasks that run in turn. It stays as it is in every set that has the assignment.
     #[n(2)]
     pub chain: Chain,
-    /// Tasks of the chain that may still start or have started. A later set may lower it: that
-    /// recalls the tail, as far as it has not started.
+    /// Tasks of the chain that have started or may still start. A later set may lower it, which
+    /// recalls the tail as far as it has not started. What was recalled stays so.
     #[n(3)]
     pub keep: u32,
     /// How far it shall go.
