@@ -7,11 +7,7 @@ use std::fmt;
 use thiserror::Error;
 use yard_common::ExitCause;
 use yard_common::id::{AllocationId, Generation, Incarnation, JobId, LeaseId};
-use yard_common::limits::{CHAIN_TASKS_MAX, DURATION_MS_MAX};
-
-/// Assignments that one node holds at a time, those that are on their way out included. The
-/// scheduler places no more; a set with more is refused.
-pub const ASSIGNMENTS_MAX: usize = 1_024;
+use yard_common::limits::{CHAIN_TASKS_MAX, DURATION_MS_MAX, NODE_ASSIGNMENTS_MAX};
 
 /// Which desired set: minted in apply, rises only, across restores of the cluster too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
@@ -145,7 +141,7 @@ pub enum DesiredPhase {
 pub enum DesiredError {
     /// Too many assignments.
     #[error(
-        "assignments: {found} in set {fence}, at most {ASSIGNMENTS_MAX}; place fewer on the node"
+        "assignments: {found} in set {fence}, at most {NODE_ASSIGNMENTS_MAX}; place fewer on the node"
     )]
     TooMany {
         /// The set.
@@ -192,7 +188,7 @@ impl Desired {
     /// # Errors
     /// The first bound that is broken.
     pub fn check(&self) -> Result<(), DesiredError> {
-        if self.assignments.len() > ASSIGNMENTS_MAX {
+        if self.assignments.len() > NODE_ASSIGNMENTS_MAX {
             let found = self.assignments.len();
             return Err(DesiredError::TooMany { fence: self.fence, found });
         }
@@ -249,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_set_within_its_bounds_is_good_and_survives_its_bytes() {
-        let desired = desired(ASSIGNMENTS_MAX as u64);
+        let desired = desired(NODE_ASSIGNMENTS_MAX as u64);
         desired.check().unwrap();
         let bytes = minicbor::to_vec(&desired).unwrap();
         assert_eq!(minicbor::decode::<Desired>(&bytes).unwrap(), desired);
