@@ -141,7 +141,7 @@ pub enum DesiredPhase {
 pub enum DesiredError {
     /// Too many assignments.
     #[error(
-        "assignments: {found} in set {fence}, at most {NODE_ASSIGNMENTS_MAX}; place fewer on the node"
+        "assignments: {found} in set {fence}, at most {NODE_ASSIGNMENTS_MAX}; place fewer there"
     )]
     TooMany {
         /// The set.
@@ -256,7 +256,7 @@ mod tests {
         let text = |desired: &Desired| desired.check().unwrap_err().to_string();
         assert_eq!(
             text(&desired(1_025)),
-            "assignments: 1025 in set i1-g9, at most 1024; place fewer on the node"
+            "assignments: 1025 in set i1-g9, at most 1024; place fewer there"
         );
         let mut twice = desired(2);
         twice.assignments[1].id = twice.assignments[0].id;
