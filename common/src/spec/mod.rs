@@ -10,7 +10,7 @@
 //! - [`tree`] reads text into nodes, [`problem`] says what is wrong with them.
 //! - `walk` reads typed values out of nodes; `scalar`, [`time`] and [`text`] know the formats.
 //! - The fields are declared in [`job`] and in the themes [`gang`], [`run`], [`storage`],
-//!   [`policy`] (with `retry`) and [`mod@array`]; rules between fields are in `rules`.
+//!   [`policy`], [`retry`] and [`mod@array`]; rules between fields are in `rules`.
 //! - A field is declared in one place, with name, type and default (`declare`). Reading, writing,
 //!   unknown keys and the printed whole follow from it.
 //!
@@ -22,7 +22,6 @@ mod draft;
 mod json;
 mod nearest;
 mod print;
-mod retry;
 mod rules;
 mod walk;
 
@@ -33,6 +32,7 @@ pub mod job;
 pub mod placeholder;
 pub mod policy;
 pub mod problem;
+pub mod retry;
 pub mod run;
 pub mod scalar;
 pub mod storage;

@@ -12,8 +12,6 @@ use crate::ErrorCode;
 use crate::id::JobId;
 use crate::limits::{DEPENDENCIES_MAX, PRIORITY_ABS_MAX};
 
-pub use super::retry::{Backoff, Budget, Retry, RetryCause, RetryRule, RetryRules};
-
 /// Priority within a queue, -1000 to 1000; higher comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Priority(i16);
