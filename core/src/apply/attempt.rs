@@ -199,7 +199,7 @@ impl State {
             self.timers.unset(at_ms, Timer::Deadline(id));
         }
         for share in &allocation.shares {
-            self.leave_behind(context, id, share);
+            self.leave_behind(context, id, &allocation, share);
         }
         let payers = State::payers(&self.jobs[allocation.job]);
         self.holdings.take_off(&payers, &allocation.holding());
@@ -210,7 +210,13 @@ impl State {
     }
 
     /// Frees a share, or keeps it in its node's books until it is seen reaped.
-    fn leave_behind(&mut self, context: &mut Context, id: AllocationId, share: &Share) {
+    fn leave_behind(
+        &mut self,
+        context: &mut Context,
+        id: AllocationId,
+        allocation: &Allocation,
+        share: &Share,
+    ) {
         let Some(node) = self.nodes.get_mut(share.node) else { return };
         node.allocations.remove(&id);
         let key = Allocation::assignment(id, share);
@@ -218,7 +224,9 @@ impl State {
             node.give_back(&share.amounts, &share.gpus);
         } else {
             let in_doubt = share.state == AssignmentState::Gone;
-            let left = Leftover { amounts: share.amounts, gpus: share.gpus, in_doubt };
+            let (amounts, gpus) = (share.amounts, share.gpus);
+            let (job, chain) = (allocation.job, allocation.chain.clone());
+            let left = Leftover { amounts, gpus, in_doubt, job, chain };
             node.leftovers.insert(key, left);
         }
         self.bump(context, share.node);
@@ -317,7 +325,7 @@ impl State {
 
     /// Ends an allocation if all of its shares are over.
     pub(super) fn end_if_over(&mut self, context: &mut Context, id: AllocationId) {
-        if self.allocations[id].shares.iter().all(Share::is_over) {
+        if self.allocations[id].is_over() {
             self.end_allocation(context, id);
         }
     }
