@@ -10,7 +10,9 @@ use crate::state::{
 };
 use std::collections::BTreeMap;
 use yard_common::cause::{Fault, LostReason};
-use yard_common::id::{AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskRange};
+use yard_common::id::{
+    AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskIndex, TaskRange,
+};
 use yard_common::state::{AssignmentState, AttemptState};
 use yard_common::{Amounts, ExitCause};
 
@@ -28,6 +30,7 @@ impl State {
         if cause == ExitCause::Cancelled {
             let waiting = |phase: Phase| phase.state().is_pending();
             stopped = self.move_tasks(context, id, range, waiting, Phase::Cancelled, Some(cause));
+            self.keep_backoff(id, range.end());
         }
         let runs = self.jobs[id].tasks.within(range);
         let active: Vec<_> =
@@ -37,6 +40,16 @@ impl State {
             stopped += run.len;
         }
         stopped
+    }
+
+    /// Tasks that began to wait together share the timer of the first one. Those from here on need
+    /// one of their own, since the ones before them wait no longer.
+    fn keep_backoff(&mut self, id: JobId, first: TaskIndex) {
+        if let Some(TaskStatus { phase: Phase::Backoff(until_ms), .. }) =
+            self.jobs[id].tasks.get(first)
+        {
+            self.timers.set(*until_ms, Timer::Backoff(id, first));
+        }
     }
 
     /// Stops tasks of one chain: the one that runs, and those that have not started.

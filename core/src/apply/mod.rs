@@ -65,12 +65,19 @@ impl State {
             return Ok(());
         }
         let leader = context.leader;
-        if *command == Command::Cluster(Cluster::LeaderStarted) {
-            if self.leader.is_some_and(|current| current >= leader) {
-                return Err(Rejection::StaleLeader);
+        if context.actor == Actor::Leader {
+            match command {
+                Command::Cluster(Cluster::LeaderStarted) => {
+                    if self.leader.is_some_and(|current| current >= leader) {
+                        return Err(Rejection::StaleLeader);
+                    }
+                    self.leader = Some(leader);
+                    return Ok(());
+                }
+                // The log itself says so, whoever leads, and before there is a cluster.
+                Command::Cluster(Cluster::Members { .. }) => return Ok(()),
+                _ => (),
             }
-            self.leader = Some(leader);
-            return Ok(());
         }
         if self.leader != Some(leader) {
             return Err(Rejection::StaleLeader);
@@ -128,7 +135,8 @@ impl State {
         }
         let reply = self.run(context, command)?;
         let made = match &reply {
-            Reply::Job(job) => Made::Job(*job),
+            // A job that was changed is remembered under the request that made it.
+            Reply::Job(job) if self.jobs[*job].request == request => Made::Job(*job),
             other => Made::Other(context.now_ms, other.clone()),
         };
         self.dedup.remember(context.actor, request, Answer { body, made });

@@ -102,6 +102,10 @@ impl State {
     ) {
         let allocation = &self.allocations[id];
         let alone = allocation.shares.len() == 1;
+        if allocation.state == AttemptState::Preparing {
+            // No start was given: it would end the wait for the rest of the gang for good.
+            return;
+        }
         let from = if alone { allocation.started } else { 0 };
         if chain.is_empty() || allocation.chain.slice(from, from + chain.len()) != *chain {
             return;
