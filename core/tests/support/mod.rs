@@ -148,6 +148,27 @@ impl Lab {
         }
     }
 
+    /// Submits a job of another user, which must be accepted.
+    #[track_caller]
+    pub fn submit_as(&mut self, actor: Actor, plan: JobPlan) -> JobId {
+        let request = self.request();
+        let command = Command::Job(JobCommand::Submit(Box::new(self.submission(plan))));
+        match self.apply(actor, Some(request), command).reply {
+            Ok(Reply::Job(job)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A new user with these roles.
+    #[track_caller]
+    pub fn add_user(&mut self, name: &str, grants: Vec<Grant>) -> Actor {
+        let add = Access::AddUser { name: name.into(), unix: None, grants };
+        match self.ok(self.user(), Command::Access(add)) {
+            Reply::Made(Object::User(user)) => Actor::User(user),
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn submission(&self, plan: JobPlan) -> Submit {
         let (workspace, queue) = (self.workspace, self.queue);
         Submit { workspace, queue, experiment: None, plan, spec: "{}".into() }

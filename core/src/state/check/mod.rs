@@ -76,6 +76,33 @@ pub enum Rule {
     Admin,
 }
 
+impl Rule {
+    /// Every rule.
+    pub const ALL: &[Rule] = &[
+        Rule::TaskCounts,
+        Rule::JobState,
+        Rule::Pending,
+        Rule::Blocked,
+        Rule::Attempt,
+        Rule::Chain,
+        Rule::Gang,
+        Rule::NodeBooks,
+        Rule::Devices,
+        Rule::Pools,
+        Rule::Holdings,
+        Rule::Shapes,
+        Rule::Dedup,
+        Rule::Timers,
+        Rule::Dependents,
+        Rule::Ended,
+        Rule::Names,
+        Rule::HolderCounts,
+        Rule::References,
+        Rule::Reservations,
+        Rule::Admin,
+    ];
+}
+
 impl State {
     /// Every rule that the state breaks; none, if all is well.
     #[must_use]
