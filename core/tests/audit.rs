@@ -29,7 +29,7 @@ fn busy() -> State {
     let fails = lab.submit(plan);
     let shares = vec![ShareChoice { node: a, group: 0, gpus: devices([0]) }];
     let placement = Placement { job: fails, tasks: vec![TaskRange::one(0)], shares };
-    let allocation = lab.try_place(placement).unwrap();
+    let allocation = lab.try_place(placement).expect("it fits");
     lab.start(a, allocation, 1);
     lab.exit(a, allocation, ExitCause::Exited(1));
     let ended = lab.submit(single());
@@ -63,8 +63,10 @@ const QUEUED: JobId = JobId(4);
 const NODE: NodeId = NodeId(0);
 const GANG: AllocationId = AllocationId(0);
 
+type Falsify = fn(&mut State);
+
 /// Every way to falsify the books, with the rule that must notice.
-fn falsifications() -> Vec<(Rule, fn(&mut State))> {
+fn falsifications() -> Vec<(Rule, Falsify)> {
     vec![
         (Rule::TaskCounts, |s| s.jobs[QUEUED].tasks = Tasks::new(TaskRange::one(3), Phase::Queued)),
         (Rule::JobState, |s| s.jobs[QUEUED].state = JobState::Running),
@@ -125,7 +127,7 @@ fn falsifications() -> Vec<(Rule, fn(&mut State))> {
             s.principals[PrincipalId(0)].grants.push(grant);
         }),
         (Rule::Reservations, |s| {
-            let (key, promise) = s.reservations.first().unwrap();
+            let (key, promise) = s.reservations.first().expect("a promise");
             let (key, promise) = (*key, Promise { nodes: vec![NodeId(404)], ..promise.clone() });
             s.reservations.insert(key, promise);
         }),

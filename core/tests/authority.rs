@@ -53,7 +53,8 @@ fn cast() -> Cast {
         let grants = vec![Grant { workspace, role }];
         actors.push((letter, lab.add_user(&name, grants)));
     }
-    let actor = |letter| actors.iter().find(|(it, _)| *it == letter).unwrap().1;
+    let actor =
+        |letter| actors.iter().find(|(it, _)| *it == letter).expect("a letter of the cast").1;
     let job = lab.submit_as(actor('u'), single());
     let token = TokenId::from_u128(77);
     let Actor::User(former) = actor('f') else { panic!("f is a user") };

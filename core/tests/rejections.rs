@@ -43,7 +43,7 @@ fn refusals() -> Vec<(Rejection, &'static str)> {
     let share = ShareChoice { node, group: 0, gpus: GpuGrant::NONE };
     let big = lab.submit(gang(1, 2));
     let placement = Placement { job: big, tasks: vec![TaskRange::one(0)], shares: vec![share] };
-    let unfit = lab.try_place(placement).unwrap_err();
+    let unfit = lab.try_place(placement).expect_err("one CPU is too few");
     all.push((unfit, "the placement does not fit: node a: Cpus"));
     let login = Access::RedeemLogin { token: TokenId::from_u128(1), secret_sha256: [0; 32] };
     let bad = lab.refused(Actor::Bearer, Command::Access(login));
@@ -74,7 +74,7 @@ fn refusals() -> Vec<(Rejection, &'static str)> {
 fn submit(lab: &mut Lab) -> Rejection {
     let request = lab.request();
     let submit = Command::Job(JobCommand::Submit(Box::new(lab.submission(single()))));
-    lab.apply(lab.user(), Some(request), submit).reply.unwrap_err()
+    lab.apply(lab.user(), Some(request), submit).reply.expect_err("no room, or closed")
 }
 
 #[test]

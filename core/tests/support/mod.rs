@@ -1,6 +1,6 @@
 //! A cluster in one value: applies commands the way a log would, and audits the state after each.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use yard_common::ExitCause;
