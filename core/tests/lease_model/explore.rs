@@ -1,6 +1,7 @@
 //! The search: every state that a small world can reach, breadth first.
 
-use super::state::{Oracle, State, Step};
+use super::oracle::Oracle;
+use super::state::{State, Step};
 use super::world::World;
 use std::collections::{BTreeMap, BTreeSet};
 

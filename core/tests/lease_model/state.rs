@@ -1,19 +1,20 @@
 //! A state of the small world, and all that can happen in it.
 
+use super::oracle::{Asked, Oracle};
 use super::world::{Acks, Applied, CONFIGS, Entry, Local, MEMBERS, Weakening, World};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use yard_common::id::MemberId;
 use yard_core::lease::Outcome;
 
 /// A state of the whole world.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct State {
-    locals: [Local; MEMBERS],
-    log: Vec<Entry>,
-    committed: u8,
+    pub(crate) locals: [Local; MEMBERS],
+    pub(crate) log: Vec<Entry>,
+    pub(crate) committed: u8,
     /// The lease that the holder renews, and what it kept from the one before.
-    holder_lease: u8,
-    floor: u8,
+    pub(crate) holder_lease: u8,
+    pub(crate) floor: u8,
 }
 
 /// One thing that happens.
@@ -57,73 +58,6 @@ pub(crate) enum Step {
     Commit,
     /// The holder hears of the committed lease.
     Succeed,
-}
-
-/// Remembers what the automata decided, since many states share the part that decides.
-#[derive(Default)]
-pub(crate) struct Oracle {
-    answers: BTreeMap<(Local, Vec<Entry>, u8, u8), Option<u8>>,
-    asks: BTreeMap<(Local, Vec<Entry>, u64), Asked>,
-    holders: BTreeMap<([[u8; CONFIGS]; MEMBERS], u8, u8), Holding>,
-}
-
-/// What a member says to the leader.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    Promised(u8),
-    Writes,
-    No,
-}
-
-/// What the holder's automaton says.
-#[derive(Clone, Copy, Debug)]
-struct Holding {
-    held: bool,
-    killed: bool,
-    age: u8,
-}
-
-impl Oracle {
-    fn answer(
-        &mut self,
-        world: &World,
-        local: &Local,
-        log: &[Entry],
-        (lease, age): (u8, u8),
-    ) -> Option<u8> {
-        // Who has asked and what is on its way to the holder is nothing to the member.
-        let known = Local { said: 0, best: [0; CONFIGS], flying: 0, ..*local };
-        let log = &log[..usize::from(local.appended)];
-        *self
-            .answers
-            .entry((known, log.to_vec(), lease, age))
-            .or_insert_with(|| world.answer(local, log, lease.into(), age))
-    }
-
-    fn ask(&mut self, world: &World, local: &Local, log: &[Entry], lease: u64) -> Asked {
-        let known = Local { said: 0, best: [0; CONFIGS], flying: 0, ..*local };
-        let log = &log[..usize::from(local.appended)];
-        *self.asks.entry((known, log.to_vec(), lease)).or_insert_with(|| {
-            match world.ask(local, log, yard_common::id::LeaseId(lease)) {
-                Ok(promise) => Asked::Promised(world.config_of(&promise)),
-                Err(true) => Asked::Writes,
-                Err(false) => Asked::No,
-            }
-        })
-    }
-
-    fn holding(&mut self, world: &World, state: &State) -> Holding {
-        let best = state.locals.map(|local| local.best);
-        let key = (best, state.holder_lease, state.floor);
-        *self.holders.entry(key).or_insert_with(|| {
-            let holder = world.holder(&state.locals, state.holder_lease, state.floor);
-            Holding {
-                held: world.held(&holder),
-                killed: world.killed(&holder),
-                age: world.held_age(&holder),
-            }
-        })
-    }
 }
 
 impl State {
