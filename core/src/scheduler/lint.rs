@@ -218,7 +218,7 @@ impl<'a> Check<'a> {
         let fresh = |task| status(task).is_some_and(|status| status.tries == Tries::default());
         if tasks.is_empty()
             || tasks.len() > self.policy.chain_max as usize
-            || is_chain && !(self.shape(job).is_single_node() && tasks.iter().all(fresh))
+            || is_chain && !(job.plan.chains() && tasks.iter().all(fresh))
         {
             self.report(placement.job, Rule::Chain);
         }

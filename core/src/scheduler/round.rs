@@ -232,7 +232,7 @@ impl<'a> Round<'a> {
     fn deal(&mut self, id: JobId, job: &Job, wish: &Wish<'_>, gangs: Vec<(Gang, bool)>, cut: bool) {
         let queued = job.tasks.counts().of(TaskState::Queued);
         let found = u32::try_from(gangs.len()).expect("a plan is bounded");
-        let len = if !wish.shape.is_single_node() || queued <= found {
+        let len = if !job.plan.chains() || queued <= found {
             1
         } else {
             let unseen = if cut { self.count_places(wish, queued) } else { 0 };
