@@ -102,6 +102,8 @@ struct Check<'a> {
     holdings: Holdings,
     /// Nodes that jobs wait for.
     claimed: BTreeMap<NodeId, JobId>,
+    /// Nodes that gangs of several groups may wait for: to decide that means to search.
+    unsure: BTreeSet<NodeId>,
     found: Vec<Violation>,
 }
 
@@ -114,6 +116,7 @@ impl<'a> Check<'a> {
             rooms: BTreeMap::new(),
             holdings: view.holdings.clone(),
             claimed: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             found: Vec::new(),
         }
     }
