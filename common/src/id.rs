@@ -112,7 +112,7 @@ dense_id!(/// Which lease of a node: raised by a committed command after a promi
     LeaseId(u64));
 dense_id!(/// One execution of a task: 1, 2, 3 and so on. 0: not tried yet.
     AttemptNumber(u32));
-dense_id!(/// Replicated feature level; commands and layouts of a level need every member to know it.
+dense_id!(/// Replicated feature level: what every member of the cluster understands.
     FeatureLevel(u32));
 dense_id!(/// Position in the replicated log.
     LogIndex(u64));

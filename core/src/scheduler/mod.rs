@@ -10,8 +10,8 @@
 //!   nothing, since no end of another task would help it.
 //! - **Packing.** The smallest room that fits, so that whole nodes and whole groups of GPUs stay
 //!   free for gangs. A gang is placed whole or not at all.
-//! - **Cost.** Pending jobs that are alike stand in one [`line`](lines::Lines), and nodes of one
-//!   kind are sorted by what is free ([`stock::Stock`]), so that a round costs as much as it
+//! - **Cost.** Pending jobs that are alike stand in one `line` (module `lines`), and nodes of one
+//!   kind are sorted by what is free (module `stock`), so that a round costs as much as it
 //!   places, not as much as waits. Both indexes live in the [`Cache`], which is derived from the
 //!   view alone: a plan with it equals a plan without it.
 

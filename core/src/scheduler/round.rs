@@ -176,7 +176,7 @@ impl<'a> Round<'a> {
             }
         };
         let unseen = if stop.is_err() { self.count_places(&wish, &sites, queued) } else { 0 };
-        self.deal(id, job, &wish, gangs, unseen);
+        self.deal(id, job, gangs, unseen);
         stop
     }
 
@@ -231,14 +231,7 @@ impl<'a> Round<'a> {
 
     /// Deals the queued tasks of a job to the gangs that were found for them. `unseen`: places
     /// that the round had no time to look at.
-    fn deal(
-        &mut self,
-        id: JobId,
-        job: &Job,
-        wish: &Wish<'_>,
-        gangs: Vec<(Gang, bool)>,
-        unseen: u32,
-    ) {
+    fn deal(&mut self, id: JobId, job: &Job, gangs: Vec<(Gang, bool)>, unseen: u32) {
         let queued = job.tasks.counts().of(TaskState::Queued);
         let found = u32::try_from(gangs.len()).expect("a plan is bounded");
         let len = if !job.plan.chains() || queued <= found {
