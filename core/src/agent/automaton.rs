@@ -42,9 +42,9 @@ pub(super) struct Turn {
 
 impl Agent {
     /// An agent that remembers this, and has heard nothing since.
-    pub(super) fn new(kept: Kept, now_ms: u64) -> Agent {
+    pub(super) fn new(kept: Kept, lease: Option<Lease>, now_ms: u64) -> Agent {
         let sent = kept.last;
-        Agent { kept, lease: None, sent, timer_ms: None, now_ms }
+        Agent { kept, lease, sent, timer_ms: None, now_ms }
     }
 
     /// What the agent has on disk once the `Persist` of the last list is done.
@@ -157,7 +157,7 @@ impl Agent {
     }
 
     /// Ends what has outlived its deadline.
-    fn expire(&mut self, turn: &mut Turn) {
+    pub(super) fn expire(&mut self, turn: &mut Turn) {
         let Some(lease) = self.lease else { return };
         let now_ms = self.now_ms;
         for (id, record) in &mut self.kept.records {

@@ -3,7 +3,7 @@
 use super::automaton::{Agent, Turn};
 use super::desired::AssignmentId;
 use super::kept::{Change, Kept};
-use super::machine::{Action, Found};
+use super::machine::{Action, Found, Lease};
 use super::record::{Order, Record};
 use super::report::ReportKind;
 use std::collections::BTreeMap;
@@ -16,14 +16,15 @@ impl Agent {
     /// The agent that remembers `kept`, on a machine in the boot `boot` on which exactly these
     /// shims were found. Adopts what it knows, and kills what it does not.
     ///
-    /// Before anything else the driver gives it the lease that the shims hold, if any.
+    /// The lease is the one that the shims hold in shared memory; `None` after a boot.
     pub fn restore(
         kept: Kept,
         boot: BootId,
         found: Vec<Found>,
+        lease: Option<Lease>,
         now_ms: u64,
     ) -> (Agent, Vec<Action>) {
-        let mut agent = Agent::new(kept, now_ms);
+        let mut agent = Agent::new(kept, lease, now_ms);
         let mut turn = Turn::default();
         let rebooted = agent.kept.boot != boot;
         if rebooted {
@@ -38,6 +39,7 @@ impl Agent {
         // A record is written before its shim is made: these are left over from one that was
         // reaped and forgotten, or from a memory that was lost.
         turn.orders.extend(found.into_keys().map(Action::Kill));
+        agent.expire(&mut turn);
         let actions = agent.finish(turn);
         (agent, actions)
     }

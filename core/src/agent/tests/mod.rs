@@ -1,1 +1,7 @@
-//! Tests.
+//! Stories for the cases that one can name, and chaos for those that one cannot. Both run the
+//! automaton against the toy world of `world.rs`, which checks the rules at every step.
+
+mod chaos;
+mod machine;
+mod stories;
+mod world;

@@ -1,0 +1,1 @@
+//! Stories, told one step at a time.
