@@ -91,6 +91,8 @@ pub const GRANTS_MAX: usize = 256;
 pub const TOKENS_MAX: usize = 100_000;
 /// Life of a token in milliseconds: one hour.
 pub const TOKEN_LIFE_MS_MAX: u64 = 3_600 * 1_000;
+/// Serial number of a certificate (RFC 5280, 4.1.2.2).
+pub const SERIAL_BYTES_MAX: usize = 20;
 /// Revoked identities.
 pub const REVOCATIONS_MAX: usize = 100_000;
 /// Settings, secrets and volumes, each.
@@ -113,7 +115,7 @@ pub const TIMERS_PER_APPLY_MAX: usize = 1_024;
 /// Ended jobs that one command forgets.
 pub const FORGET_PER_APPLY_MAX: usize = 256;
 /// Records that one command adds to the rolling digest.
-pub const DIGEST_RECORDS_PER_APPLY: usize = 4;
+pub const DIGEST_RECORDS_PER_APPLY: usize = 1;
 
 // --- Memory and time ------------------------------------------------------------------------
 

@@ -1,1 +1,102 @@
-//! The job spec.
+//! The job spec: what a user asks for, checked.
+//!
+//! ```text
+//! YAML, JSON ──parse──▶ tree of nodes with places ──┐
+//! #YARD lines, flags ──────────────────── set over ─┴─▶ Draft ──validate──▶ JobSpec
+//!                                                                             │
+//!                                           Problems, all at once   to_json ◀─┘
+//! ```
+//!
+//! - [`tree`] reads text into nodes, [`problem`] says what is wrong with them.
+//! - `walk` reads typed values out of nodes; `scalar`, [`time`] and [`text`] know the formats.
+//! - The fields are declared in [`job`] and in the themes [`gang`], [`run`], [`storage`],
+//!   [`policy`] and [`array`]; rules between fields are in `rules`.
+//! - A field is declared in one place, with name, type and default. Reading, writing, unknown
+//!   keys and the printed whole follow from it.
+//!
+//! Invariants: a [`JobSpec`] only comes out of validation; `from_json(to_json(spec)) == spec`;
+//! no input panics, and the work is bounded by the limits of a job file.
+
+mod draft;
+mod json;
+mod nearest;
+mod print;
+mod rules;
+mod walk;
+
+pub mod array;
+pub mod feature;
+pub mod gang;
+pub mod job;
+pub mod placeholder;
+pub mod policy;
+pub mod problem;
+pub mod run;
+pub mod scalar;
+pub mod storage;
+pub mod text;
+pub mod time;
+pub mod tree;
+
+pub use draft::Draft;
+pub use feature::{Feature, Features};
+pub use job::JobFields;
+pub use problem::{Problem, Problems};
+
+use walk::Detail;
+
+/// A valid job. Only validation makes one; its fields are read through `Deref`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    fields: JobFields,
+}
+
+impl std::ops::Deref for JobSpec {
+    type Target = JobFields;
+
+    fn deref(&self) -> &JobFields {
+        &self.fields
+    }
+}
+
+impl JobSpec {
+    /// Reads the canonical form, as it was stored: any feature is taken as there.
+    ///
+    /// # Errors
+    /// All problems, when the text is no valid job.
+    pub fn from_json(text: &str) -> Result<JobSpec, Problems> {
+        Draft::read_json(text).validate(&Features::all())
+    }
+
+    /// Makes a job of fields, through the same validation as a file.
+    ///
+    /// # Errors
+    /// All problems; they have no lines.
+    pub fn from_fields(fields: &JobFields) -> Result<JobSpec, Problems> {
+        JobSpec::from_json(&fields.write_record(Detail::Changed).to_string())
+    }
+
+    /// The canonical form: compact JSON of the fields that differ from their defaults, in the
+    /// order of their declaration. At most [`crate::limits::SPEC_BYTES_MAX`] bytes.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        self.fields.write_record(Detail::Changed).to_string()
+    }
+
+    /// The job's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.fields.name.as_ref().map_or("", |name| name.as_str())
+    }
+
+    /// How many tasks it has; `None`: one for each row of `array.each`, which only the
+    /// submitter can count.
+    #[must_use]
+    pub fn task_count(&self) -> Option<u32> {
+        match (&self.array, &self.sweep) {
+            (Some(array), _) => array.indices.as_ref().map(array::Indices::count),
+            (None, Some(sweep)) => Some(sweep.count()),
+            (None, None) => Some(1),
+        }
+    }
+}

@@ -1,20 +1,106 @@
+//! Life of the cluster itself.
+
 use super::Context;
-use crate::command::*;
+use super::bound::between;
+use crate::command::{Cluster, Grant, Object, PoolChange, QueueChange, Rejection, Reply, Role};
 use crate::lease::{Membership, MembershipId};
 use crate::state::State;
+use std::collections::BTreeSet;
+use yard_common::id::{ClusterId, FeatureLevel, Incarnation, LeaseId, MemberId};
+use yard_common::limits::VOTERS_MAX;
+
+/// Name of the workspace, pool and queue that every cluster has.
+pub(super) const DEFAULT: &str = "default";
+
 impl State {
     pub(super) fn run_cluster(
         &mut self,
         context: &mut Context,
-        c: &Cluster,
+        command: &Cluster,
     ) -> Result<Reply, Rejection> {
-        if let Cluster::Members { voters, joint } = c {
-            self.membership = Membership {
-                id: MembershipId(context.index),
-                voters: voters.clone(),
-                joint: joint.clone(),
-            };
+        match command {
+            Cluster::Initialise { cluster, admin, unix } => {
+                self.initialise(context, *cluster, admin, unix.as_deref())
+            }
+            // The fence was moved before the command got here.
+            Cluster::LeaderStarted => Ok(Reply::Done),
+            // What is due fires after every command.
+            Cluster::Tick => Ok(Reply::Done),
+            Cluster::Restored => Ok(self.begin_incarnation(context)),
+            Cluster::RaiseFeatureLevel(level) => self.raise_feature_level(context, *level),
+            Cluster::Members { voters, joint } => self.set_members(context, voters, joint.as_ref()),
         }
+    }
+
+    /// Makes what every cluster begins with.
+    fn initialise(
+        &mut self,
+        context: &mut Context,
+        cluster: ClusterId,
+        admin: &str,
+        unix: Option<&str>,
+    ) -> Result<Reply, Rejection> {
+        if self.cluster.is_some() {
+            return Err(Rejection::WrongState(Object::Cluster, "initialised already".into()));
+        }
+        let grant = Grant { workspace: None, role: Role::Admin };
+        // Nothing exists yet, so after the check of the names nothing can fail.
+        let made = self.add_user(context, admin, unix, &[grant])?;
+        self.cluster = Some(cluster);
+        context.changed(Object::Cluster);
+        self.add_workspace(context, DEFAULT)?;
+        self.add_pool(context, DEFAULT, &PoolChange::default())?;
+        self.add_queue(context, DEFAULT, &QueueChange::default())?;
+        Ok(made)
+    }
+
+    /// The state is as of a backup, and agents may be ahead of it: nothing that they hold counts.
+    fn begin_incarnation(&mut self, context: &mut Context) -> Reply {
+        self.incarnation = Incarnation(self.incarnation.0 + 1);
+        // A token that was used after the backup would be good again.
+        self.drop_tokens(context, |_| true);
+        let nodes: Vec<_> = self.nodes.iter().map(|(id, _)| id).collect();
+        for id in nodes {
+            let node = &mut self.nodes[id];
+            node.lease = LeaseId(node.lease.0 + 1);
+            self.bump(context, id);
+        }
+        self.void_all_attempts(context);
+        context.changed(Object::Cluster);
+        Reply::Incarnation(self.incarnation)
+    }
+
+    /// Raises the level by one; each step may have work of its own.
+    fn raise_feature_level(
+        &mut self,
+        context: &mut Context,
+        level: FeatureLevel,
+    ) -> Result<Reply, Rejection> {
+        let have = self.feature_level;
+        if level <= have {
+            let state = format!("at feature level {have} already; levels only rise");
+            return Err(Rejection::WrongState(Object::Cluster, state));
+        }
+        let before = FeatureLevel(level.0 - 1);
+        if before > have {
+            return Err(Rejection::FeatureLevelTooLow { needed: before, have });
+        }
+        self.feature_level = level;
+        context.changed(Object::Cluster);
+        Ok(Reply::Done)
+    }
+
+    fn set_members(
+        &mut self,
+        context: &mut Context,
+        voters: &BTreeSet<MemberId>,
+        joint: Option<&BTreeSet<MemberId>>,
+    ) -> Result<Reply, Rejection> {
+        between("voters", voters.len(), 1, VOTERS_MAX)?;
+        between("joint", joint.map_or(1, BTreeSet::len), 1, VOTERS_MAX)?;
+        let id = MembershipId(context.index);
+        self.membership = Membership { id, voters: voters.clone(), joint: joint.cloned() };
+        context.changed(Object::Cluster);
         Ok(Reply::Done)
     }
 }

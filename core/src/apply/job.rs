@@ -222,7 +222,7 @@ impl State {
             .iter()
             .take(FORGET_PER_APPLY_MAX)
             .enumerate()
-            .filter(|(position, ((ended_ms, _), ()))| {
+            .take_while(|(position, ((ended_ms, _), ()))| {
                 *position < too_many || ended_ms.saturating_add(ENDED_LIFE_MS) <= context.now_ms
             })
             .map(|(_, (key, ()))| *key)

@@ -7,6 +7,7 @@
 mod access;
 mod attempt;
 mod authorise;
+mod bound;
 mod cluster;
 mod context;
 mod holder;

@@ -96,6 +96,10 @@ pub enum Access {
         /// Sealed with the workspace's name, the secret's name and version as associated data.
         #[n(2)]
         ciphertext: Vec<u8>,
+        /// The version that was sealed in: one more than the present one, 1 for a new secret.
+        /// Refused if the secret changed since, as nobody could open it.
+        #[n(3)]
+        version: u32,
     },
     /// Removes a secret, all versions.
     #[n(8)]
@@ -126,8 +130,9 @@ impl std::fmt::Debug for Access {
             Access::DropToken(token) => write!(f, "DropToken({token})"),
             Access::RedeemLogin { token, .. } => write!(f, "RedeemLogin({token})"),
             Access::Revoke { serial, reason, .. } => write!(f, "Revoke({serial:02x?}, {reason})"),
-            Access::PutSecret { workspace, name, ciphertext } => {
-                write!(f, "PutSecret({workspace}, {name}, {} bytes)", ciphertext.len())
+            Access::PutSecret { workspace, name, ciphertext, version } => {
+                let len = ciphertext.len();
+                write!(f, "PutSecret({workspace}, {name}, version {version}, {len} bytes)")
             }
             Access::DropSecret { workspace, name } => write!(f, "DropSecret({workspace}, {name})"),
         }

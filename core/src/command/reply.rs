@@ -52,6 +52,9 @@ pub enum Reply {
     /// The life of the cluster that began.
     #[n(8)]
     Incarnation(#[n(0)] Incarnation),
+    /// The user whose login token was used up.
+    #[n(9)]
+    Login(#[n(0)] PrincipalId),
 }
 
 /// An object that a reply names.

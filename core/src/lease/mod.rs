@@ -86,7 +86,7 @@ pub use holder::{Holder, LeaseState};
 pub use keeper::{Intent, Judgement, Keeper};
 pub use membership::{Membership, MembershipId};
 pub use message::{Ack, Lift, Lost, Promise, PromiseRecord, Refusal, Renewal};
-pub use times::{Deadline, LeaseTimes, TimesError};
+pub use times::{Deadline, LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes, TimesError};
 
 #[cfg(test)]
 mod tests;

@@ -177,12 +177,16 @@ impl Lab {
         allocation: AllocationId,
         what: ReportKind,
     ) -> Command {
-        let sequence = self.sequences.entry(node).or_insert(0);
-        *sequence += 1;
-        let sequence = Sequence(*sequence);
+        let sequence = self.next_sequence(node);
         let assignment = AssignmentId { allocation, group: 0 };
         let reports = vec![Report { sequence, assignment, what }];
         Command::Report(NodeReport { node, reports })
+    }
+
+    pub fn next_sequence(&mut self, node: NodeId) -> Sequence {
+        let sequence = self.sequences.entry(node).or_insert(0);
+        *sequence += 1;
+        Sequence(*sequence)
     }
 
     /// The next tasks of a chain start.

@@ -105,6 +105,14 @@ fn crate_root_without_stand(file: &File) -> Vec<Finding> {
     vec![Finding::new(&file.path, 1, format!("{stand} is missing"))]
 }
 
+/// Sources that do not begin with what they are for. Tests beside a module share its doc.
+fn without_purpose(file: &File) -> Vec<Finding> {
+    if file.text.starts_with("//! ") || file.name().ends_with("tests.rs") {
+        return Vec::new();
+    }
+    vec![Finding::new(&file.path, 1, "the module doc must come first")]
+}
+
 /// The findings of a check over all Rust sources.
 fn in_all_sources(check: impl Fn(&File) -> Vec<Finding>) -> Vec<Finding> {
     repo::rust_files().flat_map(check).collect()
@@ -123,6 +131,12 @@ fn expected_panics_say_which() {
 #[test]
 fn open_ends_have_an_owner() {
     repo::assert_none("Finish these, or name who will:", &in_all_sources(marks_without_owner));
+}
+
+#[test]
+fn every_source_says_what_it_is_for() {
+    let remedy = "Begin with purpose and invariants of the module, as `//!` lines:";
+    repo::assert_none(remedy, &in_all_sources(without_purpose));
 }
 
 #[test]
@@ -168,6 +182,13 @@ mod the_rules_can_fail {
     fn on_marks_without_owner() {
         let source = "// TODO: later\n// TODO(ann): soon\nlet a = \"TODO\"; // mktemp XXXXXX\n";
         assert_eq!(lines(marks_without_owner, "a.rs", source).len(), 1);
+    }
+
+    #[test]
+    fn on_sources_without_purpose() {
+        assert_eq!(lines(without_purpose, "a.rs", "use b;\n//! Late.\n").len(), 1);
+        assert!(lines(without_purpose, "a.rs", "//! Does a.\n").is_empty());
+        assert!(lines(without_purpose, "a/tests.rs", "use super::*;\n").is_empty());
     }
 
     #[test]

@@ -3,7 +3,12 @@
 //! The spec itself travels beside it as canonical text, which the state keeps but never reads.
 //! A job is compiled once, where it is submitted (`docs/adr/0005`).
 
+
+mod compile;
+
 pub use crate::agent::Isolation as IsolationClass;
+pub use compile::{Context, compile};
+
 use crate::retry::RetryPolicy;
 use minicbor::{Decode, Encode};
 use yard_common::gpu::GpuRequest;
