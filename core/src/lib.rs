@@ -13,5 +13,6 @@ pub mod fit;
 pub mod job;
 pub mod lease;
 pub mod retry;
+pub mod scheduler;
 pub mod state;
 pub mod table;

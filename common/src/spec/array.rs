@@ -1,11 +1,12 @@
 //! Jobs of many tasks: arrays by index, sweeps by the product of parameters.
 
+use super::declare::record;
 use super::json::Json;
 use super::problem::Issue;
 use super::scalar::{Count, parse_integer};
 use super::text::{Ident, LocalPath, Text};
 use super::tree::{Node, Value};
-use super::walk::{Detail, MapView, Part, Scalar, UserKey, Walk, read_entries, record};
+use super::walk::{Detail, MapView, Part, Scalar, UserKey, Walk, read_entries};
 use crate::ErrorCode;
 use crate::id::{TaskIndex, TaskRange};
 use crate::limits::{ARRAY_TASKS_MAX, SPEC_ENTRIES_MAX};

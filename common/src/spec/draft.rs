@@ -93,7 +93,8 @@ impl Draft {
     }
 
     /// Sets a field by its path (`resources.gpus`, `env.LR`, `roles[0].nodes`) over what is
-    /// there. The value is one text, or YAML when it starts with a bracket, a brace or a quote.
+    /// there. The value is one text, or YAML when it starts with a bracket, a brace or a quote;
+    /// variables and labels are always texts.
     /// `flag` is the name for messages: `--nodes`.
     pub fn set(&mut self, path: &str, value: &str, flag: &str) {
         self.set_at(path, value, flag_at(flag));
@@ -111,10 +112,12 @@ impl Draft {
     }
 
     fn set_at(&mut self, path: &str, value: &str, at: At) {
-        let node = if value.starts_with(['[', '{', '"', '\'']) {
+        let is_text = path.starts_with("env.") || path.starts_with("labels.");
+        let node = if !is_text && value.starts_with(['[', '{', '"', '\'']) {
             parse_yaml(value, &at.origin, &mut self.problems).map(|node| Node { at, ..node })
         } else {
-            Some(Node { value: Value::Scalar(value.to_string(), Style::Bare), at })
+            let style = if is_text { Style::Quoted } else { Style::Bare };
+            Some(Node { value: Value::Scalar(value.to_string(), style), at })
         };
         if let Some(node) = node {
             self.put(path, node);

@@ -144,11 +144,11 @@ impl Features {
     /// The features that a field with this value needs. `path` is without positions.
     pub(crate) fn of_field(path: &str, value: impl Fn() -> Json) -> Vec<Feature> {
         let path = ["roles.", "any_of."].iter().find_map(|p| path.strip_prefix(p)).unwrap_or(path);
-        let needs = |entry: &&str| match entry.split_once('=') {
-            None => *entry == path,
+        let needs = |entry: &str| match entry.split_once('=') {
+            None => entry == path,
             Some((field, word)) => field == path && value() == Json::Text(word.into()),
         };
-        let needs_any = |feature: &Feature| feature.fields().iter().any(|entry| needs(&entry));
+        let needs_any = |feature: &Feature| feature.fields().iter().any(|entry| needs(entry));
         Feature::ALL.iter().copied().filter(needs_any).collect()
     }
 }

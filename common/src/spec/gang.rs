@@ -1,5 +1,6 @@
 //! What a job asks for: nodes, ranks, the resources of each node, and where.
 
+use super::declare::{record, words};
 use super::feature::Feature;
 use super::json::Json;
 use super::problem::Issue;
@@ -7,7 +8,7 @@ use super::run::Command;
 use super::scalar::{Auto, Count, parse_integer};
 use super::text::{LabelKey, LabelValue, Model, Name, NodeName};
 use super::tree::{Node, Value};
-use super::walk::{Detail, MapView, Part, Scalar, Walk, record, words};
+use super::walk::{Detail, MapView, Part, Scalar, Walk};
 use crate::gpu::{GPU_PARTS, GpuCount, GpuRequest, MigProfile};
 use crate::limits::{
     GANG_NODES_MAX, GPU_MODELS_MAX, GROUPS_MAX, NODE_DEVICES_MAX, RANKS_PER_NODE_MAX,

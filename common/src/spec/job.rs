@@ -1,20 +1,27 @@
 //! The job spec: every field, with its name and default, in the order in which it is written.
 
 use super::array::{Array, Sweep};
+use super::declare::record;
 use super::gang::{Alternative, Nodes, Place, RanksPerNode, Resources, Role};
 use super::json::Json;
-use super::policy::{After, Checkpoint, Isolation, Notify, Priority, Retry, Stall, Stop};
+use super::policy::{After, Checkpoint, Isolation, Notify, Priority, Stall, Stop};
+use super::retry::Retry;
 use super::rules::check_job;
-use super::run::{Command, Image, InheritEnv, Launch, LaunchOptions, Limits, SecretRef};
+use super::run::{
+    Command, Image, InheritEnv, Launch, LaunchOptions, Limits, SecretRef, default_shell,
+};
 use super::scalar::{Auto, Count};
 use super::storage::{Input, Logs, Mount, Outputs};
 use super::text::Word;
 use super::text::{AnyPath, EnvName, Ident, LabelKey, LabelValue, LocalPath, Name, Text, Umask};
 use super::time::{DurationMs, NotBefore};
 use super::tree::Node;
-use super::walk::{Detail, Part, Walk, record};
+use super::walk::{Detail, Part, Walk};
 use crate::limits::GANG_NODES_MAX;
 use std::collections::BTreeMap;
+
+/// The default of `regrow_after`.
+pub(crate) const REGROW_AFTER: DurationMs = DurationMs::minutes(10);
 
 record! {
     /// The fields of a job. Plain data: only a [`super::JobSpec`] is known to be valid.
@@ -58,7 +65,7 @@ record! {
         /// Further nodes, held ready for a failure.
         spares: Count<0, GANG_NODES_MAX> = Count::LEAST,
         /// How long an elastic gang waits for a replacement before it goes on smaller.
-        regrow_after: DurationMs = DurationMs::minutes(10),
+        regrow_after: DurationMs = REGROW_AFTER,
         /// Alternatives in order of preference, in place of `nodes` and `resources`.
         any_of: Vec<Alternative> = Vec::new(),
         /// What starts the ranks.
@@ -70,7 +77,7 @@ record! {
         /// Words appended to the command.
         args: Vec<Text> = Vec::new(),
         /// The shell of commands that are a line.
-        shell: Vec<Word> = vec![Word::constant("/bin/bash"), Word::constant("-c")],
+        shell: Vec<Word> = default_shell(),
         /// Groups of different kind, in place of nodes, ranks, resources and command.
         roles: Vec<Role> = Vec::new(),
         /// Run once on each node before the ranks.

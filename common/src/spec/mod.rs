@@ -8,15 +8,16 @@
 //! ```
 //!
 //! - [`tree`] reads text into nodes, [`problem`] says what is wrong with them.
-//! - `walk` reads typed values out of nodes; `scalar`, [`time`] and [`text`] know the formats.
+//! - `walk` reads typed values out of nodes, `declare` says which; `scalar`, [`time`] and [`text`] know the formats.
 //! - The fields are declared in [`job`] and in the themes [`gang`], [`run`], [`storage`],
-//!   [`policy`] and [`array`]; rules between fields are in `rules`.
+//!   [`policy`], [`retry`] and [`array`]; rules between fields are in `rules`.
 //! - A field is declared in one place, with name, type and default. Reading, writing, unknown
 //!   keys and the printed whole follow from it.
 //!
 //! Invariants: a [`JobSpec`] only comes out of validation; `from_json(to_json(spec)) == spec`;
 //! no input panics, and the work is bounded by the limits of a job file.
 
+mod declare;
 mod draft;
 mod json;
 mod nearest;
@@ -31,6 +32,7 @@ pub mod job;
 pub mod placeholder;
 pub mod policy;
 pub mod problem;
+pub mod retry;
 pub mod run;
 pub mod scalar;
 pub mod storage;
@@ -60,6 +62,14 @@ impl std::ops::Deref for JobSpec {
 }
 
 impl JobSpec {
+    /// Reads a job file in which any feature is allowed: for tests and tools.
+    ///
+    /// # Errors
+    /// All problems, when the file is no valid job.
+    pub fn from_yaml(text: &str) -> Result<JobSpec, Problems> {
+        Draft::read(text.as_bytes(), None).validate(&Features::all())
+    }
+
     /// Reads the canonical form, as it was stored: any feature is taken as there.
     ///
     /// # Errors

@@ -4,7 +4,12 @@
 const WORD_BYTES_MAX: usize = 64;
 
 /// Words of other systems, and what they are called here.
-const ALIASES: [(&str, &str); 22] = [
+const ALIASES: [(&str, &str); 27] = [
+    ("oom", "out_of_memory"),
+    ("timeout", "timed_out"),
+    ("signal", "signaled"),
+    ("exit_code", "exited"),
+    ("xid", "gpu_fault"),
     ("timeout", "time_limit"),
     ("walltime", "time_limit"),
     ("time", "time_limit"),
@@ -35,11 +40,12 @@ pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
         return None;
     }
     let word = plain(word);
-    let alias = ALIASES.iter().find(|(theirs, _)| plain(theirs) == word).map(|(_, ours)| *ours);
+    let is_alias =
+        |candidate: &str| ALIASES.iter().any(|(t, ours)| *ours == candidate && plain(t) == word);
     let allowed = (word.len() / 3).clamp(1, 3);
     let mut best: Option<(usize, &str)> = None;
     for candidate in known {
-        if alias == Some(candidate) {
+        if is_alias(candidate) {
             return Some(candidate);
         }
         let target = plain(candidate);

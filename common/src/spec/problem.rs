@@ -82,11 +82,21 @@ impl Problems {
     }
 
     pub(crate) fn push(&mut self, problem: Problem) {
-        if self.list.len() < JOB_FILE_PROBLEMS_MAX {
-            self.list.push(problem);
+        if self.is_full() {
+            self.count_more();
         } else {
-            self.left_out += 1;
+            self.list.push(problem);
         }
+    }
+
+    /// Whether a further problem would only be counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= JOB_FILE_PROBLEMS_MAX
+    }
+
+    /// Counts problems that nobody would see.
+    pub(crate) fn count_more(&mut self) {
+        self.left_out += 1;
     }
 
     /// Sorted, and with the name of the file for display.

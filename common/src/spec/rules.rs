@@ -1,13 +1,15 @@
 //! Rules between the fields of a job: what excludes what, and what needs what.
 //!
-//! A rule never fires because of a field that has a problem of its own.
+//! A rule never fires because of a field that has a problem of its own, nor because of a default
+//! that is written out.
 
 use super::gang::{Nodes, Resources};
-use super::job::JobFields;
+use super::job::{JobFields, REGROW_AFTER};
 use super::placeholder::{INPUT_PREFIX, OUTPUT_PREFIX, PARAM_PREFIX, check as check_placeholders};
 use super::policy::not_zero;
 use super::problem::Issue;
-use super::run::{Command, Launch};
+use super::run::{Command, Launch, default_shell};
+use super::scalar::Auto;
 use super::storage::{is_below, normal};
 use super::text::{Ident, Text};
 use super::tree::{At, Node, Value};
@@ -69,21 +71,21 @@ impl<'n> Rules<'_, '_, 'n> {
 
     /// Roles and alternatives take the place of other fields.
     fn one_shape(&mut self) {
-        if !self.job.roles.is_empty() {
-            for key in ["nodes", "ranks_per_node", "resources", "command", "any_of"] {
-                if self.has(key) {
-                    let message = format!("roles take the place of {key}");
-                    self.conflict(key, message, format!("put {key} into the roles, or drop them"));
-                }
-            }
+        let job = self.job;
+        let shape = [
+            ("nodes", job.nodes != Nodes::ONE),
+            ("resources", job.resources != Resources::defaults()),
+            ("ranks_per_node", job.ranks_per_node != Auto::Auto),
+            ("command", job.command.is_some()),
+            ("any_of", !job.any_of.is_empty()),
+        ];
+        for (key, _) in shape.into_iter().filter(|(_, set)| *set && !job.roles.is_empty()) {
+            let fix = format!("put {key} into the roles, or drop them");
+            self.conflict(key, format!("roles take the place of {key}"), fix);
         }
-        if !self.job.any_of.is_empty() {
-            for key in ["nodes", "resources"] {
-                if self.has(key) {
-                    let fix = format!("make {key} the first alternative");
-                    self.conflict(key, format!("any_of takes the place of {key}"), fix);
-                }
-            }
+        for (key, _) in shape[..2].iter().filter(|(_, set)| *set && !job.any_of.is_empty()) {
+            let fix = format!("make {key} the first alternative");
+            self.conflict(key, format!("any_of takes the place of {key}"), fix);
         }
         let mut names: Vec<&str> = self.job.roles.iter().map(|role| role.name.as_str()).collect();
         names.sort_unstable();
@@ -111,12 +113,12 @@ impl<'n> Rules<'_, '_, 'n> {
         }
         let elastic =
             job.nodes.is_elastic() || job.any_of.iter().any(|shape| shape.nodes.is_elastic());
-        if self.has("regrow_after") && !elastic && job.regrow_after.ms() != 600_000 {
+        if job.regrow_after != REGROW_AFTER && !elastic {
             let fix = "write nodes as a range such as 4..16, or leave regrow_after out";
             self.conflict("regrow_after", "only an elastic job grows again", fix);
         }
         let only = job.place.only_nodes.len() as u64;
-        if only > 0 && only < gang && self.has("place") {
+        if only > 0 && only < gang {
             let message = format!("the job needs {gang} nodes, and only {only} may be used");
             self.conflict("place", message, "name more nodes in only_nodes");
         }
@@ -213,7 +215,7 @@ impl<'n> Rules<'_, '_, 'n> {
             };
             self.walk.within(&field, |walk| walk.report(at, value, issue));
         }
-        if self.has("shell") && job.command.as_ref().is_some_and(replaces) {
+        if job.shell != default_shell() && job.command.as_ref().is_some_and(replaces) {
             let message = "a command that is a list runs without a shell";
             self.conflict("shell", message, "leave shell out, or write the command as a line");
         }
@@ -305,13 +307,14 @@ impl<'n> Rules<'_, '_, 'n> {
         paths.sort_by(|a, b| a.0.split('/').cmp(b.0.split('/')));
         for pair in paths.windows(2) {
             if is_below(&pair[1].0, &pair[0].0) {
-                let list = self.map.get("mounts");
-                let at = list.and_then(|list| list.item(pair[1].1)).map_or(self.map.at, |n| &n.at);
+                let index = pair[1].1;
+                let mount = self.map.get("mounts").and_then(|list| list.item(index));
+                let at = mount.and_then(|mount| mount.get("path")).map_or(self.map.at, |n| &n.at);
                 let message = format!("{} is a mount of this job as well", pair[0].0);
                 let fix = "mount beside it, not at or below it";
                 let issue = Issue::new(ErrorCode::Conflict, message, fix);
-                let value = pair[1].0.clone();
-                self.walk.within("mounts", |walk| walk.report(at, value, issue));
+                let field = format!("mounts[{index}].path");
+                self.walk.within(&field, |walk| walk.report(at, pair[1].0.clone(), issue));
             }
         }
     }

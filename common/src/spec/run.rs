@@ -1,11 +1,12 @@
 //! How ranks are started: launcher, command, environment, image, limits.
 
+use super::declare::{record, words};
 use super::json::Json;
 use super::problem::Issue;
 use super::scalar::{Count, Limit};
 use super::text::{EnvName, ImageRef, Interface, Name, Text, Word};
 use super::tree::{Node, Value};
-use super::walk::{Detail, MapView, Part, Walk, long_form, record, words};
+use super::walk::{Detail, MapView, Part, Walk, long_form};
 use crate::{Bytes, ErrorCode};
 
 words! {
@@ -189,6 +190,11 @@ impl Part for Command {
             Command::Exec(words) => words.write(detail),
         }
     }
+}
+
+/// The shell of commands that are a line.
+pub(crate) fn default_shell() -> Vec<Word> {
+    vec![Word::constant("/bin/bash"), Word::constant("-c")]
 }
 
 /// Variables of the submitter's shell that are passed on.

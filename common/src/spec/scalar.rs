@@ -176,7 +176,7 @@ pub(crate) fn parse_integer(text: &str, min: i64, max: i64) -> Result<i64, Issue
     }
     let nearest = value.clamp(min, max);
     let message = format!("from {min} to {max} is allowed");
-    let issue = Issue::new(ErrorCode::OutOfRange, message, format!("write {nearest} or another"));
+    let issue = Issue::new(ErrorCode::OutOfRange, message, "write a number of this range");
     Err(issue.nearest(Some(nearest.to_string())))
 }
 
@@ -237,7 +237,7 @@ impl Scalar for Cpus {
     }
 
     fn print(&self) -> Json {
-        if self.0 % 1000 == 0 {
+        if self.0.is_multiple_of(1000) {
             Json::Int(i64::from(self.0 / 1000))
         } else {
             Json::Text(self.to_string())

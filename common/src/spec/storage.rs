@@ -1,12 +1,13 @@
 //! What a job reads and writes: mounts, inputs, outputs, logs.
 
+use super::declare::{record, words};
 use super::json::Json;
 use super::problem::Issue;
 use super::scalar::Count;
 use super::text::{AbsPath, AnyPath, Ident, Name, RelPath};
 use super::time::DurationMs;
 use super::tree::{Node, Value};
-use super::walk::{Detail, MapView, Part, Scalar, Walk, long_form, record, words};
+use super::walk::{Detail, MapView, Part, Scalar, Walk, long_form};
 use crate::{Bytes, ErrorCode};
 use std::collections::BTreeMap;
 

@@ -127,7 +127,7 @@ fn scaled(count: &str, size: u64) -> Result<u64, Issue> {
     let scale = 10u64.pow(fraction.len() as u32);
     // At most 9 digits times a week in milliseconds: below 2^60.
     let part = fraction.parse::<u64>().unwrap_or(0) * size;
-    if part % scale != 0 {
+    if !part.is_multiple_of(scale) {
         return Err(too_fine());
     }
     whole

@@ -1,8 +1,8 @@
 //! The walker: reads typed values out of the spanned tree, and never stops at the first problem.
 //!
 //! A type that can stand in a job file implements [`Part`]: one function reads it from a node,
-//! one writes it as JSON. `record!` declares a mapping, `words!` a closed list of words; with
-//! them a field stands in exactly one place, with its name, type and default. A value that cannot
+//! one writes it as JSON. `record!` declares a mapping, `words!` a closed list of words
+//! (`declare.rs`); with them a field stands in one place, with its name, type and default. A value that cannot
 //! be read is reported and stands in as its default while the rest of the file is checked: the
 //! file is refused in any case.
 
@@ -276,7 +276,12 @@ impl<'n> MapView<'n> {
         for (key, node) in self.entries {
             let text = key.text.as_str();
             let extension = top && (text == "$schema" || text.starts_with("x-"));
-            if self.known.iter().any(|known| *known == text) || extension {
+            if self.known.contains(&text) || extension {
+                continue;
+            }
+            // A suggestion takes time, and a file can have a million unknown keys.
+            if walk.problems.is_full() {
+                walk.problems.count_more();
                 continue;
             }
             let issue = self.unknown(text, top);
@@ -395,144 +400,3 @@ pub(crate) fn long_form(node: &Node, key: &str) -> Node {
     let key = Key { text: key.into(), at: node.at.clone() };
     Node { value: Value::Map(vec![(key, node.clone())]), at: node.at.clone() }
 }
-
-/// Declares a mapping of a job file: its fields with name, type and default, in the order in
-/// which they are written. A field without a default is required. `short "x"`: a single value is
-/// read as the field `x`. `check f`: `f(&value, &map, walk)` reports what is wrong between the
-/// fields. `manual`: the type implements `Part` itself, with `read_record` and `write_record`.
-macro_rules! record {
-    ($(#[$doc:meta])* pub struct $name:ident manual $($rest:tt)*) => {
-        record! { @items $(#[$doc])* pub struct $name $($rest)* }
-    };
-    ($(#[$doc:meta])* pub struct $name:ident short $short:literal $($rest:tt)*) => {
-        record! { @items $(#[$doc])* pub struct $name $($rest)* }
-        impl Part for $name {
-            fn read(node: &Node, walk: &mut Walk<'_>) -> Option<$name> {
-                match &node.value {
-                    Value::Scalar(..) if !node.is_null() => {
-                        $name::read_record(&long_form(node, $short), walk)
-                    }
-                    _ => $name::read_record(node, walk),
-                }
-            }
-
-            fn write(&self, detail: Detail) -> Json {
-                match self.write_record(detail) {
-                    Json::Map(mut fields) if fields.len() == 1 && fields[0].0 == $short => {
-                        fields.remove(0).1
-                    }
-                    whole => whole,
-                }
-            }
-        }
-    };
-    (
-        @items $(#[$doc:meta])*
-        pub struct $name:ident $(check $check:path)? {
-            $($(#[$field_doc:meta])* $field:ident $(as $key:literal)? : $type:ty $(= $default:expr)? ,)*
-        }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct $name {
-            $($(#[$field_doc])* pub $field: $type,)*
-        }
-
-        impl $name {
-            pub(crate) fn read_record(node: &Node, walk: &mut Walk<'_>) -> Option<$name> {
-                let mut map = walk.map(node)?;
-                $(
-                    let $field: Option<$type> =
-                        record!(@read map walk [$field $($key)?] $($default)?);
-                )*
-                map.finish(walk);
-                let value = $name { $($field: $field?,)* };
-                $($check(&value, &map, walk);)?
-                Some(value)
-            }
-
-            pub(crate) fn write_record(&self, detail: Detail) -> Json {
-                let mut fields: Vec<(String, Json)> = Vec::new();
-                $(record!(@write self detail fields [$field $($key)?] $type $(, $default)?);)*
-                Json::Map(fields)
-            }
-        }
-    };
-    (@read $map:ident $walk:ident $key:tt) => {
-        $map.required($walk, record!(@key $key))
-    };
-    (@read $map:ident $walk:ident $key:tt $default:expr) => {
-        Some($map.field($walk, record!(@key $key), $default))
-    };
-    (@write $self:ident $detail:ident $fields:ident [$field:ident $($key:literal)?] $type:ty) => {
-        $fields.push((record!(@key [$field $($key)?]).into(), $self.$field.write($detail)));
-    };
-    (
-        @write $self:ident $detail:ident $fields:ident [$field:ident $($key:literal)?] $type:ty,
-        $default:expr
-    ) => {
-        let default: $type = $default;
-        if $detail == Detail::Whole || $self.$field != default {
-            $fields.push((record!(@key [$field $($key)?]).into(), $self.$field.write($detail)));
-        }
-    };
-    (@key [$field:ident $key:literal]) => { $key };
-    (@key [$field:ident]) => { stringify!($field) };
-    ($(#[$doc:meta])* pub struct $name:ident $($rest:tt)*) => {
-        record! { @items $(#[$doc])* pub struct $name $($rest)* }
-        impl Part for $name {
-            fn read(node: &Node, walk: &mut Walk<'_>) -> Option<$name> {
-                $name::read_record(node, walk)
-            }
-
-            fn write(&self, detail: Detail) -> Json {
-                self.write_record(detail)
-            }
-        }
-    };
-}
-
-/// Declares a closed list of words.
-macro_rules! words {
-    (
-        $(#[$doc:meta])*
-        pub enum $name:ident ($what:literal) { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* }
-    ) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {
-            $($(#[$word_doc])* $variant,)*
-        }
-
-        impl $name {
-            /// Every word, in order.
-            pub const ALL: &[$name] = &[$($name::$variant),*];
-
-            /// The word as it stands in a job file.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word,)* }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl $crate::spec::walk::Scalar for $name {
-            const WHAT: &'static str = $what;
-
-            fn parse(text: &str) -> Result<$name, $crate::spec::problem::Issue> {
-                $crate::spec::scalar::parse_word(text, $name::ALL, |word| word.as_str())
-            }
-
-            fn print(&self) -> $crate::spec::json::Json {
-                $crate::spec::json::Json::Text(self.as_str().to_string())
-            }
-        }
-    };
-}
-
-pub(crate) use {record, words};

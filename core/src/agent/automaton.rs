@@ -193,7 +193,9 @@ impl Agent {
             ShimEvent::Ended { first, endings } => {
                 record.on_ended(*first, endings).into_iter().collect()
             }
-            ShimEvent::Cut(len) => record.on_cut(*len).into_iter().collect(),
+            // The answer to a recall may cross with a failure that took the whole chain along.
+            ShimEvent::Cut(len) if live => record.on_cut(*len).into_iter().collect(),
+            ShimEvent::Cut(_) => Vec::new(),
             ShimEvent::Died { started } => {
                 if live {
                     record.started = record.started.max((*started).min(record.len));

@@ -87,6 +87,10 @@ impl Agent {
 /// Notes what the shim has done since the record was written.
 fn catch_up(record: &mut Record, shim: &Found, alive: bool) -> Vec<ReportKind> {
     let mut reports = Vec::new();
+    if !record.is_live() {
+        // Every task is accounted for.
+        return reports;
+    }
     if shim.prepared {
         reports.extend(record.on_prepared());
     }
@@ -103,7 +107,7 @@ fn catch_up(record: &mut Record, shim: &Found, alive: bool) -> Vec<ReportKind> {
         // The agent died before it gave the start: the shim is the witness that nothing ran.
         record.order = Order::Prepare;
     }
-    if let Some(cause) = shim.failed.filter(|_| record.is_live() && record.stop.is_none()) {
+    if let Some(cause) = shim.failed.filter(|_| record.stop.is_none()) {
         reports.extend(record.on_failed(cause));
     }
     reports

@@ -60,6 +60,10 @@ impl State {
     /// Whether the command may be considered at all: it is of the leader that started last, of a
     /// cluster that exists, and of an actor that is not shut out.
     fn admit(&mut self, context: &mut Context, command: &Command) -> Result<(), Rejection> {
+        if matches!(command, Command::Cluster(Cluster::Members { .. })) {
+            // Derived from the log itself, which every leader shares.
+            return Ok(());
+        }
         let leader = context.leader;
         if *command == Command::Cluster(Cluster::LeaderStarted) {
             if self.leader.is_some_and(|current| current >= leader) {

@@ -86,10 +86,13 @@ impl State {
         for link in &checked.chain.0 {
             let (job, tasks, attempt) = (placement.job, link.tasks, link.attempt);
             context.events.push(Event::Granted { allocation: id, job, tasks, attempt });
-            let status = self.jobs[job].tasks.get(tasks.first).copied();
-            let status = status.expect("the placement was checked");
-            let new = TaskStatus { phase: Phase::Preparing(id), attempt, ..status };
-            self.set_tasks(context, job, tasks, new);
+            // Tasks with the same next attempt may differ in what their last ones left behind.
+            let runs = self.jobs[job].tasks.within(tasks);
+            let runs: Vec<_> = runs.map(|(run, status)| (run, *status)).collect();
+            for (run, status) in runs {
+                let new = TaskStatus { phase: Phase::Preparing(id), attempt, ..status };
+                self.set_tasks(context, job, run, new);
+            }
             self.drop_promises(job, tasks);
         }
         // One node has no gang to wait for: it starts as soon as it is prepared.

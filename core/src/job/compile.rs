@@ -6,7 +6,8 @@ use yard_common::cause::{LostReason, PrepareStep};
 use yard_common::gpu::GpuCount;
 use yard_common::id::{PoolId, TaskRange};
 use yard_common::spec::gang::{self, Nodes, RanksPerNode, Resources};
-use yard_common::spec::policy::{self, Budget, RetryCause};
+use yard_common::spec::policy;
+use yard_common::spec::retry::{self as spec_retry, Budget, RetryCause};
 use yard_common::spec::run::Launch;
 use yard_common::spec::scalar::Auto;
 use yard_common::spec::time::NotBefore;
@@ -133,8 +134,9 @@ fn place(place: &gang::Place) -> Place {
     }
 }
 
-fn retry(retry: &policy::Retry) -> RetryPolicy {
-    let rule = |rule: &policy::RetryRule| RetryRule { on: pattern(rule.cause), limit: rule.retries };
+fn retry(retry: &spec_retry::Retry) -> RetryPolicy {
+    let rule =
+        |rule: &spec_retry::RetryRule| RetryRule { on: pattern(rule.cause), limit: rule.retries };
     let count = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
     RetryPolicy {
         infra: count(retry.infra.get()),

@@ -3,7 +3,6 @@
 //! The spec itself travels beside it as canonical text, which the state keeps but never reads.
 //! A job is compiled once, where it is submitted (`docs/adr/0005`).
 
-
 mod compile;
 
 pub use crate::agent::Isolation as IsolationClass;

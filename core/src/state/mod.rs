@@ -188,6 +188,10 @@ impl Default for State {
 }
 
 impl State {
+    #[allow(missing_docs)]
+    pub fn check(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Milliseconds of the cluster's life, as of the last command.
     #[must_use]
     pub fn now_ms(&self) -> u64 {

@@ -28,6 +28,8 @@ pub struct Lab {
     pub last: Option<Applied>,
     /// Whether the whole state is audited after each command.
     pub audit: bool,
+    /// What was applied, if it is recorded.
+    pub log: Option<Vec<(LogIndex, Envelope, Command)>>,
     requests: u128,
     sequences: BTreeMap<NodeId, u64>,
 }
@@ -45,6 +47,7 @@ impl Lab {
             leader: LeaderId { term: 1, member: MemberId(1) },
             last: None,
             audit: true,
+            log: None,
             requests: 1,
             sequences: BTreeMap::new(),
         };
@@ -62,6 +65,9 @@ impl Lab {
         let envelope = Envelope { actor, leader: self.leader, stamp, request };
         let index = LogIndex(self.state.applied.0 + 1);
         let applied = self.state.apply(index, &envelope, &command);
+        if let Some(log) = &mut self.log {
+            log.push((index, envelope, command.clone()));
+        }
         if self.audit {
             let violations = self.state.check();
             assert!(violations.is_empty(), "after {command:?}:\n{violations:#?}");

@@ -11,6 +11,8 @@ const CODES: &str = "common/src/code.rs";
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 const ERROR_PAGES: &str = "docs/errors/";
 const INVARIANTS: &str = "sim/src/invariants/";
+/// Crates of which the code map names every module.
+const MAPPED: [&str; 2] = ["common/src/", "core/src/"];
 
 /// Words of the code of a source, comments and strings left out.
 fn words(file: &File) -> BTreeSet<String> {
@@ -97,6 +99,30 @@ fn unnamed_invariants(architecture: &File, sources: &[File]) -> Vec<Finding> {
     sources.iter().filter(in_folder).filter_map(unnamed).collect()
 }
 
+/// Modules of the first level that the code map does not name.
+fn unmapped_modules(architecture: &File, sources: &[File]) -> Vec<Finding> {
+    let mut modules = BTreeSet::new();
+    for source in sources {
+        for folder in MAPPED {
+            let Some(inside) = source.path.strip_prefix(folder) else { continue };
+            let module = match inside.split_once('/') {
+                Some((module, _)) => format!("{folder}{module}/"),
+                None => source.path.clone(),
+            };
+            modules.insert(module);
+        }
+    }
+    // `retry.rs` and `retry/` are one module.
+    let mapped = |path: &str| architecture.text.contains(&format!("`{path}`"));
+    let named = |path: &str| match path.strip_suffix('/') {
+        Some(folder) => mapped(path) || mapped(&format!("{folder}.rs")),
+        None => mapped(path) || path.ends_with("/lib.rs"),
+    };
+    let unnamed = modules.iter().filter(|path| !named(path));
+    let what = format!("{} does not name it", architecture.path);
+    unnamed.map(|path| Finding::new(path, 1, what.clone())).collect()
+}
+
 /// The pages of the error catalogue.
 fn error_pages() -> Vec<File> {
     let in_folder = |file: &&File| file.path.starts_with(ERROR_PAGES);
@@ -138,6 +164,13 @@ fn every_invariant_is_named_in_the_architecture() {
     let sources: Vec<File> = repo::rust_files().cloned().collect();
     let remedy = "Say in ARCHITECTURE.md what this invariant keeps:";
     repo::assert_none(remedy, &unnamed_invariants(repo::get(ARCHITECTURE), &sources));
+}
+
+#[test]
+fn the_code_map_names_every_module() {
+    let sources: Vec<File> = repo::rust_files().cloned().collect();
+    let remedy = "Add a row to the code map of ARCHITECTURE.md:";
+    repo::assert_none(remedy, &unmapped_modules(repo::get(ARCHITECTURE), &sources));
 }
 
 #[cfg(test)]
@@ -193,5 +226,17 @@ mod the_rules_can_fail {
             found,
             ["sim/src/invariants/gone.rs:1: ARCHITECTURE.md does not name `gone.rs`"]
         );
+    }
+
+    #[test]
+    fn on_unmapped_modules() {
+        let page =
+            File::new(ARCHITECTURE, "`core/src/fit.rs`, `core/src/retry.rs`, `core/src/a/`\n");
+        let source = |path: &str| File::new(path, "");
+        let known =
+            ["core/src/lib.rs", "core/src/fit.rs", "core/src/retry/tests.rs", "sim/src/x.rs"];
+        assert!(unmapped_modules(&page, &known.map(source)).is_empty());
+        let new = ["core/src/a/b.rs", "core/src/plan/c.rs", "common/src/d.rs"];
+        assert_eq!(unmapped_modules(&page, &new.map(source)).len(), 2, "plan/ and d.rs");
     }
 }

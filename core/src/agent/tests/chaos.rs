@@ -32,6 +32,7 @@ enum Op {
     CrashIn(u8),
     Restart,
     Reboot,
+    Damage(u8),
 }
 
 fn any_progress() -> impl Strategy<Value = Progress> {
@@ -76,6 +77,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => (0u8..12).prop_map(Op::CrashIn),
         5 => Just(Op::Restart),
         1 => Just(Op::Reboot),
+        1 => (0u8..8).prop_map(Op::Damage),
     ]
 }
 
@@ -145,6 +147,12 @@ fn play(world: &mut World, op: Op) {
         Op::CrashIn(actions) => world.crash_in = Some(usize::from(actions)),
         Op::Restart => world.restart(),
         Op::Reboot => world.reboot(),
+        Op::Damage(which) => {
+            // A living agent would hear of the death first.
+            if let (Some(id), None) = (pick(&on_machine, which), &world.agent) {
+                world.machine.damage(id);
+            }
+        }
     }
 }
 

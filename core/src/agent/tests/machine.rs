@@ -43,6 +43,8 @@ pub(super) struct Machine {
     pub(super) truth: BTreeMap<(AssignmentId, u32), Ending>,
     /// Assignments of which the agent has said that nothing is left.
     pub(super) closed: BTreeSet<AssignmentId>,
+    /// Assignments whose records on this machine were damaged.
+    pub(super) damaged: BTreeSet<AssignmentId>,
     /// Kills of assignments without a shim.
     empty_kills: BTreeSet<AssignmentId>,
     /// Until when a task may start: the strict deadline in shared memory.
@@ -177,6 +179,12 @@ impl Machine {
         }
         let endings = shim.endings.clone();
         self.events.push_back((id, ShimEvent::Ended { first: 0, endings }));
+    }
+
+    /// The records of a shim are lost, and it dies with its ranks.
+    pub(super) fn damage(&mut self, id: AssignmentId) {
+        self.shims.remove(&id);
+        self.damaged.insert(id);
     }
 
     /// The machine goes down: every process is gone, what was written down stays.

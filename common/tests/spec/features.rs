@@ -1,0 +1,80 @@
+//! Features that a version may lack: their fields are checked and refused, never ignored.
+
+use crate::good;
+use yard_common::ErrorCode;
+use yard_common::spec::{Draft, Feature, Features};
+
+/// A job that needs the feature, the field that is refused, and no other feature.
+fn job(feature: Feature) -> (&'static str, &'static str) {
+    match feature {
+        Feature::Arrays => ("array: 0-9", "array"),
+        Feature::Sweeps => ("sweep: {a: 0..1}", "sweep"),
+        Feature::Dependencies => ("after: {ok: [1]}", "after"),
+        Feature::StartTimes => ("not_before: +2h", "not_before"),
+        Feature::Preemption => ("preemptible: true", "preemptible"),
+        Feature::Elastic => ("nodes: 1..2", "nodes"),
+        Feature::Roles => ("roles: [{name: a, command: a}]", "roles"),
+        Feature::Spares => ("spares: 1", "spares"),
+        Feature::Alternatives => ("any_of: [{}]", "any_of"),
+        Feature::GpuShares => ("resources: {gpus: 0.5}", "resources.gpus"),
+        Feature::Mig => ("resources: {mig: 1g.10gb}", "resources.mig"),
+        Feature::GpuViews => ("resources: {gpus: {count: 1, ids: index}}", "resources.gpus.ids"),
+        Feature::Topology => ("place: {within: rack}", "place.within"),
+        Feature::Preflight => ("preflight: true", "preflight"),
+        Feature::Prepare => ("prepare: a", "prepare"),
+        Feature::LaunchTorch => ("launch: torch", "launch"),
+        Feature::LaunchMpi => ("launch: horovod", "launch"),
+        Feature::LaunchTensorflow => ("launch: tensorflow", "launch"),
+        Feature::LaunchJax => ("launch: jax", "launch"),
+        Feature::LaunchDeepspeed => ("launch: deepspeed", "launch"),
+        Feature::LaunchCaffe => ("launch: caffe2", "launch"),
+        Feature::LaunchRay => ("launch: ray", "launch"),
+        Feature::LaunchCustom => ("launch: custom", "launch"),
+        Feature::Code => ("code: .", "code"),
+        Feature::InheritEnv => ("inherit_env: [all]", "inherit_env"),
+        Feature::Secrets => ("secrets: {A: s}", "secrets"),
+        Feature::Images => ("image: a", "image"),
+        Feature::Mounts => ("mounts: [{name: a, path: /a}]", "mounts"),
+        Feature::Inputs => ("inputs: {a: /a}", "inputs"),
+        Feature::Outputs => ("outputs: [a]", "outputs"),
+        Feature::LogDirs => ("logs: {dir: /a}", "logs.dir"),
+        Feature::Checkpoints => ("checkpoint: {dir: /a}", "checkpoint"),
+        Feature::StrictIsolation => ("isolation: strict", "isolation.class"),
+        Feature::TolerantIsolation => ("isolation: {class: tolerant}", "isolation.class"),
+        Feature::StallKill => ("stall: {kill: 1h}", "stall.kill"),
+        Feature::Notifications => ("notify: [{on: [ended], webhook: a}]", "notify"),
+    }
+}
+
+fn text(feature: Feature) -> String {
+    let command = if feature == Feature::Roles { "" } else { "command: a\n" };
+    format!("{command}{}\n", job(feature).0)
+}
+
+#[test]
+fn a_field_without_its_feature_is_refused() {
+    for feature in Feature::ALL.iter().copied() {
+        let text = text(feature);
+        let draft = Draft::read(text.as_bytes(), None);
+        let problems = draft.validate(&Features::all().without(feature)).unwrap_err();
+        let found: Vec<_> =
+            problems.list().iter().map(|problem| (problem.code, problem.field.as_str())).collect();
+        assert_eq!(found, [(ErrorCode::NotInThisVersion, job(feature).1)], "{problems}");
+        assert!(draft.validate(&Features::NONE.with(feature)).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_field_without_its_feature_is_checked_nevertheless() {
+    let draft = Draft::read(b"command: a\nmounts: [{name: A, path: /a}]", None);
+    let problems = draft.validate(&Features::NONE).unwrap_err();
+    let codes: Vec<_> = problems.list().iter().map(|problem| problem.code).collect();
+    assert!(codes.contains(&ErrorCode::BadName), "{problems}");
+}
+
+#[test]
+fn the_default_of_a_field_needs_no_feature() {
+    let text = std::fs::read(crate::directory().join("defaults.yaml")).unwrap();
+    let spec = Draft::read(&text, None).validate(&Features::NONE).unwrap();
+    assert_eq!(spec, good("command: python3 train.py"));
+}

@@ -1,0 +1,203 @@
+//! The numbers of an explanation: what is asked for, what there is, who has it, who keeps it.
+
+use super::worlds;
+use super::{Answer, Change, Constraint, GroupNumbers, Holder, Question};
+use crate::fit::{self, Demand, Unfit};
+use crate::job::{Floor, Group, Shape};
+use crate::scheduler::gpus::Offer;
+use crate::scheduler::round::Stop;
+use crate::state::Node;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use yard_common::Amounts;
+use yard_common::gpu::{GPU_PARTS, GpuCount};
+use yard_common::id::{JobId, NodeId, PoolId};
+use yard_common::state::NodeState;
+
+/// Jobs that are named of those that hold or keep something; the rest would not be read.
+const JOBS_MAX: usize = 8;
+
+impl Question<'_> {
+    fn shape(&self) -> &Shape {
+        self.view.shapes.get(self.job().shape)
+    }
+
+    fn queue_pools(&self) -> &[PoolId] {
+        &self.view.queues[self.job().queue].set.pools
+    }
+
+    fn demand<'g>(&self, group: &'g Group, pool: PoolId) -> Demand<'g> {
+        let floor: Floor = self.view.pools[pool].floor.unwrap_or_default();
+        Demand {
+            amounts: group.amounts(&floor),
+            gpus: &group.gpus,
+            exclusive: self.shape().exclusive,
+        }
+    }
+
+    /// Whether a node could run a share of a group, as it is built.
+    fn ever(&self, group: &Group, node: &Node) -> Result<(), Unfit> {
+        fit::allowed(self.shape(), self.queue_pools(), node)?;
+        fit::ever(&self.demand(group, node.pool), None, node)
+    }
+
+    /// Whether a node could take a share of a group now, others' claims aside.
+    fn now(&self, group: &Group, node: &Node) -> Result<(), Unfit> {
+        self.ever(group, node)?;
+        fit::open(node, self.now_ms, self.job().plan.time_limit_ms)?;
+        let demand = self.demand(group, node.pool);
+        let room = fit::Room::of(node);
+        room.left(&demand.amounts_on(node), demand.exclusive)?;
+        let offer = Offer { node, room: None };
+        let models = node.healthy().map(|(_, device)| device.model.as_str());
+        let models: BTreeSet<&str> = models.collect();
+        let fits = offer.take(&demand, None).is_some_and(|_| group.gpus.count == GpuCount::None)
+            || models.iter().any(|model| offer.take(&demand, Some(model)).is_some());
+        if fits { Ok(()) } else { Err(Unfit::Gpus) }
+    }
+
+    /// Nodes that some group could use.
+    fn usable(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        let groups = &self.shape().groups;
+        let usable = |node: &Node| groups.iter().any(|group| self.ever(group, node).is_ok());
+        self.view.nodes.iter().filter(move |(_, node)| usable(node))
+    }
+
+    /// Nodes that the task could use and that jobs ahead keep, by job.
+    pub(super) fn claimed(&self, answer: &Answer) -> Vec<(JobId, u32)> {
+        let mut by_job: BTreeMap<JobId, u32> = BTreeMap::new();
+        for (id, node) in self.usable() {
+            let lasts = !matches!(
+                fit::open(node, self.now_ms, self.job().plan.time_limit_ms),
+                Err(Unfit::PlannedDrain)
+            );
+            if let Some(job) = answer.claims.get(&id).filter(|_| lasts) {
+                *by_job.entry(*job).or_default() += 1;
+            }
+        }
+        by_job.into_iter().collect()
+    }
+
+    pub(super) fn group_numbers(&self, answer: &Answer) -> Vec<GroupNumbers> {
+        let numbers = |group: &Group| {
+            let pools = self.view.pools.iter().map(|(id, _)| id);
+            let mut mine = pools.filter(|pool| {
+                self.shape().pool.is_none_or(|only| only == *pool)
+                    && (self.queue_pools().is_empty() || self.queue_pools().contains(pool))
+            });
+            let amounts =
+                mine.next().map_or(Amounts::ZERO, |pool| self.demand(group, pool).amounts);
+            let mut found = GroupNumbers {
+                name: group.name.clone(),
+                wanted: group.nodes_min,
+                amounts,
+                gpus: group.gpus.count,
+                nodes: 0,
+                ever: 0,
+                free: 0,
+                unfit: BTreeMap::new(),
+                most_free: Amounts::ZERO,
+                most_free_gpus: 0,
+            };
+            for (id, node) in self.view.nodes.iter() {
+                if node.state != NodeState::Removed {
+                    self.count(&mut found, group, node, answer.claims.contains_key(&id));
+                }
+            }
+            found
+        };
+        self.shape().groups.iter().map(numbers).collect()
+    }
+
+    fn count(&self, found: &mut GroupNumbers, group: &Group, node: &Node, claimed: bool) {
+        found.nodes += 1;
+        let now = self.now(group, node);
+        match now {
+            Ok(()) => found.free += u32::from(!claimed),
+            Err(why) => *found.unfit.entry(why).or_default() += 1,
+        }
+        if now.is_err_and(Unfit::is_for_ever) {
+            return;
+        }
+        found.ever += 1;
+        let free = node.free();
+        found.most_free = Amounts {
+            cpu_milli: found.most_free.cpu_milli.max(free.cpu_milli),
+            memory_bytes: found.most_free.memory_bytes.max(free.memory_bytes),
+            disk_bytes: found.most_free.disk_bytes.max(free.disk_bytes),
+        };
+        let whole = node.healthy().filter(|(position, device)| {
+            group.gpus.accepts(device) && node.free_parts(*position) == GPU_PARTS
+        });
+        found.most_free_gpus = found.most_free_gpus.max(whole.count() as u32);
+    }
+
+    /// Who holds resources of the nodes that the task could use.
+    pub(super) fn holders(&self) -> Vec<Holder> {
+        let mut by_job: BTreeMap<JobId, Holder> = BTreeMap::new();
+        for (id, node) in self.usable() {
+            let mut seen = BTreeSet::new();
+            for (allocation, ()) in node.allocations.iter() {
+                let Some(allocation) = self.view.allocations.get(*allocation) else { continue };
+                let job = allocation.job;
+                let none = Holder { job, nodes: 0, gpu_parts: 0 };
+                let holder = by_job.entry(job).or_insert(none);
+                holder.nodes += u32::from(seen.insert(job));
+                let here = allocation.shares.iter().filter(|share| share.node == id);
+                holder.gpu_parts += here.map(|share| share.gpus.total_parts()).sum::<u64>();
+            }
+        }
+        let mut holders: Vec<_> = by_job.into_values().collect();
+        holders.sort_by_key(|holder| (Reverse((holder.gpu_parts, holder.nodes)), holder.job));
+        holders.truncate(JOBS_MAX);
+        holders
+    }
+
+    /// What is in doubt on nodes that the task could use.
+    pub(super) fn in_doubt(&self) -> Option<Constraint> {
+        let (mut silent, mut unreaped) = (0, 0);
+        for (_, node) in self.usable() {
+            silent += u32::from(matches!(node.state, NodeState::Suspect | NodeState::Lost));
+            unreaped += u32::from(!node.leftovers.is_empty());
+        }
+        (silent + unreaped > 0).then_some(Constraint::InDoubt { silent, unreaped })
+    }
+
+    /// Changes that would let the task start at once: asked of the planner, not guessed.
+    pub(super) fn changes(&self, answer: &Answer) -> Vec<Change> {
+        match &answer.stop {
+            Some(Stop::Limit(excess)) => {
+                let bound = excess.held.saturating_add(excess.asked);
+                let world = worlds::with_limit(self.view, excess.scope, excess.what, bound);
+                self.in_world(&world).then_some(Change::Limit(bound)).into_iter().collect()
+            }
+            Some(Stop::NoRoom) => self.smaller_shapes(answer),
+            Some(Stop::Throttle) | None => Vec::new(),
+        }
+    }
+
+    /// A smaller gang, or fewer GPUs a node.
+    fn smaller_shapes(&self, answer: &Answer) -> Vec<Change> {
+        let ([group], [numbers]) = (&self.shape().groups[..], &self.group_numbers(answer)[..])
+        else {
+            return Vec::new();
+        };
+        let starts = |shape: &Shape| self.in_world(&worlds::with_shape(self, shape));
+        let mut changes = Vec::new();
+        if numbers.free > 0 && numbers.free < group.nodes_min {
+            let mut smaller = self.shape().clone();
+            smaller.groups[0].nodes_min = numbers.free;
+            smaller.groups[0].nodes_max = numbers.free;
+            changes.extend(starts(&smaller).then_some(Change::Nodes(numbers.free)));
+        }
+        if let GpuCount::Whole(asked) = group.gpus.count
+            && let Ok(free) = u16::try_from(numbers.most_free_gpus)
+            && (1..asked).contains(&free)
+        {
+            let mut smaller = self.shape().clone();
+            smaller.groups[0].gpus.count = GpuCount::Whole(free);
+            changes.extend(starts(&smaller).then_some(Change::Gpus(free)));
+        }
+        changes
+    }
+}
