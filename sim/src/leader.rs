@@ -94,8 +94,6 @@ pub struct Session {
     pub stream: u64,
     /// The number of the next batch of reports.
     pub next: u64,
-    /// The lease that the agent held when it said so last.
-    pub held: Option<yard_common::id::LeaseId>,
     /// When it said so.
     pub heard_us: Us,
 }
@@ -426,13 +424,13 @@ impl World {
         };
         let desired = (fence > hello.fence).then(|| member.state.desired(node)).flatten();
         let Some(lead) = self.members[at].lead() else { return };
-        let (held, heard_us) = (hello.held, now_us);
-        let fresh = Session { stream, next: 0, held, heard_us };
+        lead.ballots.on_held(node, hello.held, now_us);
+        let fresh = Session { stream, next: 0, heard_us: now_us };
         let session = lead.sessions.entry(machine).or_insert_with(|| fresh.clone());
         if session.stream != stream {
             *session = fresh;
         }
-        (session.held, session.heard_us) = (held, heard_us);
+        session.heard_us = now_us;
         if rebooted {
             let inventory = hello.inventory.clone();
             let command = Command::Node(NodeCommand::Update { node, inventory });

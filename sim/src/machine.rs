@@ -41,9 +41,6 @@ pub struct Machine {
     pub gpus: Vec<&'static str>,
     /// What its agent has on disk.
     pub disk: Kept,
-    /// What a restarted agent would find of the fence, if it had not been written: only a bug
-    /// of the host makes it differ from `disk`.
-    pub disk_behind: Option<Kept>,
     /// Shims, and the records that they leave behind.
     pub shims: BTreeMap<AssignmentId, Shim>,
     /// The deadlines in shared memory.
@@ -70,7 +67,6 @@ impl Machine {
             cpus,
             gpus,
             disk: Kept::new(BootId::from_u128(1), Fence::NONE, Sequence(0)),
-            disk_behind: None,
             shims: BTreeMap::new(),
             lease: None,
             deadline_us: Us::MAX,
@@ -135,7 +131,7 @@ impl World {
         for id in ids {
             self.end_processes(at, id, None);
             if let Some(shim) = self.machines[at].shims.get_mut(&id) {
-                shim.dead = true;
+                (shim.dead, shim.kill_given) = (true, false);
             }
         }
     }

@@ -204,10 +204,10 @@ impl World {
             let say = Message::VoteSay { candidate, granted: false, vote: mine };
             return self.send(Party::Member(at), from, say);
         }
-        if candidate.term == mine.term && mine.member != candidate.member {
+        member.disk.vote = candidate;
+        if candidate.term == mine.term {
             self.reached("vote moved within a term");
         }
-        member.disk.vote = candidate;
         self.step_down(at);
         let say = Message::VoteSay { candidate, granted: true, vote: candidate };
         self.sync(at, Done::Vote { vote: candidate, reply: Some((from, say)) });

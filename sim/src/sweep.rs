@@ -23,6 +23,9 @@ pub struct Ballots {
     since_ms: BTreeMap<NodeId, u64>,
     /// When the brake let a node go last.
     braked_ms: Option<u64>,
+    /// The lease that each agent held when it said so last. A node that was given up comes back
+    /// by this alone; its stream ends with each of its reports, which count for nothing.
+    held: BTreeMap<NodeId, (LeaseId, Us)>,
 }
 
 impl World {
@@ -123,10 +126,10 @@ impl World {
             } else {
                 ballots.since_ms.remove(&id);
             }
-            let holds = |session: &crate::leader::Session| {
-                session.held == Some(node.lease) && now_us < session.heard_us + 2 * SECOND
+            let holds = |(lease, at_us): &(LeaseId, Us)| {
+                *lease == node.lease && now_us < at_us + 2 * SECOND
             };
-            let held = lead.sessions.get(&(id.0 as usize)).is_some_and(holds);
+            let held = ballots.held.get(&id).is_some_and(holds);
             match node.state {
                 NodeState::Up if suspect => {
                     commands.push(NodeCommand::Suspect { node: id, lease: node.lease });
@@ -176,6 +179,14 @@ impl World {
 }
 
 impl Ballots {
+    /// An agent says which lease it holds.
+    pub fn on_held(&mut self, node: NodeId, held: Option<LeaseId>, now_us: Us) {
+        match held {
+            Some(lease) => self.held.insert(node, (lease, now_us)),
+            None => self.held.remove(&node),
+        };
+    }
+
     /// Whether the brake lets a silent node go. Nodes with strict jobs follow their lease.
     fn may_give_up(&mut self, state: &State, id: NodeId, node: &Node, now_ms: u64) -> bool {
         let strict = node.allocations.iter().any(|(allocation, ())| {
@@ -199,6 +210,3 @@ impl Ballots {
         }
     }
 }
-
-/// A lease is over no sooner than this after the last answer, by any clock.
-pub const LEASE_US: Us = 3 * SECOND;

@@ -1,0 +1,114 @@
+//! What must hold, one rule per file. Each keeps its own books, apart from those of the state.
+
+mod attempts_rise;
+mod replicas_agree;
+mod start_once;
+
+use crate::machine::Machine;
+use crate::member::Member;
+use crate::truth::{Run, Truth};
+use std::collections::BTreeMap;
+use yard_common::id::RequestId;
+use yard_core::agent::Fence;
+use yard_core::command::{Actor, Command, Envelope, Plan, Rejection, Reply};
+use yard_core::event::Applied;
+use yard_core::scheduler::Policy;
+use yard_core::state::State;
+
+/// A broken rule.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which.
+    pub rule: &'static str,
+    /// How.
+    pub what: String,
+}
+
+/// One command, as the first member applied it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Its entry.
+    pub index: u64,
+    /// Its place there.
+    pub nth: usize,
+    /// Who, when, under whom.
+    pub envelope: &'a Envelope,
+    /// What.
+    pub command: &'a Command,
+    /// What came of it.
+    pub applied: &'a Applied,
+    /// The state after it.
+    pub state: &'a State,
+}
+
+/// Something that invariants look at.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// A command was applied for the first time.
+    Applied(Step<'a>),
+    /// A member is at an entry.
+    Replica { member: usize, index: u64, state: &'a State },
+    /// The scheduler decided on this view.
+    Planned { state: &'a State, plan: &'a Plan, now_ms: u64, policy: &'a Policy },
+    /// An agent obeys a desired set.
+    Obeyed { machine: usize, fence: Fence },
+    /// A client was answered; `again`: it had been answered before.
+    Answered {
+        actor: Actor,
+        request: RequestId,
+        command: &'a Command,
+        answer: &'a Result<Reply, Rejection>,
+        again: Option<&'a Result<Reply, Rejection>>,
+    },
+    /// User code runs its first instruction.
+    Started(&'a Run),
+    /// User code ran its last instruction.
+    Ended(&'a Run),
+    /// Once a second, the state that is furthest.
+    Audit { state: &'a State, machines: &'a [Machine] },
+    /// Everything has come to its end.
+    Over {
+        state: &'a State,
+        requests: &'a BTreeMap<(Actor, RequestId), Command>,
+        members: &'a [Member],
+    },
+}
+
+/// The name of a rule, and how it was broken.
+pub type Broken = (&'static str, String);
+
+/// A rule.
+pub trait Invariant: std::fmt::Debug {
+    /// Its name, that of its file.
+    fn name(&self) -> &'static str;
+
+    /// Looks at something that happened.
+    ///
+    /// # Errors
+    /// How the rule was broken.
+    fn see(&mut self, seen: &Seen<'_>, truth: &Truth) -> Result<(), String>;
+}
+
+/// All rules.
+#[derive(Debug, Default)]
+pub struct Checks(Vec<Box<dyn Invariant>>);
+
+impl Checks {
+    /// Shows something to all of them; returns the first rule that is broken, and how.
+    pub fn see(&mut self, seen: &Seen<'_>, truth: &Truth) -> Option<Broken> {
+        self.0.iter_mut().find_map(|rule| {
+            let what = rule.see(seen, truth).err()?;
+            Some((rule.name(), what))
+        })
+    }
+}
+
+/// Every rule, with empty books.
+#[must_use]
+pub fn all() -> Checks {
+    Checks(vec![
+        Box::<attempts_rise::AttemptsRise>::default(),
+        Box::<replicas_agree::ReplicasAgree>::default(),
+        Box::<start_once::StartOnce>::default(),
+    ])
+}
