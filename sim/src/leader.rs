@@ -377,7 +377,7 @@ impl World {
         if planned.plan.is_empty() {
             return;
         }
-        self.observe_plan(at, &planned.plan, now_ms, &policy);
+        self.observe_plan(at, &planned, now_ms, &policy);
         if let Some(lead) = self.members[at].lead() {
             lead.planning = true;
         }

@@ -12,11 +12,11 @@ use yard_common::id::{AttemptNumber, NodeId, PoolId};
 use yard_common::state::{NodeState, TaskState};
 use yard_core::agent::{AssignmentId, Ending, Fence, ReportKind};
 use yard_core::command::{
-    Access, Actor, Cluster, Command, Envelope, Grant, Holder, JobCommand, NodeCommand, Plan,
+    Access, Actor, Cluster, Command, Envelope, Grant, Holder, JobCommand, NodeCommand,
     PoolChange, QueueChange, Rejection, Reply, Role, Scope,
 };
 use yard_core::event::{Applied, Event as Fact};
-use yard_core::scheduler::Policy;
+use yard_core::scheduler::{Planned, Policy};
 
 impl World {
     /// Shows something to every invariant.
@@ -188,10 +188,10 @@ impl World {
     }
 
     /// The scheduler has decided.
-    pub fn observe_plan(&mut self, at: usize, plan: &Plan, now_ms: u64, policy: &Policy) {
+    pub fn observe_plan(&mut self, at: usize, planned: &Planned, now_ms: u64, policy: &Policy) {
         self.show(|world, checks| {
             let state = &world.members[at].state;
-            checks.see(&Seen::Planned { state, plan, now_ms, policy }, &world.truth)
+            checks.see(&Seen::Planned { state, planned, now_ms, policy }, &world.truth)
         });
     }
 

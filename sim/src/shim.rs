@@ -111,6 +111,7 @@ impl World {
             return;
         }
         self.machines[at].shims.insert(id, Shim::new(assignment));
+        self.truth.processes.insert((at, id));
         let wait_us = self.rng.magnitude(20, 1_500) * MS;
         self.later_shim(at, id, wait_us, ShimWork::Prepared);
         self.watch_deadlines(at);
@@ -248,6 +249,7 @@ impl World {
             }
             ShimWork::Reaped if !shim.reaped => {
                 (shim.reaped, shim.dead, shim.has_process) = (true, true, false);
+                self.truth.processes.remove(&(at, id));
                 self.shim_says(at, boot, id, ShimEvent::Reaped);
             }
             ShimWork::Prepared
@@ -287,6 +289,7 @@ impl World {
         self.end_ranks(at, id, ending);
         if let Some(shim) = self.machines[at].shims.get_mut(&id) {
             shim.has_process = false;
+            self.truth.processes.remove(&(at, id));
         }
     }
 

@@ -160,6 +160,12 @@ impl Truth {
         range.map(|(_, at)| &self.runs[*at])
     }
 
+    /// Assignments of which processes exist on a machine.
+    pub fn processes_on(&self, machine: usize) -> impl Iterator<Item = AssignmentId> {
+        let least = AssignmentId { allocation: AllocationId(0), group: 0 };
+        self.processes.range((machine, least)..(machine + 1, least)).map(|(_, id)| *id)
+    }
+
     /// A machine stands still.
     pub fn freeze(&mut self, machine: usize, now_us: Us) {
         self.broke(machine, now_us);

@@ -1,8 +1,27 @@
 //! What must hold, one rule per file. Each keeps its own books, apart from those of the state.
 
+mod acked_submissions_survive;
 mod attempts_rise;
+mod cancel_sticks;
+mod exit_status_true;
+mod fenced_overlap_bounded;
+mod fences_rise;
+mod gang_all_or_nothing;
+mod gpu_one_holder;
+mod leader_fenced;
+mod limits_kept;
+mod no_overlap_strict;
+mod one_terminal_state;
+mod queue_order;
+mod reaped_before_granted;
 mod replicas_agree;
+mod requests_idempotent;
+mod retries_within_budget;
 mod start_once;
+mod state_check;
+mod time_never_falls;
+mod usage_adds_up;
+mod waits_respected;
 
 use crate::machine::Machine;
 use crate::member::Member;
@@ -10,9 +29,9 @@ use crate::truth::{Run, Truth};
 use std::collections::BTreeMap;
 use yard_common::id::RequestId;
 use yard_core::agent::Fence;
-use yard_core::command::{Actor, Command, Envelope, Plan, Rejection, Reply};
+use yard_core::command::{Actor, Command, Envelope, Rejection, Reply};
 use yard_core::event::Applied;
-use yard_core::scheduler::Policy;
+use yard_core::scheduler::{Planned, Policy};
 use yard_core::state::State;
 
 /// A broken rule.
@@ -49,7 +68,7 @@ pub enum Seen<'a> {
     /// A member is at an entry.
     Replica { member: usize, index: u64, state: &'a State },
     /// The scheduler decided on this view.
-    Planned { state: &'a State, plan: &'a Plan, now_ms: u64, policy: &'a Policy },
+    Planned { state: &'a State, planned: &'a Planned, now_ms: u64, policy: &'a Policy },
     /// An agent obeys a desired set.
     Obeyed { machine: usize, fence: Fence },
     /// A client was answered; `again`: it had been answered before.
@@ -107,8 +126,27 @@ impl Checks {
 #[must_use]
 pub fn all() -> Checks {
     Checks(vec![
+        Box::<acked_submissions_survive::AckedSubmissionsSurvive>::default(),
         Box::<attempts_rise::AttemptsRise>::default(),
+        Box::<cancel_sticks::CancelSticks>::default(),
+        Box::<exit_status_true::ExitStatusTrue>::default(),
+        Box::<fenced_overlap_bounded::FencedOverlapBounded>::default(),
+        Box::<fences_rise::FencesRise>::default(),
+        Box::<gang_all_or_nothing::GangAllOrNothing>::default(),
+        Box::<gpu_one_holder::GpuOneHolder>::default(),
+        Box::<leader_fenced::LeaderFenced>::default(),
+        Box::<limits_kept::LimitsKept>::default(),
+        Box::<no_overlap_strict::NoOverlapStrict>::default(),
+        Box::<one_terminal_state::OneTerminalState>::default(),
+        Box::<queue_order::QueueOrder>::default(),
+        Box::<reaped_before_granted::ReapedBeforeGranted>::default(),
         Box::<replicas_agree::ReplicasAgree>::default(),
+        Box::<requests_idempotent::RequestsIdempotent>::default(),
+        Box::<retries_within_budget::RetriesWithinBudget>::default(),
         Box::<start_once::StartOnce>::default(),
+        Box::<state_check::StateCheck>::default(),
+        Box::<time_never_falls::TimeNeverFalls>::default(),
+        Box::<usage_adds_up::UsageAddsUp>::default(),
+        Box::<waits_respected::WaitsRespected>::default(),
     ])
 }
