@@ -138,8 +138,9 @@ impl FromStr for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = UNITS.iter().take(5).find(|(_, size)| self.0 >= *size && self.0 % size == 0);
-        let unit = binary.or_else(|| UNITS.iter().find(|(_, size)| self.0 % size == 0));
+        let binary =
+            UNITS.iter().take(5).find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size));
+        let unit = binary.or_else(|| UNITS.iter().find(|(_, size)| self.0.is_multiple_of(*size)));
         match unit {
             Some((name, size)) if self.0 != 0 => write!(f, "{}{name}", self.0 / size),
             _ => write!(f, "0B"),

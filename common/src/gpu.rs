@@ -193,7 +193,12 @@ impl DeviceSet {
 
     /// Positions in rising order.
     pub fn positions(self) -> impl Iterator<Item = usize> {
-        (0..128).filter(move |position| self.contains(*position))
+        let mut left = u128::from(self.1) << 64 | u128::from(self.0);
+        std::iter::from_fn(move || {
+            let position = (left != 0).then(|| left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(position)
+        })
     }
 }
 

@@ -5,9 +5,9 @@ mod support;
 use support::*;
 use yard_common::ExitCause;
 use yard_common::cause::{LostReason, PrepareStep};
-use yard_common::id::TaskRange;
+use yard_common::id::{AttemptNumber, TaskRange};
 use yard_common::state::{JobState, NodeState, TaskState};
-use yard_core::agent::{DesiredPhase, ReportKind};
+use yard_core::agent::{ChainLink, DesiredPhase, Exit, ReportKind};
 use yard_core::command::*;
 use yard_core::job::{After, IsolationClass};
 
@@ -76,12 +76,59 @@ fn a_lost_node_leaves_its_share_in_doubt_and_the_task_moves() {
     let stale = lab.refused(Actor::Node(a), command.clone());
     assert_eq!(stale, Rejection::Stale(Object::Node(a)), "a lost node comes back first");
     lab.bring_back(a);
-    assert!(lab.state.desired(a).unwrap().assignments.is_empty(), "the old attempt is released");
+    let desired = lab.state.desired(a).unwrap();
+    assert!(
+        matches!(desired.assignments[0].phase, DesiredPhase::Stop { grace_ms: 0, .. }),
+        "nothing of the old attempt may remain, and the agent answers for it"
+    );
     assert_eq!(lab.state.nodes[a].free_devices().len(), 0, "still in doubt");
     lab.ok(Actor::Node(a), command);
     assert_eq!(lab.state.nodes[a].free_devices().len(), 1);
     lab.run_to_end(b, second, ExitCause::Exited(0));
     assert_eq!(lab.state.jobs[job].state, JobState::Succeeded);
+}
+
+#[test]
+fn a_strict_attempt_ends_when_nothing_of_it_is_left() {
+    let mut lab = Lab::new();
+    let node = lab.join("a", 4, &[]);
+    let mut plan = single();
+    plan.isolation.class = IsolationClass::Strict;
+    plan.retry.user = 1;
+    plan.retry.backoff_min_ms = 0;
+    let job = lab.submit(plan);
+    let allocation = lab.place(job, ALL, &[node]);
+    lab.start(node, allocation, 1);
+    lab.exit(node, allocation, ExitCause::Exited(1));
+    assert_eq!(lab.states(job), "0:Stopping", "a descendant of the rank may still run");
+    lab.reap(node, allocation);
+    assert_eq!(lab.states(job), "0:Queued");
+    let allocation = lab.place(job, ALL, &[node]);
+    lab.run_to_end(node, allocation, ExitCause::Exited(0));
+    assert_eq!(lab.state.jobs[job].state, JobState::Succeeded);
+}
+
+#[test]
+fn an_attempt_that_was_stopped_before_its_start_ends_for_the_cause_of_the_stop() {
+    let mut lab = Lab::new();
+    let node = lab.join("a", 4, &[]);
+    let job = lab.submit(single());
+    let allocation = lab.place(job, ALL, &[node]);
+    lab.wait(2_000_000);
+    let chain = lab.state.allocations[allocation].chain.clone();
+    lab.report(node, allocation, ReportKind::Recalled(chain));
+    let status = *lab.state.jobs[job].tasks.get(0).unwrap();
+    assert_eq!(status.cause, Some(ExitCause::PrepareFailed(PrepareStep::Barrier)));
+    assert_eq!(status.tries.infra, 1, "or it would be tried without end");
+    lab.reap(node, allocation);
+    lab.wait(10_000);
+    let allocation = lab.place(job, ALL, &[node]);
+    let stop = Stop { allocation, cause: ExitCause::Preempted };
+    lab.ok(Actor::Leader, Command::Plan(Plan { stops: vec![stop], ..Plan::default() }));
+    let chain = lab.state.allocations[allocation].chain.clone();
+    lab.report(node, allocation, ReportKind::Recalled(chain));
+    let status = *lab.state.jobs[job].tasks.get(0).unwrap();
+    assert_eq!((lab.states(job).as_str(), status.tries.reclaimed), ("0:Queued", 0));
 }
 
 #[test]
@@ -380,4 +427,51 @@ fn silence_during_maintenance_means_nothing() {
 
 fn support_plan(after: After) -> yard_core::job::JobPlan {
     yard_core::job::JobPlan { after, ..single() }
+}
+
+#[test]
+fn a_start_before_the_gang_is_ready_is_not_believed() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.join("a", 4, &[]), lab.join("b", 4, &[]));
+    let job = lab.submit(gang(2, 2));
+    let allocation = lab.place(job, ALL, &[a, b]);
+    lab.start(a, allocation, 1);
+    assert_eq!(lab.states(job), "0:Preparing");
+    lab.wait(3_600_000);
+    assert_eq!(lab.state.jobs[job].state, JobState::Stopping, "b never became ready");
+}
+
+#[test]
+fn a_cancel_leaves_the_others_of_a_backoff_their_timer() {
+    let mut lab = Lab::new();
+    let node = lab.join("a", 4, &[]);
+    let mut plan = array(4);
+    plan.retry.user = 1;
+    let job = lab.submit(plan);
+    let all = TaskRange { first: 0, len: 4 };
+    let allocation = lab.place(job, all, &[node]);
+    lab.start(node, allocation, 4);
+    let link = ChainLink { tasks: all, attempt: AttemptNumber(1) };
+    let exit = Exit { link, cause: ExitCause::Exited(1), status: None, rank: None };
+    lab.report(node, allocation, ReportKind::Exited(vec![exit]));
+    assert_eq!(lab.states(job), "0-3:Backoff", "they failed in one report");
+    lab.cancel(job, Some(TaskRange { first: 0, len: 2 }));
+    lab.wait(60_000);
+    assert_eq!(lab.states(job), "0-1:Cancelled 2-3:Queued");
+}
+
+#[test]
+fn promises_go_with_their_task_and_their_node() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.join("a", 4, &[]), lab.join("b", 4, &[]));
+    let job = lab.submit(array(3));
+    let promise = |task, node| Promise { job, task, nodes: vec![node], from_ms: 0 };
+    let promises = vec![promise(0, a), promise(1, a), promise(2, b)];
+    lab.ok(Actor::Leader, Command::Plan(Plan { promises, ..Plan::default() }));
+    lab.cancel(job, Some(TaskRange::one(0)));
+    let plan = DrainPlan { in_ms: 0, deadline_ms: None, reason: String::new() };
+    lab.ok(lab.user(), Command::Node(NodeCommand::Drain { node: b, plan }));
+    lab.ok(lab.user(), Command::Node(NodeCommand::Remove(b)));
+    let left: Vec<_> = lab.state.reservations.iter().map(|(key, _)| key.1).collect();
+    assert_eq!(left, [1]);
 }

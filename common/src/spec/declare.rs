@@ -36,7 +36,10 @@ macro_rules! record {
     (
         @items $(#[$doc:meta])*
         pub struct $name:ident $(check $check:path)? {
-            $($(#[$field_doc:meta])* $field:ident $(as $key:literal)? : $type:ty $(= $default:expr)? ,)*
+            $(
+                $(#[$field_doc:meta])*
+                $field:ident $(as $key:literal)? : $type:ty $(= $default:expr)?,
+            )*
         }
     ) => {
         $(#[$doc])*
@@ -101,7 +104,9 @@ macro_rules! record {
 macro_rules! words {
     (
         $(#[$doc:meta])*
-        pub enum $name:ident ($what:literal) { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* }
+        pub enum $name:ident ($what:literal) {
+            $($(#[$word_doc:meta])* $variant:ident = $word:literal,)*
+        }
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

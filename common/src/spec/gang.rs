@@ -358,11 +358,23 @@ fn check_place(value: &Place, map: &MapView<'_>, walk: &mut Walk<'_>) {
 
 record! {
     /// An alternative shape of the job.
-    pub struct Alternative {
+    pub struct Alternative manual {
         /// Different machines.
         nodes: Nodes = Nodes::ONE,
         /// What each of them gives.
         resources: Resources = Resources::defaults(),
+    }
+}
+
+impl Part for Alternative {
+    const LIST_MAX: usize = GROUPS_MAX;
+
+    fn read(node: &Node, walk: &mut Walk<'_>) -> Option<Alternative> {
+        Alternative::read_record(node, walk)
+    }
+
+    fn write(&self, detail: Detail) -> Json {
+        self.write_record(detail)
     }
 }
 

@@ -66,7 +66,7 @@ record! {
         spares: Count<0, GANG_NODES_MAX> = Count::LEAST,
         /// How long an elastic gang waits for a replacement before it goes on smaller.
         regrow_after: DurationMs = REGROW_AFTER,
-        /// Alternatives in order of preference, in place of `nodes` and `resources`.
+        /// Further choices of shape, in order, after the one of `nodes` and `resources`.
         any_of: Vec<Alternative> = Vec::new(),
         /// What starts the ranks.
         launch: Launch = Launch::Plain,

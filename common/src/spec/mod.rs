@@ -8,11 +8,11 @@
 //! ```
 //!
 //! - [`tree`] reads text into nodes, [`problem`] says what is wrong with them.
-//! - `walk` reads typed values out of nodes, `declare` says which; `scalar`, [`time`] and [`text`] know the formats.
+//! - `walk` reads typed values out of nodes; `scalar`, [`time`] and [`text`] know the formats.
 //! - The fields are declared in [`job`] and in the themes [`gang`], [`run`], [`storage`],
-//!   [`policy`], [`retry`] and [`array`]; rules between fields are in `rules`.
-//! - A field is declared in one place, with name, type and default. Reading, writing, unknown
-//!   keys and the printed whole follow from it.
+//!   [`policy`], [`retry`] and [`mod@array`]; rules between fields are in `rules`.
+//! - A field is declared in one place, with name, type and default (`declare`). Reading, writing,
+//!   unknown keys and the printed whole follow from it.
 //!
 //! Invariants: a [`JobSpec`] only comes out of validation; `from_json(to_json(spec)) == spec`;
 //! no input panics, and the work is bounded by the limits of a job file.

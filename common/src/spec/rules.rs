@@ -1,7 +1,7 @@
 //! Rules between the fields of a job: what excludes what, and what needs what.
 //!
-//! A rule never fires because of a field that has a problem of its own, nor because of a default
-//! that is written out.
+//! A rule judges values, never whether a field is written out: else a job would not be the same
+//! after its defaults were left out. It never fires because a field has a problem of its own.
 
 use super::gang::{Nodes, Resources};
 use super::job::{JobFields, REGROW_AFTER};
@@ -56,20 +56,25 @@ impl<'n> Rules<'_, '_, 'n> {
         self.walk.within(key, |walk| walk.report(at, value, issue));
     }
 
-    /// Whether the file has the field, legal or not.
-    fn has(&self, key: &str) -> bool {
-        self.map.get(key).is_some_and(|node| !node.is_null())
+    /// Whether the field was read as it stands: a default that stands in for a bad value proves
+    /// nothing.
+    fn is_clean(&self, key: &str) -> bool {
+        self.walk.problems.list().iter().all(|problem| {
+            let inner = problem.field.strip_prefix(key);
+            !inner.is_some_and(|inner| inner.is_empty() || inner.starts_with(['.', '[']))
+        })
     }
 
     fn something_to_run(&mut self) {
-        if !self.has("command") && !self.has("roles") {
+        let nothing = self.job.command.is_none() && self.job.roles.is_empty();
+        if nothing && self.is_clean("command") && self.is_clean("roles") {
             let fix = "add command: python3 train.py";
             let issue = Issue::new(ErrorCode::FieldMissing, "the job has nothing to run", fix);
             self.report("command", issue);
         }
     }
 
-    /// Roles and alternatives take the place of other fields.
+    /// Roles take the place of other fields; alternatives add to them.
     fn one_shape(&mut self) {
         let job = self.job;
         let shape = [
@@ -83,9 +88,13 @@ impl<'n> Rules<'_, '_, 'n> {
             let fix = format!("put {key} into the roles, or drop them");
             self.conflict(key, format!("roles take the place of {key}"), fix);
         }
-        for (key, _) in shape[..2].iter().filter(|(_, set)| *set && !job.any_of.is_empty()) {
-            let fix = format!("make {key} the first alternative");
-            self.conflict(key, format!("any_of takes the place of {key}"), fix);
+        // Else the job would start with the defaults: one node and no GPU.
+        let first = shape[..2].iter().any(|(key, set)| *set || !self.is_clean(key));
+        if !job.any_of.is_empty() && job.roles.is_empty() && !first {
+            let message = "any_of has further choices, and there is no first one";
+            let fix = "write nodes and resources of the first choice at the top";
+            let issue = Issue::new(ErrorCode::FieldMissing, message, fix);
+            self.report("any_of", issue);
         }
         let mut names: Vec<&str> = self.job.roles.iter().map(|role| role.name.as_str()).collect();
         names.sort_unstable();
@@ -102,9 +111,9 @@ impl<'n> Rules<'_, '_, 'n> {
             self.conflict("roles", "a gang of several roles cannot change its size", fix);
         }
         let nodes: u64 = job.roles.iter().map(|role| u64::from(role.nodes.max())).sum();
-        let largest = job.any_of.iter().map(|shape| shape.nodes.max()).max();
-        let gang = if nodes > 0 { nodes } else { largest.unwrap_or(job.nodes.max()).into() };
-        let total = gang + u64::from(job.spares.get());
+        let shapes = || std::iter::once(job.nodes).chain(job.any_of.iter().map(|a| a.nodes));
+        let most = shapes().map(Nodes::max).max().map_or(0, u64::from).max(nodes);
+        let total = most + u64::from(job.spares.get());
         if total > GANG_NODES_MAX.into() {
             let message =
                 format!("{total} nodes with spares, at most {GANG_NODES_MAX} are allowed");
@@ -118,8 +127,9 @@ impl<'n> Rules<'_, '_, 'n> {
             self.conflict("regrow_after", "only an elastic job grows again", fix);
         }
         let only = job.place.only_nodes.len() as u64;
-        if only > 0 && only < gang {
-            let message = format!("the job needs {gang} nodes, and only {only} may be used");
+        let least = shapes().map(Nodes::min).min().map_or(0, u64::from).max(nodes);
+        if only > 0 && only < least {
+            let message = format!("the job needs {least} nodes, and only {only} may be used");
             self.conflict("place", message, "name more nodes in only_nodes");
         }
     }
@@ -155,7 +165,7 @@ impl<'n> Rules<'_, '_, 'n> {
                 [] => "leave launch_options out, or choose another launcher".to_string(),
                 _ => format!("it knows {}", known.join(", ")),
             };
-            if self.walk_is_clean("launch") {
+            if self.is_clean("launch") {
                 self.conflict("launch_options", message, fix);
             }
         }
@@ -165,12 +175,6 @@ impl<'n> Rules<'_, '_, 'n> {
             let message = "launch custom starts the command once, on the first node";
             self.conflict("ranks_per_node", message, "leave ranks_per_node out, or use plain");
         }
-    }
-
-    /// Whether the field was read as it stands: a word that stands in for a bad one proves
-    /// nothing.
-    fn walk_is_clean(&self, key: &str) -> bool {
-        self.walk.problems.list().iter().all(|problem| problem.field != key)
     }
 
     /// Placeholders, and fields that only one form of a command has.
@@ -256,11 +260,14 @@ impl<'n> Rules<'_, '_, 'n> {
     }
 
     fn tasks(&mut self) {
-        if self.has("array") && self.has("sweep") {
+        let job = self.job;
+        if job.array.is_some() && job.sweep.is_some() {
             let fix = "keep one; array.each takes the parameters of each task from a file";
             self.conflict("sweep", "array and sweep exclude each other", fix);
         }
-        if !self.job.after.each.is_empty() && !self.has("array") && !self.has("sweep") {
+        let single = job.array.is_none() && job.sweep.is_none();
+        let is_clean = self.is_clean("array") && self.is_clean("sweep");
+        if !job.after.each.is_empty() && single && is_clean {
             let message = "after.each waits index by index, and this job has no array";
             self.conflict("after", message, "use after.ok, or add an array");
         }
@@ -289,7 +296,8 @@ impl<'n> Rules<'_, '_, 'n> {
 
     fn paths(&mut self) {
         let Some(workdir) = &self.job.workdir else { return };
-        if !workdir.as_str().starts_with('/') && !self.has("code") {
+        let relative = !workdir.as_str().starts_with('/');
+        if relative && self.job.code.is_none() && self.is_clean("code") {
             let issue = Issue::new(
                 ErrorCode::BadPath,
                 "the path must be absolute: no code is shipped that it could be relative to",

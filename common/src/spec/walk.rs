@@ -1,10 +1,9 @@
 //! The walker: reads typed values out of the spanned tree, and never stops at the first problem.
 //!
 //! A type that can stand in a job file implements [`Part`]: one function reads it from a node,
-//! one writes it as JSON. `record!` declares a mapping, `words!` a closed list of words
-//! (`declare.rs`); with them a field stands in one place, with its name, type and default. A value that cannot
-//! be read is reported and stands in as its default while the rest of the file is checked: the
-//! file is refused in any case.
+//! one writes it as JSON. `record!` and `words!` (`declare.rs`) implement it for a mapping and for
+//! a closed list of words. A value that cannot be read is reported and stands in as its default
+//! while the rest of the file is checked: the file is refused in any case.
 
 use super::feature::{Feature, Features};
 use super::json::Json;

@@ -15,7 +15,7 @@ fn job(feature: Feature) -> (&'static str, &'static str) {
         Feature::Elastic => ("nodes: 1..2", "nodes"),
         Feature::Roles => ("roles: [{name: a, command: a}]", "roles"),
         Feature::Spares => ("spares: 1", "spares"),
-        Feature::Alternatives => ("any_of: [{}]", "any_of"),
+        Feature::Alternatives => ("nodes: 2\nany_of: [{}]", "any_of"),
         Feature::GpuShares => ("resources: {gpus: 0.5}", "resources.gpus"),
         Feature::Mig => ("resources: {mig: 1g.10gb}", "resources.mig"),
         Feature::GpuViews => ("resources: {gpus: {count: 1, ids: index}}", "resources.gpus.ids"),

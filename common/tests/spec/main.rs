@@ -3,6 +3,7 @@
 //! `bad.yaml` has a mistake on nearly every line; `bad.txt` is what its author reads. The recipes
 //! are the kinds of job that people write; `<recipe>.json` is what is stored of each.
 //! `YARD_BLESS=1` writes the expected texts anew; read the difference before you commit it.
+#![allow(clippy::unwrap_used)] // Helpers are not `#[test]`s, and a test may panic.
 
 mod features;
 mod pages;

@@ -8,6 +8,8 @@ use yard_common::ErrorCode::{self, *};
 const MISTAKES: &[(&str, ErrorCode, &str)] = &[
     ("", FieldMissing, "command"),
     ("command:", FieldMissing, "command"),
+    ("command: none", FieldMissing, "command"),
+    ("roles: []", FieldMissing, "command"),
     ("command: ''", OutOfRange, "command"),
     ("command: []", OutOfRange, "command"),
     ("command: {a: b}", WrongType, "command"),
@@ -33,8 +35,13 @@ const MISTAKES: &[(&str, ErrorCode, &str)] = &[
     ("{command: a, resources: {gpus: 1, mig: 1g.10gb}}", Conflict, "resources.mig"),
     ("{command: a, resources: {gpus: H100:8}}", BadName, "resources.gpus"),
     ("{command: a, nodes: 2, resources: {gpus: 0.5}}", Conflict, "resources"),
-    ("{command: a, any_of: [{nodes: 2, resources: {gpus: 0.5}}]}", Conflict, "any_of"),
-    ("{command: a, nodes: 2, any_of: [{nodes: 2}]}", Conflict, "nodes"),
+    (
+        "{command: a, resources: {cpus: 1}, any_of: [{nodes: 2, resources: {gpus: 0.5}}]}",
+        Conflict,
+        "any_of",
+    ),
+    ("{command: a, any_of: [{nodes: 2}]}", FieldMissing, "any_of"),
+    ("{any_of: [{nodes: 2}], roles: [{name: a, command: a}]}", Conflict, "any_of"),
     ("{nodes: 2, roles: [{name: a, command: a}]}", Conflict, "nodes"),
     ("{roles: [{name: a, command: a}, {name: a, command: b}]}", Conflict, "roles"),
     ("{roles: [{name: a, command: a, nodes: 1..2}]}", Conflict, "roles"),
@@ -45,7 +52,7 @@ const MISTAKES: &[(&str, ErrorCode, &str)] = &[
     ("{command: [a], args: ['${YARD_PARAM_LR}']}", BadPlaceholder, "args[0]"),
     ("{command: [a], prepare: ['${YARD_RANK']}", BadPlaceholder, "prepare[0]"),
     ("{command: a, regrow_after: 5m}", Conflict, "regrow_after"),
-    ("{command: a, nodes: 2, place: {only_nodes: [x]}}", Conflict, "place"),
+    ("{command: a, nodes: 2..3, place: {only_nodes: [x]}}", Conflict, "place"),
     ("{command: a, place: {only_nodes: [x], exclude_nodes: [x]}}", Conflict, "place.exclude_nodes"),
     ("{command: a, launch_options: {mpi: openmpi}}", Conflict, "launch_options"),
     ("{command: a, launch: custom, ranks_per_node: 2}", Conflict, "ranks_per_node"),
@@ -58,7 +65,7 @@ const MISTAKES: &[(&str, ErrorCode, &str)] = &[
     ("{command: a, sweep: {lr: []}}", OutOfRange, "sweep.lr"),
     ("{command: a, sweep: {lr: 3}}", WrongType, "sweep.lr"),
     ("{command: a, sweep: {lr: 0..1, LR: 0..1}}", Conflict, "sweep"),
-    ("{command: a, after: {each: [3]}}", Conflict, "after"),
+    ("{command: a, array: none, after: {each: [3]}}", Conflict, "after"),
     ("{command: a, after: {ok: [3], any: [3]}}", Conflict, "after"),
     ("{command: a, after: {ok: 3}}", WrongType, "after.ok"),
     ("{command: a, after: {ok: [0]}}", OutOfRange, "after.ok[0]"),
@@ -92,7 +99,8 @@ const MISTAKES: &[(&str, ErrorCode, &str)] = &[
     ("{command: a, isolation: {lease: 0s}}", OutOfRange, "isolation.lease"),
     ("{command: a, retry: {on: {exited: {75: 10001}}}}", OutOfRange, "retry.on.exited.75"),
     (
-        "{command: a, retry: {on: {exited: {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1}}}}",
+        "{command: a, retry: {on: {exited: {1: 1,\
+          2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1}}}}",
         OutOfRange,
         "retry.on",
     ),
@@ -135,6 +143,9 @@ fn a_mistake_does_not_make_others() {
         "{command: a, launch: torc, launch_options: {port: 2000}}",
         "{command: a, sweep: {a: [1], b: {}}, args: []}",
         "{roles: [{name: a, command: a}, {name: B, command: a}]}",
+        "{command: a, nodes: x, any_of: [{nodes: 2}]}",
+        "{command: a, workdir: src, code: ~}",
+        "{command: a, workdir: src, code: ~/src}",
     ] {
         assert_eq!(bad(text).len(), 1, "{text}: {:#?}", bad(text));
     }
@@ -158,6 +169,8 @@ fn forms_of_one_value_are_one_job() {
         &["retry: none", "retry: {infra: 0, preempted: 0}"],
         &["retry: {on: {exited: {75: 5}}}", "retry: {\"on\": {exited: {\"75\": 5}}}"],
         &["mounts: ", "mounts: []", ""],
+        &["sweep: {a: 0..1}", "sweep: {a: 0..1}\narray: none"],
+        &["array: 0-1", "array: 0-1\nsweep: null"],
     ] {
         let job = |form: &str| good(&format!("command: a\n{form}\n"));
         for form in forms {

@@ -243,7 +243,6 @@ impl Agent {
     fn acknowledge(&mut self, up_to: Sequence, turn: &mut Turn) {
         if up_to > self.acknowledged() {
             turn.change(&mut self.kept, Change::Acknowledged(up_to));
-            self.sent = self.sent.max(self.acknowledged());
         }
     }
 

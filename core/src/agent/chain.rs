@@ -102,7 +102,11 @@ mod tests {
     proptest! {
         /// The oracle is the plain list of tasks.
         #[test]
-        fn a_slice_is_that_of_the_plain_list(chain in any_chain(), from in 0u32..30, to in 0u32..30) {
+        fn a_slice_is_that_of_the_plain_list(
+            chain in any_chain(),
+            from in 0u32..30,
+            to in 0u32..30,
+        ) {
             let plain: Vec<_> = chain.tasks().collect();
             let end = plain.len().min(to as usize);
             let expected = plain.get(from as usize..end).unwrap_or_default();

@@ -7,11 +7,7 @@ use std::fmt;
 use thiserror::Error;
 use yard_common::ExitCause;
 use yard_common::id::{AllocationId, Generation, Incarnation, JobId, LeaseId};
-use yard_common::limits::{CHAIN_TASKS_MAX, DURATION_MS_MAX};
-
-/// Assignments that one node holds at a time, those that are on their way out included. The
-/// scheduler places no more; a set with more is refused.
-pub const ASSIGNMENTS_MAX: usize = 1_024;
+use yard_common::limits::{CHAIN_TASKS_MAX, DURATION_MS_MAX, NODE_ASSIGNMENTS_MAX};
 
 /// Which desired set: minted in apply, rises only, across restores of the cluster too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
@@ -88,8 +84,8 @@ pub struct DesiredAssignment {
     /// The tasks that run in turn. It stays as it is in every set that has the assignment.
     #[n(2)]
     pub chain: Chain,
-    /// Tasks of the chain that may still start or have started. A later set may lower it: that
-    /// recalls the tail, as far as it has not started.
+    /// Tasks of the chain that have started or may still start. A later set may lower it, which
+    /// recalls the tail as far as it has not started. What was recalled stays so.
     #[n(3)]
     pub keep: u32,
     /// How far it shall go.
@@ -145,7 +141,7 @@ pub enum DesiredPhase {
 pub enum DesiredError {
     /// Too many assignments.
     #[error(
-        "assignments: {found} in set {fence}, at most {ASSIGNMENTS_MAX}; place fewer on the node"
+        "assignments: {found} in set {fence}, at most {NODE_ASSIGNMENTS_MAX}; place fewer there"
     )]
     TooMany {
         /// The set.
@@ -192,7 +188,7 @@ impl Desired {
     /// # Errors
     /// The first bound that is broken.
     pub fn check(&self) -> Result<(), DesiredError> {
-        if self.assignments.len() > ASSIGNMENTS_MAX {
+        if self.assignments.len() > NODE_ASSIGNMENTS_MAX {
             let found = self.assignments.len();
             return Err(DesiredError::TooMany { fence: self.fence, found });
         }
@@ -249,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_set_within_its_bounds_is_good_and_survives_its_bytes() {
-        let desired = desired(ASSIGNMENTS_MAX as u64);
+        let desired = desired(NODE_ASSIGNMENTS_MAX as u64);
         desired.check().unwrap();
         let bytes = minicbor::to_vec(&desired).unwrap();
         assert_eq!(minicbor::decode::<Desired>(&bytes).unwrap(), desired);
@@ -260,7 +256,7 @@ mod tests {
         let text = |desired: &Desired| desired.check().unwrap_err().to_string();
         assert_eq!(
             text(&desired(1_025)),
-            "assignments: 1025 in set i1-g9, at most 1024; place fewer on the node"
+            "assignments: 1025 in set i1-g9, at most 1024; place fewer there"
         );
         let mut twice = desired(2);
         twice.assignments[1].id = twice.assignments[0].id;

@@ -118,14 +118,14 @@ pub enum Action {
         /// Tasks of the chain to run.
         len: u32,
     },
-    /// Start no task at position `len` or beyond; answer `Cut`.
+    /// Start no task at position `len` or beyond, and answer `Cut`.
     Cut {
         /// Which.
         id: AssignmentId,
         /// Tasks of the chain to keep.
         len: u32,
     },
-    /// Send the stop signal, and start no further task.
+    /// Send the stop signal to the ranks, start no further task, and answer `Cut`.
     SignalStop(AssignmentId),
     /// Kill every process, start no further task, and answer `Reaped` when none is left; also
     /// where there is no shim.

@@ -45,8 +45,7 @@ mod tests;
 pub use automaton::{Agent, OUTBOX_MAX, SENDS_MAX};
 pub use chain::{Chain, ChainLink};
 pub use desired::{
-    ASSIGNMENTS_MAX, AssignmentId, Desired, DesiredAssignment, DesiredError, DesiredPhase, Fence,
-    Isolation,
+    AssignmentId, Desired, DesiredAssignment, DesiredError, DesiredPhase, Fence, Isolation,
 };
 pub use kept::{Change, Kept};
 pub use machine::{Action, Ending, Found, Input, Lease, ShimEvent};

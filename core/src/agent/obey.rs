@@ -94,11 +94,11 @@ fn want(record: &mut Record, assignment: DesiredAssignment, now_ms: u64, turn: &
         // Something else under the same id: whatever it is, what runs here is not wanted.
         return release(record, now_ms, turn);
     }
-    let keep = assignment.keep.min(record.assignment.keep);
+    let keep = assignment.keep;
     if keep < record.len && keep < record.assignment.keep && record.order == Order::Start {
         turn.order(record.id(), Action::Cut { id: record.id(), len: keep });
     }
-    record.assignment = DesiredAssignment { keep, ..assignment };
+    record.assignment = assignment;
     if let DesiredPhase::Stop { cause, grace_ms } = record.assignment.phase {
         ask_to_stop(record, cause, grace_ms, now_ms, turn);
     }

@@ -46,7 +46,7 @@ pub struct Stop {
 /// What an agent remembers of one assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 pub struct Record {
-    /// As last desired, but `keep` never rises.
+    /// As last desired.
     #[n(0)]
     pub assignment: DesiredAssignment,
     /// Whether the last set still has it. If not, the record goes once everything is reaped.

@@ -120,10 +120,8 @@ fn repeat_orders(record: &mut Record, shim: &Found, now_ms: u64, turn: &mut Turn
         return;
     }
     match (record.order, record.stop) {
-        // Nothing runs that would need a grace.
-        (Order::Nothing | Order::Prepare, Some(stop)) => {
-            record.stop_at(stop.cause, now_ms, stop.asked);
-        }
+        // Without ranks there was no grace: the kill is due.
+        (Order::Nothing | Order::Prepare, Some(_)) => {}
         (Order::Nothing | Order::Prepare, None) => {
             if !shim.prepared && shim.failed.is_none() {
                 turn.orders.push(Action::Prepare(id));

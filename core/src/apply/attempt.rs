@@ -10,7 +10,9 @@ use crate::state::{
 };
 use std::collections::BTreeMap;
 use yard_common::cause::{Fault, LostReason};
-use yard_common::id::{AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskRange};
+use yard_common::id::{
+    AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskIndex, TaskRange,
+};
 use yard_common::state::{AssignmentState, AttemptState};
 use yard_common::{Amounts, ExitCause};
 
@@ -28,6 +30,7 @@ impl State {
         if cause == ExitCause::Cancelled {
             let waiting = |phase: Phase| phase.state().is_pending();
             stopped = self.move_tasks(context, id, range, waiting, Phase::Cancelled, Some(cause));
+            self.keep_backoff(id, range.end());
         }
         let runs = self.jobs[id].tasks.within(range);
         let active: Vec<_> =
@@ -37,6 +40,16 @@ impl State {
             stopped += run.len;
         }
         stopped
+    }
+
+    /// Tasks that began to wait together share the timer of the first one. Those from here on need
+    /// one of their own, since the ones before them wait no longer.
+    fn keep_backoff(&mut self, id: JobId, first: TaskIndex) {
+        if let Some(TaskStatus { phase: Phase::Backoff(until_ms), .. }) =
+            self.jobs[id].tasks.get(first)
+        {
+            self.timers.set(*until_ms, Timer::Backoff(id, first));
+        }
     }
 
     /// Stops tasks of one chain: the one that runs, and those that have not started.
@@ -199,7 +212,7 @@ impl State {
             self.timers.unset(at_ms, Timer::Deadline(id));
         }
         for share in &allocation.shares {
-            self.leave_behind(context, id, share);
+            self.leave_behind(context, id, &allocation, share);
         }
         let payers = State::payers(&self.jobs[allocation.job]);
         self.holdings.take_off(&payers, &allocation.holding());
@@ -210,7 +223,13 @@ impl State {
     }
 
     /// Frees a share, or keeps it in its node's books until it is seen reaped.
-    fn leave_behind(&mut self, context: &mut Context, id: AllocationId, share: &Share) {
+    fn leave_behind(
+        &mut self,
+        context: &mut Context,
+        id: AllocationId,
+        allocation: &Allocation,
+        share: &Share,
+    ) {
         let Some(node) = self.nodes.get_mut(share.node) else { return };
         node.allocations.remove(&id);
         let key = Allocation::assignment(id, share);
@@ -218,7 +237,9 @@ impl State {
             node.give_back(&share.amounts, &share.gpus);
         } else {
             let in_doubt = share.state == AssignmentState::Gone;
-            let left = Leftover { amounts: share.amounts, gpus: share.gpus, in_doubt };
+            let (amounts, gpus) = (share.amounts, share.gpus);
+            let (job, chain) = (allocation.job, allocation.chain.clone());
+            let left = Leftover { amounts, gpus, in_doubt, job, chain };
             node.leftovers.insert(key, left);
         }
         self.bump(context, share.node);
@@ -317,7 +338,7 @@ impl State {
 
     /// Ends an allocation if all of its shares are over.
     pub(super) fn end_if_over(&mut self, context: &mut Context, id: AllocationId) {
-        if self.allocations[id].shares.iter().all(Share::is_over) {
+        if self.allocations[id].is_over() {
             self.end_allocation(context, id);
         }
     }

@@ -9,7 +9,12 @@ pub(super) fn room(what: &str, count: usize, limit: usize) -> Result<(), Rejecti
     if count < limit {
         return Ok(());
     }
-    Err(Rejection::LimitReached { what: what.into(), limit: limit as u64 })
+    Err(reached(what, limit as u64))
+}
+
+/// A limit that would be passed.
+pub(super) fn reached(what: &str, limit: u64) -> Rejection {
+    Rejection::LimitReached { what: what.into(), limit }
 }
 
 /// Whether a number lies within its bounds.

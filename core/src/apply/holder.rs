@@ -134,13 +134,15 @@ impl State {
     /// A queue, or a job that has not ended, that names a pool.
     fn user_of_pool(&self, id: PoolId) -> Option<Object> {
         let mut queues = self.queues.iter();
-        let queue = queues.find(|(_, queue)| queue.set.pools.contains(&id));
+        if let Some((queue, _)) = queues.find(|(_, queue)| queue.set.pools.contains(&id)) {
+            return Some(Object::Queue(queue));
+        }
         let mut jobs = self.jobs.iter().filter(|(_, job)| !job.state.is_terminal());
         let job = jobs.find(|(_, job)| {
             let mut shapes = std::iter::once(&job.plan.shape).chain(&job.plan.any_of);
             shapes.any(|shape| shape.pool == Some(id))
         });
-        queue.map(|(id, _)| Object::Queue(id)).or(job.map(|(id, _)| Object::Job(id)))
+        job.map(|(id, _)| Object::Job(id))
     }
 
     pub(super) fn add_queue(

@@ -1,6 +1,7 @@
 //! Changes of jobs by their owners and by operators.
 
 use super::Context;
+use super::bound::at_most_bytes;
 use crate::command::{Adjust, JobCommand, Object, Rejection, Reply};
 use crate::state::{Phase, State, TaskStatus};
 use yard_common::ExitCause;
@@ -247,9 +248,5 @@ impl State {
 }
 
 fn check_reason(reason: &str) -> Result<(), Rejection> {
-    if reason.len() > REASON_BYTES_MAX {
-        let problem = format!("{} bytes; at most {REASON_BYTES_MAX}", reason.len());
-        return Err(Rejection::invalid("reason", problem));
-    }
-    Ok(())
+    at_most_bytes("reason", reason.as_bytes(), REASON_BYTES_MAX)
 }

@@ -60,17 +60,20 @@ impl State {
     /// Whether the command may be considered at all: it is of the leader that started last, of a
     /// cluster that exists, and of an actor that is not shut out.
     fn admit(&mut self, context: &mut Context, command: &Command) -> Result<(), Rejection> {
-        if matches!(command, Command::Cluster(Cluster::Members { .. })) {
-            // Derived from the log itself, which every leader shares.
-            return Ok(());
-        }
         let leader = context.leader;
-        if *command == Command::Cluster(Cluster::LeaderStarted) {
-            if self.leader.is_some_and(|current| current >= leader) {
-                return Err(Rejection::StaleLeader);
+        if context.actor == Actor::Leader {
+            match command {
+                Command::Cluster(Cluster::LeaderStarted) => {
+                    if self.leader.is_some_and(|current| current >= leader) {
+                        return Err(Rejection::StaleLeader);
+                    }
+                    self.leader = Some(leader);
+                    return Ok(());
+                }
+                // The log itself says so, whoever leads, and before there is a cluster.
+                Command::Cluster(Cluster::Members { .. }) => return Ok(()),
+                _ => (),
             }
-            self.leader = Some(leader);
-            return Ok(());
         }
         if self.leader != Some(leader) {
             return Err(Rejection::StaleLeader);
@@ -128,7 +131,8 @@ impl State {
         }
         let reply = self.run(context, command)?;
         let made = match &reply {
-            Reply::Job(job) => Made::Job(*job),
+            // A job that was changed is remembered under the request that made it.
+            Reply::Job(job) if self.jobs[*job].request == request => Made::Job(*job),
             other => Made::Other(context.now_ms, other.clone()),
         };
         self.dedup.remember(context.actor, request, Answer { body, made });

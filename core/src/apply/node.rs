@@ -1,6 +1,7 @@
 //! Life of a node: joining, silence, return, maintenance, drain, end.
 
 use super::Context;
+use super::bound::{legal_name, room};
 use crate::command::{DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply, Scope};
 use crate::event::Event;
 use crate::job::{Floor, IsolationClass};
@@ -10,7 +11,6 @@ use crate::table::{Ordered, Shared};
 use yard_common::Amounts;
 use yard_common::id::{Generation, LeaseId, NodeId, PoolId, Sequence, TokenId};
 use yard_common::limits;
-use yard_common::name::is_name;
 use yard_common::state::NodeState;
 
 impl State {
@@ -54,18 +54,15 @@ impl State {
         name: &str,
         inventory: &Inventory,
     ) -> Result<Reply, Rejection> {
-        if !is_name(name) {
-            return Err(Rejection::invalid("name", "not a legal name"));
-        }
+        let joins = |scope: &Scope| matches!(scope, Scope::Join(_));
+        // First of all: whoever has no token must not learn which names are taken.
+        self.check_token(context, token, secret_sha256, joins)?;
+        legal_name("name", name)?;
         check_inventory(inventory)?;
         if let Some(taken) = self.nodes.find(name) {
             return Err(Rejection::AlreadyExists(Object::Node(taken)));
         }
-        if self.nodes.len() >= limits::NODES_MAX {
-            let limit = limits::NODES_MAX as u64;
-            return Err(Rejection::LimitReached { what: "nodes".into(), limit });
-        }
-        let joins = |scope: &Scope| matches!(scope, Scope::Join(_));
+        room("nodes", self.nodes.len(), limits::NODES_MAX)?;
         let Scope::Join(pool) = self.redeem_token(context, token, secret_sha256, joins)? else {
             return Err(Rejection::BadToken);
         };
@@ -314,6 +311,8 @@ impl State {
         self.nodes.remove(id, &name);
         self.pools[pool].nodes -= 1;
         self.find_floor(pool);
+        self.drop_tokens(context, |token| token.scope == Scope::Renew(id));
+        self.drop_promises_of_node(id);
         context.events.push(Event::Node { node: id, state: NodeState::Removed });
         Ok(Reply::Done)
     }

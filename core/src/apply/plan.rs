@@ -6,7 +6,7 @@ use crate::agent::{Chain, ChainLink};
 use crate::command::{Object, Placement, Plan, Promise, Rejection, Reply, ShareChoice};
 use crate::event::Event;
 use crate::fit::{self, Demand, Room, Unfit};
-use crate::job::{Decides, Shape};
+use crate::job::{Decides, IsolationClass, Shape};
 use crate::state::{Allocation, Holding, Job, Phase, Share, State, TaskStatus, Timer};
 use std::collections::BTreeMap;
 use yard_common::ExitCause;
@@ -74,6 +74,7 @@ impl State {
         let job = &self.jobs[placement.job];
         let (payers, shape) = (State::payers(job), job.shape);
         let prepare_ms = job.plan.prepare_ms.saturating_add(BARRIER_SLACK_MS);
+        let strict = job.plan.isolation.class == IsolationClass::Strict;
         let first_rank_decides = job.plan.decides == Decides::FirstRank;
         for share in &checked.shares {
             let node = &mut self.nodes[share.node];
@@ -115,6 +116,7 @@ impl State {
             deadline_ms: Some(deadline_ms),
             cancelled: Vec::new(),
             first_rank_decides,
+            strict,
         });
         self.push_desired(context, id);
         Ok(id)
@@ -241,11 +243,12 @@ fn check_chain(job: &Job, shape: &Shape, tasks: &[TaskRange]) -> Result<Chain, R
             return Err(Rejection::DoesNotFit(format!("no such tasks: {range}")));
         }
     }
+    let strict = job.plan.isolation.class == IsolationClass::Strict;
     match chain.len() {
         0 => Err(Rejection::invalid("tasks", "a placement has at least one task")),
         1 => Ok(chain),
-        _ if shape.is_single_node() => Ok(chain),
-        _ => Err(Rejection::invalid("tasks", "only tasks of one node can form a chain")),
+        _ if shape.is_single_node() && !strict => Ok(chain),
+        _ => Err(Rejection::invalid("tasks", "only tasks of one node, not strict, form a chain")),
     }
 }
 

@@ -60,11 +60,12 @@ impl State {
     }
 
     /// Frees what an ended attempt left behind.
-    fn reap_leftover(&mut self, context: &mut Context, node: NodeId, report: &Report) {
-        let node = &mut self.nodes[node];
+    fn reap_leftover(&mut self, context: &mut Context, id: NodeId, report: &Report) {
+        let node = &mut self.nodes[id];
         if let Some(left) = node.leftovers.remove(&report.assignment) {
             node.give_back(&left.amounts, &left.gpus);
             context.changed(Object::Allocation(report.assignment.allocation));
+            self.bump(context, id);
         }
     }
 
@@ -101,6 +102,10 @@ impl State {
     ) {
         let allocation = &self.allocations[id];
         let alone = allocation.shares.len() == 1;
+        if allocation.state == AttemptState::Preparing {
+            // No start was given: it would end the wait for the rest of the gang for good.
+            return;
+        }
         let from = if alone { allocation.started } else { 0 };
         if chain.is_empty() || allocation.chain.slice(from, from + chain.len()) != *chain {
             return;
@@ -149,7 +154,7 @@ impl State {
         if self.allocations[id].shares[share].is_over() {
             return;
         }
-        if self.allocations[id].shares.len() == 1 {
+        if self.allocations[id].ends_in_turn() {
             for exit in exits {
                 self.chain_exited(context, id, exit);
             }
@@ -256,13 +261,23 @@ impl State {
         if count == 0 || keep < allocation.started || allocation.chain.slice(keep, len) != *tail {
             return;
         }
-        if allocation.shares.len() > 1 {
+        if !allocation.ends_in_turn() {
             // The rank of this share never started: it was stopped before.
             self.step_share(id, share, AssignmentState::Exited);
             self.end_if_over(context, id);
             return;
         }
-        self.give_back_tasks(context, id, tail);
+        // An attempt that was stopped before its start has ended for the cause of the stop, unless
+        // the cluster took its resources back: then it is as if it had not been placed.
+        let stopped = allocation.cause.filter(|cause| cause.fault() != Fault::Reclaim);
+        let job = allocation.job;
+        let ended = if keep == allocation.ended { stopped.map_or(0, |_| 1) } else { 0 };
+        for (index, attempt) in tail.slice(0, ended).tasks() {
+            let allocation = &self.allocations[id];
+            let cause = allocation.cause_of(index, allocation.final_cause());
+            self.conclude(context, job, TaskRange::one(index), attempt, cause, id);
+        }
+        self.give_back_tasks(context, id, &tail.slice(ended, count));
         let allocation = &mut self.allocations[id];
         allocation.len = keep;
         allocation.keep = allocation.keep.min(keep);
@@ -272,6 +287,8 @@ impl State {
     /// No process of a share is left.
     fn share_reaped(&mut self, context: &mut Context, id: AllocationId, share: usize) {
         if self.step_share(id, share, AssignmentState::Reaped) {
+            let node = self.allocations[id].shares[share].node;
+            self.bump(context, node);
             self.end_if_over(context, id);
         }
     }

@@ -1,6 +1,7 @@
 //! New jobs, and new versions of jobs of which nothing has started.
 
 use super::Context;
+use super::bound::{between, legal_name, reached};
 use crate::command::{Actor, Object, Rejection, Reply, Submit};
 use crate::event::Event;
 use crate::job::{Group, JobPlan, Shape, Wanted};
@@ -9,7 +10,6 @@ use crate::table::Shared;
 use yard_common::gpu::{GPU_PARTS, GpuCount};
 use yard_common::id::{ExperimentId, JobId, PrincipalId, RequestId, WorkspaceId};
 use yard_common::limits;
-use yard_common::name::is_name;
 use yard_common::state::{JobState, TaskState};
 
 impl State {
@@ -271,7 +271,7 @@ impl State {
         }
         let place = &shape.place;
         between("roles", shape.groups.len() as u64, 1, limits::GROUPS_MAX as u64)?;
-        between("nodes", shape.nodes_min().into(), 1, limits::GANG_NODES_MAX.into())?;
+        between("nodes", shape.nodes_min(), 1, limits::GANG_NODES_MAX)?;
         between("place.labels", place.labels.len() as u64, 0, limits::LABELS_MAX as u64)?;
         let names = place.exclude_nodes.len().max(place.only_nodes.len()) as u64;
         between("place.only_nodes", names, 0, limits::NODE_LIST_MAX as u64)?;
@@ -329,37 +329,21 @@ impl Context {
     }
 }
 
-fn reached(what: &str, limit: u64) -> Rejection {
-    Rejection::LimitReached { what: what.into(), limit }
-}
-
-/// Whether a number lies within its bounds.
-fn between(field: &str, value: u64, min: u64, max: u64) -> Result<(), Rejection> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(Rejection::invalid(field, format!("{value} is outside {min} to {max}")))
-}
-
 fn check_texts(submit: &Submit) -> Result<(), Rejection> {
-    if !is_name(&submit.plan.name) {
-        return Err(Rejection::invalid("name", "not a legal name"));
-    }
-    if submit.experiment.as_deref().is_some_and(|name| !is_name(name)) {
-        return Err(Rejection::invalid("experiment", "not a legal name"));
-    }
+    legal_name("name", &submit.plan.name)?;
+    submit.experiment.as_deref().map_or(Ok(()), |name| legal_name("experiment", name))?;
     between("spec", submit.spec.len() as u64, 0, limits::SPEC_BYTES_MAX as u64)?;
     let plan = &submit.plan;
     between("any_of", plan.any_of.len() as u64, 0, limits::GROUPS_MAX as u64)?;
     between("retry.on", plan.retry.rules.len() as u64, 0, limits::RETRY_RULES_MAX as u64)?;
     let budgets = [plan.retry.infra, plan.retry.user, plan.retry.preempted.unwrap_or(0)];
     let largest = budgets.into_iter().max().unwrap_or(0);
-    between("retry", largest.into(), 0, limits::RETRIES_MAX.into())?;
+    between("retry", largest, 0, limits::RETRIES_MAX)?;
     if let Some(array) = &plan.array {
-        between("array", array.tasks.len.into(), 1, limits::ARRAY_TASKS_MAX.into())?;
+        between("array", array.tasks.len, 1, limits::ARRAY_TASKS_MAX)?;
         let end = u64::from(array.tasks.first) + u64::from(array.tasks.len);
         between("array.indices", end, 1, u32::MAX.into())?;
-        between("array.max_running", array.running_max.unwrap_or(1).into(), 1, u32::MAX.into())?;
+        between("array.max_running", array.running_max.unwrap_or(1), 1, u32::MAX)?;
     }
     Ok(())
 }
@@ -374,14 +358,12 @@ fn check_durations(plan: &JobPlan) -> Result<(), Rejection> {
 }
 
 fn check_group(group: &Group) -> Result<(), Rejection> {
-    if !is_name(&group.name) {
-        return Err(Rejection::invalid("roles.name", "not a legal name"));
-    }
-    between("nodes", group.nodes_min.into(), 1, limits::GANG_NODES_MAX.into())?;
-    let most = limits::GANG_NODES_MAX.into();
-    between("nodes", group.nodes_max.into(), group.nodes_min.into(), most)?;
-    let ranks_max = limits::RANKS_PER_NODE_MAX.into();
-    between("ranks_per_node", group.ranks_per_node.into(), 1, ranks_max)?;
+    legal_name("roles.name", &group.name)?;
+    between("nodes", group.nodes_min, 1, limits::GANG_NODES_MAX)?;
+    let most = limits::GANG_NODES_MAX;
+    between("nodes", group.nodes_max, group.nodes_min, most)?;
+    let ranks_max = limits::RANKS_PER_NODE_MAX;
+    between("ranks_per_node", group.ranks_per_node, 1, ranks_max)?;
     let models = group.gpus.models.len() as u64;
     between("resources.gpus", models, 0, limits::GPU_MODELS_MAX as u64)?;
     let devices_max = limits::NODE_DEVICES_MAX as u64;

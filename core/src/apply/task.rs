@@ -5,7 +5,7 @@ use super::Context;
 use crate::event::Event;
 use crate::state::{Holding, Job, Phase, State, TaskStatus, Timer};
 use yard_common::ExitCause;
-use yard_common::id::{JobId, TaskIndex, TaskRange};
+use yard_common::id::{JobId, NodeId, TaskRange};
 use yard_common::state::TaskState;
 
 /// What the tasks of other arrays say about a run of tasks that wait for them index by index.
@@ -37,6 +37,7 @@ impl State {
         }
         if state.is_terminal() {
             context.ended.push((id, run));
+            self.drop_promises(id, run);
         }
         context.touch(id);
     }
@@ -214,7 +215,16 @@ impl State {
         for waiter in self.waiters_of(id) {
             self.timers.set(now_ms, Timer::Dependency(waiter));
         }
-        self.drop_promises(id, TaskRange { first: 0, len: TaskIndex::MAX });
+    }
+
+    /// Forgets promises that name a node that goes.
+    pub(super) fn drop_promises_of_node(&mut self, node: NodeId) {
+        let promises = self.reservations.iter();
+        let names_it = promises.filter(|(_, promise)| promise.nodes.contains(&node));
+        let keys: Vec<_> = names_it.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.reservations.remove(&key);
+        }
     }
 
     /// Forgets what was promised to tasks that no longer wait.

@@ -1,6 +1,6 @@
 //! The leader's side: is a majority ready to give a node up?
 
-use super::membership::Membership;
+use super::membership::{Membership, MembershipId};
 use super::message::{Lift, Lost, Promise};
 use std::collections::BTreeMap;
 use yard_common::id::{LeaseId, MemberId, NodeId};
@@ -45,6 +45,12 @@ impl GiveUp {
     #[must_use]
     pub fn new(node: NodeId, lease: LeaseId, membership: Membership) -> GiveUp {
         GiveUp { node, lease, membership, said: BTreeMap::new() }
+    }
+
+    /// Whether this vote is about this lease under this membership; if not, drop it.
+    #[must_use]
+    pub fn is_on(&self, node: NodeId, lease: LeaseId, membership: MembershipId) -> bool {
+        (self.node, self.lease, self.membership.id) == (node, lease, membership)
     }
 
     /// Counts a promise. Returns whether it counts: it must be for this node, lease and
@@ -99,7 +105,6 @@ pub fn is_suspect(membership: &Membership, silent_ms: &BTreeMap<MemberId, u64>) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::membership::MembershipId;
     use super::*;
     use yard_common::id::LogIndex;
 

@@ -21,7 +21,8 @@ pub struct Keeper {
     started_ms: u64,
     /// The membership as applied.
     membership: Membership,
-    applied_ms: u64,
+    /// Since when that is so, as far as this process can tell: its start at the earliest.
+    settled_ms: u64,
     /// The latest membership entry of the log, applied or not.
     appended: MembershipId,
     nodes: BTreeMap<NodeId, Seen>,
@@ -101,7 +102,7 @@ impl Keeper {
             member,
             longest,
             started_ms: now_ms,
-            applied_ms: now_ms,
+            settled_ms: now_ms,
             appended: membership.id,
             membership,
             nodes: BTreeMap::new(),
@@ -129,7 +130,7 @@ impl Keeper {
         if membership.id > self.membership.id {
             self.appended = self.appended.max(membership.id);
             self.membership = membership;
-            self.applied_ms = now_ms;
+            self.settled_ms = now_ms;
         }
     }
 
@@ -243,8 +244,7 @@ impl Keeper {
     /// that was replaced.
     fn ready_ms(&self, node: NodeId) -> u64 {
         let counted_on_ms = self.nodes.get(&node).and_then(|seen| seen.counted_on_ms);
-        let forgotten_ms = self.started_ms.max(self.applied_ms);
-        let forgotten_ms = forgotten_ms.saturating_add(self.longest.promise_wait_ms());
+        let forgotten_ms = self.settled_ms.saturating_add(self.longest.promise_wait_ms());
         forgotten_ms.max(counted_on_ms.unwrap_or(0))
     }
 }

@@ -47,6 +47,10 @@ pub struct Allocation {
     /// Whether the exit of the first share alone decides.
     #[n(12)]
     pub first_rank_decides: bool,
+    /// Whether nothing of it may run any more when the next attempt begins: then it ends when it
+    /// is reaped, not when its ranks have ended.
+    #[n(15)]
+    pub strict: bool,
     /// When it was granted, in `cluster_ms`.
     #[n(9)]
     pub granted_ms: u64,
@@ -90,6 +94,21 @@ impl Share {
 }
 
 impl Allocation {
+    /// Whether all of its shares are over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let reaped =
+            |share: &Share| matches!(share.state, AssignmentState::Gone | AssignmentState::Reaped);
+        self.shares.iter().all(|share| if self.strict { reaped(share) } else { share.is_over() })
+    }
+
+    /// Whether its tasks end one by one, as the node reports them; else the exit of each share is
+    /// kept until all are over.
+    #[must_use]
+    pub fn ends_in_turn(&self) -> bool {
+        self.shares.len() == 1 && !self.strict
+    }
+
     /// The share of a group on a node, by position.
     #[must_use]
     pub fn share_of(&self, node: NodeId, group: u8) -> Option<usize> {

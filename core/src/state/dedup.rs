@@ -66,6 +66,11 @@ impl Dedup {
         self.answers.iter()
     }
 
+    /// Requests that made no job, oldest first.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = &(u64, Actor, RequestId)> {
+        self.by_age.iter().map(|(key, ())| key)
+    }
+
     /// Remembers an answer.
     pub(crate) fn remember(&mut self, actor: Actor, request: RequestId, answer: Answer) {
         if let Made::Other(at_ms, _) = answer.made {

@@ -1,7 +1,8 @@
 //! What a node shall hold, as its agent is told.
 
-use super::{Allocation, Share, State};
-use crate::agent::{Desired, DesiredAssignment, DesiredPhase, Fence};
+use super::{Allocation, Leftover, Share, State};
+use crate::agent::{AssignmentId, Desired, DesiredAssignment, DesiredPhase, Fence};
+use crate::job::IsolationClass;
 use yard_common::ExitCause;
 use yard_common::id::{AllocationId, NodeId, PoolId};
 use yard_common::limits::LEASE_MS;
@@ -21,6 +22,7 @@ impl State {
                 shares.filter_map(|share| self.desired_share(*allocation_id, allocation, share)),
             );
         }
+        assignments.extend(node.leftovers.iter().map(|(id, left)| self.desired_end(*id, left)));
         Some(Desired { fence, lease: node.lease, assignments })
     }
 
@@ -41,11 +43,12 @@ impl State {
         share: &Share,
     ) -> Option<DesiredAssignment> {
         match share.state {
-            AssignmentState::Gone | AssignmentState::Reaped => return None,
+            AssignmentState::Reaped => return None,
             AssignmentState::Preparing
             | AssignmentState::Ready
             | AssignmentState::Running
-            | AssignmentState::Exited => (),
+            | AssignmentState::Exited
+            | AssignmentState::Gone => (),
         }
         let plan = &self.jobs[allocation.job].plan;
         let phase = match allocation.state {
@@ -65,5 +68,18 @@ impl State {
             phase,
             isolation: plan.isolation.class,
         })
+    }
+
+    /// What is left of an ended attempt: nothing of it may remain.
+    fn desired_end(&self, id: AssignmentId, left: &Leftover) -> DesiredAssignment {
+        let class = self.jobs.get(left.job).map(|job| job.plan.isolation.class);
+        DesiredAssignment {
+            id,
+            job: left.job,
+            chain: left.chain.clone(),
+            keep: left.chain.len(),
+            phase: DesiredPhase::Stop { cause: ExitCause::StoppedWithGang, grace_ms: 0 },
+            isolation: class.unwrap_or(IsolationClass::Strict),
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod access;
 mod allocation;
+mod check;
 mod dedup;
 mod desired;
 mod digest;
@@ -21,6 +22,7 @@ mod usage;
 
 pub use access::{Principal, Revocation, Secret, SecretKey, Token};
 pub use allocation::{Allocation, Share};
+pub use check::{Rule, Violation};
 pub use dedup::{Answer, Dedup, Made};
 pub use digest::Digest;
 pub use holder::{Experiment, Mount, Pool, Queue, Workspace};
@@ -188,10 +190,6 @@ impl Default for State {
 }
 
 impl State {
-    #[allow(missing_docs)]
-    pub fn check(&self) -> Vec<String> {
-        Vec::new()
-    }
     /// Milliseconds of the cluster's life, as of the last command.
     #[must_use]
     pub fn now_ms(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Nodes: what machines have, hold, and owe.
 
-use crate::agent::AssignmentId;
+use crate::agent::{AssignmentId, Chain};
 use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
@@ -81,8 +81,9 @@ pub struct Facts {
     pub version: String,
 }
 
-/// The share of an ended attempt whose processes are not seen reaped yet. Granted to nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+/// The share of an ended attempt whose processes are not seen reaped yet. Granted to nobody, and
+/// kept in the desired set, so that an agent which never heard of it answers for it too.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Leftover {
     /// CPU, memory and disk.
     #[n(0)]
@@ -93,6 +94,12 @@ pub struct Leftover {
     /// Whether the node was given up while it held this: its processes may live on.
     #[n(2)]
     pub in_doubt: bool,
+    /// The job.
+    #[n(3)]
+    pub job: JobId,
+    /// The attempts.
+    #[n(4)]
+    pub chain: Chain,
 }
 
 /// A node that is to be emptied.

@@ -44,6 +44,11 @@ impl Shapes {
         self.records.iter().map(|(id, interned)| (id, &interned.shape, interned.users))
     }
 
+    /// All shapes in the order of their content.
+    pub(super) fn by_content(&self) -> impl Iterator<Item = (&Shared<Shape>, ShapeId)> {
+        self.by_content.iter().map(|(shape, id)| (shape, *id))
+    }
+
     /// The id of a shape, with one user more.
     pub(crate) fn acquire(&mut self, shape: &Shape) -> ShapeId {
         if let Some(id) = self.by_content.get_by(|probe| (**probe).cmp(shape)).copied() {

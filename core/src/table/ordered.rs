@@ -15,13 +15,14 @@ use std::sync::Arc;
 const BUCKET: usize = 128;
 
 type Bucket<K, V> = Arc<Vec<(K, V)>>;
+type Directory<K, V> = Vec<(K, Bucket<K, V>)>;
 
 /// A sorted map, cloned in constant time.
 #[derive(Clone, Debug)]
 pub struct Ordered<K, V> {
     /// Buckets in order, none empty, each with a copy of its first key. Absent when empty, since
     /// most arrays never need a map.
-    directory: Option<Arc<Vec<(K, Bucket<K, V>)>>>,
+    directory: Option<Arc<Directory<K, V>>>,
     len: usize,
 }
 
@@ -148,7 +149,7 @@ impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
     }
 
     /// Joins a bucket with the next when both are nearly empty, so that removals give memory back.
-    fn merge(directory: &mut Vec<(K, Bucket<K, V>)>, bucket: usize) {
+    fn merge(directory: &mut Directory<K, V>, bucket: usize) {
         let room = |b: usize| directory.get(b).map_or(BUCKET, |(_, entries)| entries.len());
         if room(bucket) + room(bucket + 1) <= BUCKET / 2 {
             let (_, next) = directory.remove(bucket + 1);

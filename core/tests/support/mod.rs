@@ -1,6 +1,6 @@
 //! A cluster in one value: applies commands the way a log would, and audits the state after each.
 
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use yard_common::ExitCause;
@@ -61,10 +61,20 @@ impl Lab {
 
     /// Applies a command.
     pub fn apply(&mut self, actor: Actor, request: Option<RequestId>, command: Command) -> Applied {
+        let _ = self.apply_to_state(actor, request, &command);
+        self.last.clone().expect("a command was applied")
+    }
+
+    fn apply_to_state(
+        &mut self,
+        actor: Actor,
+        request: Option<RequestId>,
+        command: &Command,
+    ) -> Result<Reply, Rejection> {
         let stamp = Stamp { cluster_ms: self.now_ms, wall_ms: 1_800_000_000_000 + self.now_ms };
         let envelope = Envelope { actor, leader: self.leader, stamp, request };
         let index = LogIndex(self.state.applied.0 + 1);
-        let applied = self.state.apply(index, &envelope, &command);
+        let applied = self.state.apply(index, &envelope, command);
         if let Some(log) = &mut self.log {
             log.push((index, envelope, command.clone()));
         }
@@ -72,26 +82,25 @@ impl Lab {
             let violations = self.state.check();
             assert!(violations.is_empty(), "after {command:?}:\n{violations:#?}");
         }
-        self.last = Some(applied.clone());
-        applied
+        let reply = applied.reply.clone();
+        self.last = Some(applied);
+        reply
     }
 
     /// Applies a command that must be accepted.
     #[track_caller]
     pub fn ok(&mut self, actor: Actor, command: Command) -> Reply {
-        let text = format!("{command:?}");
-        match self.apply(actor, None, command).reply {
+        match self.apply_to_state(actor, None, &command) {
             Ok(reply) => reply,
-            Err(why) => panic!("{text} was refused: {why}"),
+            Err(why) => panic!("{command:?} was refused: {why}"),
         }
     }
 
     /// Applies a command that must be refused.
     #[track_caller]
     pub fn refused(&mut self, actor: Actor, command: Command) -> Rejection {
-        let text = format!("{command:?}");
-        match self.apply(actor, None, command).reply {
-            Ok(reply) => panic!("{text} was accepted: {reply:?}"),
+        match self.apply_to_state(actor, None, &command) {
+            Ok(reply) => panic!("{command:?} was accepted: {reply:?}"),
             Err(why) => why,
         }
     }
@@ -135,6 +144,27 @@ impl Lab {
         let command = Command::Job(JobCommand::Submit(Box::new(submit)));
         match self.apply(self.user(), Some(request), command).reply {
             Ok(Reply::Job(job)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Submits a job of another user, which must be accepted.
+    #[track_caller]
+    pub fn submit_as(&mut self, actor: Actor, plan: JobPlan) -> JobId {
+        let request = self.request();
+        let command = Command::Job(JobCommand::Submit(Box::new(self.submission(plan))));
+        match self.apply(actor, Some(request), command).reply {
+            Ok(Reply::Job(job)) => job,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A new user with these roles.
+    #[track_caller]
+    pub fn add_user(&mut self, name: &str, grants: Vec<Grant>) -> Actor {
+        let add = Access::AddUser { name: name.into(), unix: None, grants };
+        match self.ok(self.user(), Command::Access(add)) {
+            Reply::Made(Object::User(user)) => Actor::User(user),
             other => panic!("{other:?}"),
         }
     }

@@ -71,6 +71,19 @@ fn page_problems(code: ErrorCode, pages: &[File]) -> Vec<Finding> {
     findings
 }
 
+/// Codes that nothing ever gives.
+fn idle_codes(codes: &[ErrorCode], sources: &[File]) -> Vec<Finding> {
+    let others = sources.iter().filter(|source| source.path != CODES);
+    let code: Vec<String> = others.map(|source| layers(&source.text).code.join("\n")).collect();
+    let given = |code_name: &str| {
+        let longer = |c: char| c.is_alphanumeric() || c == '_';
+        let ends = |rest: &str| !rest.starts_with(longer);
+        code.iter().any(|code| code.split(code_name).skip(1).any(ends))
+    };
+    let idle = codes.iter().filter(|code| !given(&format!("ErrorCode::{code:?}")));
+    idle.map(|code| Finding::new(CODES, 1, format!("{code} ({code:?}) is never given"))).collect()
+}
+
 /// Pages of codes that do not exist, and pages that the index does not name.
 fn stray_pages(codes: &[ErrorCode], pages: &[File]) -> Vec<Finding> {
     let index = pages.iter().find(|page| page.name() == "README.md");
@@ -131,10 +144,6 @@ fn error_pages() -> Vec<File> {
 
 #[test]
 fn every_limit_is_kept_somewhere() {
-    // The limits were agreed on before the code that keeps them; the simulator comes last.
-    if !repo::rust_files().any(|file| file.path.starts_with(INVARIANTS)) {
-        return;
-    }
     let sources: Vec<File> = repo::rust_files().cloned().collect();
     let remedy = "Check these limits where they apply, or delete them:";
     repo::assert_none(remedy, &unused_limits(repo::get(LIMITS), &sources));
@@ -143,14 +152,17 @@ fn every_limit_is_kept_somewhere() {
 #[test]
 fn every_error_code_has_its_page() {
     let pages = error_pages();
-    // A family of codes gets its pages together.
-    let family_has_pages = |code: &&ErrorCode| {
-        let family = format!("{ERROR_PAGES}Y{}", code.number() / 1000);
-        pages.iter().any(|page| page.path.starts_with(&family))
-    };
-    let codes = ErrorCode::ALL.iter().filter(family_has_pages);
-    let findings: Vec<Finding> = codes.flat_map(|code| page_problems(*code, &pages)).collect();
+    let problems = |code: &ErrorCode| page_problems(*code, &pages);
+    let findings: Vec<Finding> = ErrorCode::ALL.iter().flat_map(problems).collect();
     repo::assert_none("Write the page as docs/errors/README.md says:", &findings);
+}
+
+#[test]
+fn every_error_code_is_given_somewhere() {
+    let product = repo::rust_files().filter(|file| file.path.contains("/src/"));
+    let sources: Vec<File> = product.cloned().collect();
+    let remedy = "Give the code where it belongs; its number may not be used again:";
+    repo::assert_none(remedy, &idle_codes(ErrorCode::ALL, &sources));
 }
 
 #[test]
@@ -203,6 +215,14 @@ mod the_rules_can_fail {
         assert_eq!(problems(&good.replace("## Remedy", "## Advice")), 1, "a section is another");
         assert_eq!(problems(&good.replace("\ny\n", "\n")), 1, "a section is empty");
         assert_eq!(page_problems(code, &[]).len(), 1, "the page is missing");
+    }
+
+    #[test]
+    fn on_idle_codes() {
+        let codes = [ErrorCode::Stale, ErrorCode::StaleLeader];
+        let longer = File::new("a.rs", "// ErrorCode::Stale\nf(ErrorCode::StaleLeader)\n");
+        let found = lines(idle_codes(&codes, &[longer]));
+        assert_eq!(found, ["common/src/code.rs:1: Y2009 (Stale) is never given"]);
     }
 
     #[test]

@@ -35,20 +35,25 @@ pub(crate) fn layers(text: &str) -> Layers {
         let mut at = 0;
         while at < symbols.len() {
             let (next, taken) = step(within, &symbols, at);
-            let part: String = symbols[at..at + taken].iter().collect();
+            let part = &symbols[at..at + taken];
             match (within, next) {
-                (Within::Code, Within::Code) => code.push_str(&blank_character(&part)),
+                // A character literal loses its content.
+                (Within::Code, Within::Code) if taken > 1 => code.push_str("' '"),
+                (Within::Code, Within::Code) => code.extend(part),
                 (Within::Code, Within::Text { .. } | Within::RawText(_))
                 | (Within::Text { .. } | Within::RawText(_), Within::Code) => code.push('"'),
                 (Within::Text { .. } | Within::RawText(_), _) => code.push(' '),
-                _ => comment.push_str(&part),
+                _ => comment.extend(part),
             }
             within = next;
             at += taken;
         }
-        if matches!(within, Within::LineComment) {
-            within = Within::Code;
-        }
+        within = match within {
+            Within::LineComment => Within::Code,
+            // A backslash at the end escapes the line break, nothing on the next line.
+            Within::Text { .. } => Within::Text { escaped: false },
+            Within::Code | Within::BlockComment(_) | Within::RawText(_) => within,
+        };
         layers.code.push(code);
         layers.comments.push(comment);
     }
@@ -75,11 +80,16 @@ fn step(within: Within, symbols: &[char], at: usize) -> (Within, usize) {
         Within::Text { escaped: true } => (Within::Text { escaped: false }, 1),
         Within::Text { escaped: false } if follows("\"") => (Within::Code, 1),
         Within::Text { escaped: false } => (Within::Text { escaped: follows("\\") }, 1),
-        Within::RawText(hashes) if follows(&format!("\"{}", "#".repeat(hashes))) => {
+        Within::RawText(hashes) if follows("\"") && hashes_after(symbols, at) >= hashes => {
             (Within::Code, hashes + 1)
         }
         Within::RawText(hashes) => (Within::RawText(hashes), 1),
     }
+}
+
+/// Hashes right after a position.
+fn hashes_after(symbols: &[char], at: usize) -> usize {
+    symbols[at + 1..].iter().take_while(|c| **c == '#').count()
 }
 
 /// Number of hashes when a raw string starts here: `r"`, `r#"`, also at the `r` of `br"`.
@@ -88,7 +98,7 @@ fn raw_text_start(symbols: &[char], at: usize) -> Option<usize> {
     if symbols[at] != 'r' || at > 0 && word_before(&symbols[at - 1]) {
         return None;
     }
-    let hashes = symbols[at + 1..].iter().take_while(|c| **c == '#').count();
+    let hashes = hashes_after(symbols, at);
     (symbols.get(at + 1 + hashes) == Some(&'"')).then_some(hashes)
 }
 
@@ -103,11 +113,6 @@ fn character_len(symbols: &[char], at: usize) -> Option<usize> {
     }
 }
 
-/// A character literal without its content; other code as it is.
-fn blank_character(part: &str) -> String {
-    if part.len() > 1 && part.starts_with('\'') { "' '".to_string() } else { part.to_string() }
-}
-
 #[test]
 fn strings_and_comments_are_no_code() {
     let source = [
@@ -115,6 +120,8 @@ fn strings_and_comments_are_no_code() {
         r###"let b = r#"in "raw" text"#; let c: &'a u8 = b'"'; /* one /* two */ still */ end"###,
         "let d = \"two",
         "lines \\\" here\"; done('\\'', '\\u{7f}', 'z');",
+        "let e = \"three \\",
+        "\"; code()",
     ]
     .join("\n");
     let layers = layers(&source);
@@ -127,4 +134,8 @@ fn strings_and_comments_are_no_code() {
     assert_eq!(layers.comments[1], "/* one /* two */ still */");
     assert_eq!(layers.code[2], "let d = \"   ");
     assert_eq!(layers.code[3], "             \"; done(' ', ' ', ' ');");
+    assert_eq!(
+        layers.code[5], "\"; code()",
+        "the string ends at the first mark of its second line"
+    );
 }

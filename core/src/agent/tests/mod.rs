@@ -3,5 +3,7 @@
 
 mod chaos;
 mod machine;
+mod recovery;
+mod script;
 mod stories;
 mod world;

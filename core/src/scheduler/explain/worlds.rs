@@ -21,7 +21,8 @@ pub(super) fn without_doubt(view: &State) -> State {
         if silent {
             world.nodes[id].state = NodeState::Up;
         }
-        let leftovers: Vec<_> = view.nodes[id].leftovers.iter().map(|(_, left)| *left).collect();
+        let leftovers: Vec<_> =
+            view.nodes[id].leftovers.iter().map(|(_, left)| left.clone()).collect();
         for left in &leftovers {
             world.nodes[id].give_back(&left.amounts, &left.gpus);
         }
