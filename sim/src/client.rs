@@ -23,6 +23,8 @@ pub struct Client {
     /// Number of its requests.
     made: u64,
     target: usize,
+    /// Whether it waits for an answer.
+    waits: bool,
 }
 
 /// A request under way.
@@ -41,7 +43,7 @@ impl Client {
     /// A client of a user.
     #[must_use]
     pub fn new(user: u32) -> Client {
-        Client { user: PrincipalId(user), wish: None, nth: 0, made: 0, target: 0 }
+        Client { user: PrincipalId(user), wish: None, nth: 0, made: 0, target: 0, waits: false }
     }
 }
 
@@ -64,9 +66,10 @@ impl World {
             self.requests.insert((Actor::User(client.user), request), command.clone());
             let command = Rc::new(command);
             client.wish = Some(Wish { request, command, behaviour, again: None });
-        } else {
+        } else if self.clients[at].waits {
             self.clients[at].target = (self.clients[at].target + 1) % self.members.len();
         }
+        self.clients[at].waits = true;
         self.ask(at);
     }
 
@@ -98,6 +101,7 @@ impl World {
         let members = self.members.len();
         let client = &mut self.clients[at];
         let Some(wish) = client.wish.clone().filter(|wish| wish.request == request) else { return };
+        client.waits = false;
         if let Some(hint) = hint {
             client.target = hint;
         }
@@ -109,7 +113,6 @@ impl World {
             return self.client_again(at, wait_us);
         };
         self.observe_answer(at, &wish, &answer);
-        self.client_again(at, 0);
         let wait_us = self.workload.pause_us();
         self.client_again(at, wait_us);
         if let (Ok(Reply::Job(job)), Command::Job(JobCommand::Submit(submit))) =

@@ -23,6 +23,7 @@ pub mod log;
 pub mod machine;
 pub mod member;
 pub mod message;
+pub mod mutants;
 pub mod net;
 pub mod observe;
 pub mod raft;

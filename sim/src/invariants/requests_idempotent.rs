@@ -37,7 +37,7 @@ impl Invariant for RequestsIdempotent {
                 Ok(())
             }
             Seen::Answered { request, answer: Ok(answer), again: Some(Ok(first)), .. } => {
-                if *answer == first {
+                if *answer == *first {
                     Ok(())
                 } else {
                     Err(format!("{request} was answered {first:?}, then {answer:?}"))
