@@ -130,7 +130,7 @@ impl State {
             return Err(Rejection::DoesNotFit("its job or queue starts nothing now".into()));
         }
         let shape = self.shapes.get(job.shape);
-        let chain = check_chain(job, shape, &placement.tasks)?;
+        let chain = check_chain(job, &placement.tasks)?;
         let running_max = job.plan.array.as_ref().and_then(|array| array.running_max);
         if running_max.is_some_and(|max| job.allocations >= max) {
             return Err(Rejection::DoesNotFit("as many tasks of the array run as may".into()));
@@ -214,7 +214,7 @@ fn check_pool(first: PoolId, pool: PoolId) -> Result<(), Rejection> {
 }
 
 /// Checks that the tasks all wait in the queue, and mints their attempts.
-fn check_chain(job: &Job, shape: &Shape, tasks: &[TaskRange]) -> Result<Chain, Rejection> {
+fn check_chain(job: &Job, tasks: &[TaskRange]) -> Result<Chain, Rejection> {
     let mut chain = Chain::default();
     let mut end = None;
     for range in tasks {
@@ -243,11 +243,10 @@ fn check_chain(job: &Job, shape: &Shape, tasks: &[TaskRange]) -> Result<Chain, R
             return Err(Rejection::DoesNotFit(format!("no such tasks: {range}")));
         }
     }
-    let strict = job.plan.isolation.class == IsolationClass::Strict;
     match chain.len() {
         0 => Err(Rejection::invalid("tasks", "a placement has at least one task")),
         1 => Ok(chain),
-        _ if shape.is_single_node() && !strict => Ok(chain),
+        _ if job.plan.chains() => Ok(chain),
         _ => Err(Rejection::invalid("tasks", "only tasks of one node, not strict, form a chain")),
     }
 }

@@ -70,6 +70,13 @@ impl JobPlan {
     pub fn tasks(&self) -> TaskRange {
         self.array.as_ref().map_or(TaskRange::one(0), |array| array.tasks)
     }
+
+    /// Whether tasks of it can run in turn on one allocation. A strict attempt ends when nothing
+    /// of it is left on the node, which cannot be told apart within one allocation.
+    #[must_use]
+    pub fn chains(&self) -> bool {
+        self.shape.is_single_node() && self.isolation.class != IsolationClass::Strict
+    }
 }
 
 /// An array of tasks.
@@ -154,7 +161,7 @@ impl Shape {
         self.groups.iter().fold(0, |sum, group| sum.saturating_add(group.nodes_min))
     }
 
-    /// Whether a chain of such tasks can run on one allocation.
+    /// Whether it is one group of one node.
     #[must_use]
     pub fn is_single_node(&self) -> bool {
         self.groups.len() == 1 && self.groups[0].nodes_max == 1

@@ -230,6 +230,11 @@ impl Offer<'_> {
         self.take(&site.demands[group], site.model.as_deref())
     }
 
+    /// How many shares of a group fit at a site, about.
+    pub(super) fn places_at(&self, site: &Site<'_>, group: usize) -> u32 {
+        self.places(&site.demands[group], site.model.as_deref())
+    }
+
     /// What is free.
     pub(super) fn room(&self) -> Room {
         self.room.cloned().unwrap_or_else(|| Room::of(self.node))

@@ -10,27 +10,57 @@ use std::collections::{BTreeMap, BTreeSet};
 use yard_common::gpu::GPU_PARTS;
 use yard_common::id::{JobId, NodeId};
 
+/// The nodes of a site that share a value of a level; all of them without one.
+struct Corner<'w> {
+    level: Option<(&'w str, String)>,
+}
+
+impl Corner<'_> {
+    fn has(&self, node: &Node) -> bool {
+        let shares = |(label, value): &(&str, String)| fit::label_of(node, label) == Some(value);
+        self.level.as_ref().is_none_or(shares)
+    }
+}
+
 impl Round<'_> {
     /// Closes the nodes that a task could use, for all behind it, at each site where it could
     /// start if others ended. Elsewhere it waits for something else, and leaves nodes alone.
     pub(super) fn claim(&mut self, wish: &Wish<'_>, sites: &[Site<'_>], job: JobId) {
         for site in sites {
-            let Some(label) = &wish.shape.place.within else {
-                if self.could_run(wish, site, |_| true) {
-                    self.close(wish, site, job, |_| true);
-                }
-                continue;
-            };
-            let nodes = self.members(wish, site, 0);
-            let values = nodes.filter_map(|(_, node)| fit::label_of(node, label));
-            let values: BTreeSet<String> = values.map(String::from).collect();
-            for value in values {
-                let here = |node: &Node| fit::label_of(node, label) == Some(value.as_str());
-                if self.could_run(wish, site, here) {
-                    self.close(wish, site, job, here);
+            for corner in self.corners(wish, site) {
+                self.close(wish, site, &corner, job);
+            }
+        }
+    }
+
+    /// The nodes that a task could use, at each site where it could start if others ended.
+    pub(super) fn wanted(&self, wish: &Wish<'_>, sites: &[Site<'_>]) -> BTreeSet<NodeId> {
+        let mut wanted = BTreeSet::new();
+        for site in sites {
+            for corner in self.corners(wish, site) {
+                for at in 0..site.demands.len() {
+                    let nodes = self.members(wish, site, at);
+                    let here = nodes.filter(|(_, node)| corner.has(node));
+                    wanted.extend(here.map(|(id, _)| id));
                 }
             }
         }
+        wanted
+    }
+
+    /// The corners of a site where a gang could start if others ended: all of the site, or each
+    /// value of the level that its nodes must share.
+    fn corners<'w>(&self, wish: &'w Wish<'_>, site: &Site<'_>) -> Vec<Corner<'w>> {
+        let mut corners = vec![Corner { level: None }];
+        if let Some(label) = &wish.shape.place.within {
+            let nodes = self.members(wish, site, 0);
+            let values = nodes.filter_map(|(_, node)| fit::label_of(node, label));
+            let values: BTreeSet<String> = values.map(String::from).collect();
+            let corner = |value| Corner { level: Some((label.as_str(), value)) };
+            corners = values.into_iter().map(corner).collect();
+        }
+        corners.retain(|corner| self.could_run(wish, site, corner));
+        corners
     }
 
     /// The nodes that could run a share of a group, were they empty.
@@ -57,11 +87,11 @@ impl Round<'_> {
     }
 
     /// Whether the smallest gang fits some of the nodes, were they all empty.
-    fn could_run(&self, wish: &Wish<'_>, site: &Site<'_>, of: impl Fn(&Node) -> bool) -> bool {
+    fn could_run(&self, wish: &Wish<'_>, site: &Site<'_>, corner: &Corner<'_>) -> bool {
         let groups = &wish.shape.groups;
         if groups.len() == 1 {
             let wanted = groups[0].nodes_min as usize;
-            let nodes = self.members(wish, site, 0).filter(|(_, node)| of(node));
+            let nodes = self.members(wish, site, 0).filter(|(_, node)| corner.has(node));
             return nodes.take(wanted).count() == wanted;
         }
         let mut rooms: BTreeMap<NodeId, Room> = BTreeMap::new();
@@ -70,7 +100,7 @@ impl Round<'_> {
             let mut mine = BTreeSet::new();
             // Nodes that no group uses yet first: a share there takes nothing from the others.
             for shared in [false, true] {
-                let nodes = self.members(wish, site, *at).filter(|(_, node)| of(node));
+                let nodes = self.members(wish, site, *at).filter(|(_, node)| corner.has(node));
                 for (id, node) in nodes {
                     if mine.len() == wanted {
                         break;
@@ -94,7 +124,7 @@ impl Round<'_> {
         true
     }
 
-    fn close(&mut self, wish: &Wish<'_>, site: &Site<'_>, job: JobId, of: impl Fn(&Node) -> bool) {
+    fn close(&mut self, wish: &Wish<'_>, site: &Site<'_>, corner: &Corner<'_>, job: JobId) {
         let everywhere = !wish.is_choosy;
         for kind in 0..self.stock.kinds.len() {
             for at in 0..site.demands.len() {
@@ -112,7 +142,7 @@ impl Round<'_> {
                 } else {
                     let usable = this.open.iter().map(|(free, ())| *free).filter(|free| {
                         let node = &self.view.nodes[free.node];
-                        wish.allows(node) && self.is_big_enough(site, at, node) && of(node)
+                        wish.allows(node) && self.is_big_enough(site, at, node) && corner.has(node)
                     });
                     let usable: Vec<Free> = usable.collect();
                     for free in &usable {

@@ -8,12 +8,14 @@
 use super::cache::Cache;
 use super::lines::{LineKey, Turn};
 use super::round::{Round, Stop};
+use super::site::Wish;
 use super::{Budget, Policy};
-use crate::fit::Unfit;
+use crate::command::ShareChoice;
+use crate::fit::{Room, Unfit};
 use crate::state::{Excess, Job, Phase, State, pending_of};
 use std::collections::BTreeMap;
 use yard_common::gpu::GpuCount;
-use yard_common::id::{JobId, QueueId, TaskId, TaskIndex};
+use yard_common::id::{JobId, NodeId, QueueId, TaskId, TaskIndex, TaskRange};
 use yard_common::state::TaskState;
 use yard_common::{Amounts, PendingReason};
 
@@ -86,7 +88,8 @@ pub enum Constraint {
     Nodes(Vec<GroupNumbers>),
     /// Nodes that it could use and that jobs ahead of it wait for, by job.
     Claimed(Vec<(JobId, u32)>),
-    /// Who holds resources of nodes that it could use: those with most first.
+    /// Who holds resources of nodes that it could use, or gets them in the next round: those with
+    /// most first.
     HeldBy(Vec<Holder>),
     /// What is in doubt on nodes that it could use.
     InDoubt {
@@ -127,6 +130,9 @@ pub struct GroupNumbers {
     pub most_free: Amounts,
     /// The most whole GPUs of an accepted kind that are free on any such node.
     pub most_free_gpus: u32,
+    /// The most nodes that have room now and share a value of the level that the gang must lie
+    /// within, if it must.
+    pub together: Option<u32>,
 }
 
 /// A job that holds resources.
@@ -148,7 +154,12 @@ pub enum Change {
     /// Fewer whole GPUs a node.
     Gpus(u16),
     /// A higher limit, of the one that is passed.
-    Limit(u64),
+    Limit {
+        /// What is bounded, as in [`Excess`].
+        what: &'static str,
+        /// The bound, in the same unit.
+        bound: u64,
+    },
     /// Release, resume.
     Release,
     /// To open its queue.
@@ -271,8 +282,12 @@ struct Answer {
     stop: Option<Stop>,
     /// Allocations of the job in the round.
     placed: u32,
-    /// Nodes that jobs ahead keep.
-    claims: BTreeMap<yard_common::id::NodeId, JobId>,
+    /// Nodes that it could use and that jobs ahead keep.
+    claimed: BTreeMap<NodeId, JobId>,
+    /// What the round left on nodes that it placed something on.
+    rooms: BTreeMap<NodeId, Room>,
+    /// What the round granted to jobs ahead: node, job, parts of GPUs.
+    granted: Vec<(NodeId, JobId, u64)>,
 }
 
 impl Question<'_> {
@@ -284,22 +299,33 @@ impl Question<'_> {
         let mut round = round.explaining();
         let (id, job) = (self.task.job, &self.view.jobs[self.task.job]);
         let considered = round.run(Some(Turn::of(self.view, id, job)));
-        let claims: BTreeMap<_, _> = round.claims().collect();
+        let mut claimed: BTreeMap<_, _> = round.claims().collect();
+        let shares = round.placements().iter().flat_map(|placement| {
+            let grant = |share: &ShareChoice| (share.node, placement.job, share.gpus.total_parts());
+            placement.shares.iter().map(grant)
+        });
+        let granted = shares.collect();
         // A plan that is full before its turn: the next one goes on with it.
         let mut stop = None;
+        let line = LineKey::of(job);
         let cut = !considered
-            || match round.serve(id, &LineKey::of(job)) {
+            || match round.serve(id, &line) {
                 Ok(found) => {
                     stop = found;
                     false
                 }
                 Err(_) => true,
             };
+        let wish = Wish::new(self.view, &line, self.now_ms);
+        let sites = wish.sites(self.view, &round.stock.kinds, &round.holdings).sites;
+        let wanted = round.wanted(&wish, &sites);
+        claimed.retain(|node, _| wanted.contains(node));
         let mine = round.placements().iter().filter(|placement| placement.job == id);
-        let has = |range: &yard_common::id::TaskRange| range.contains(self.task.index);
+        let has = |range: &TaskRange| range.contains(self.task.index);
         let starts = cut || mine.clone().any(|placement| placement.tasks.iter().any(has));
         let placed = u32::try_from(mine.count()).unwrap_or(u32::MAX);
-        Answer { starts, stop, placed, claims }
+        let rooms = round.taken.iter().map(|(id, taken)| (*id, taken.room.clone())).collect();
+        Answer { starts, stop, placed, claimed, rooms, granted }
     }
 
     fn in_world(self, view: &State) -> bool {
@@ -333,7 +359,7 @@ impl Answer {
             PendingReason::NodesInDoubt
         } else if question.in_world(&worlds::without_planned_drains(view, question.now_ms)) {
             PendingReason::PlannedDrain
-        } else if question.claimed(self).is_empty() {
+        } else if self.claimed.is_empty() {
             PendingReason::Resources
         } else {
             PendingReason::Priority
@@ -363,9 +389,13 @@ impl Question<'_> {
 
     fn machine_constraints(&self, answer: &Answer, outlook: Outlook) -> Vec<Constraint> {
         let nodes = Constraint::Nodes(self.group_numbers(answer));
-        let claimed = self.claimed(answer);
+        let mut by_job: BTreeMap<JobId, u32> = BTreeMap::new();
+        for job in answer.claimed.values() {
+            *by_job.entry(*job).or_default() += 1;
+        }
+        let claimed: Vec<_> = by_job.into_iter().collect();
         let claimed = (!claimed.is_empty()).then_some(Constraint::Claimed(claimed));
-        let holders = self.holders();
+        let holders = self.holders(answer);
         let held = (!holders.is_empty()).then_some(Constraint::HeldBy(holders));
         let mut found: Vec<_> =
             [self.in_doubt(), claimed, Some(nodes), held].into_iter().flatten().collect();

@@ -2,6 +2,7 @@
 
 use crate::fit::{Demand, Room};
 use crate::state::Node;
+use yard_common::Amounts;
 use yard_common::gpu::{GPU_PARTS, GpuCount, GpuGrant};
 
 /// A node with what is free on it: as in the view, or less by what the round took.
@@ -35,6 +36,32 @@ impl Offer<'_> {
             ));
         }
         self.grant(demand, model)
+    }
+
+    /// How many shares fit, about: parts of GPUs are added up over devices.
+    pub(super) fn places(&self, demand: &Demand<'_>, model: Option<&str>) -> u32 {
+        if self.take(demand, model).is_none() {
+            return 0;
+        }
+        if demand.exclusive {
+            return 1;
+        }
+        let free = self.room.map_or_else(|| self.node.free(), |room| room.amounts);
+        let parts: u64 = self
+            .node
+            .healthy()
+            .filter(|(_, device)| demand.gpus.accepts(device))
+            .map(|(position, _)| u64::from(self.parts(position)))
+            .sum();
+        let Amounts { cpu_milli, memory_bytes, disk_bytes } = demand.amounts;
+        let pairs = [
+            (free.cpu_milli, cpu_milli),
+            (free.memory_bytes, memory_bytes),
+            (free.disk_bytes, disk_bytes),
+            (parts, demand.gpus.parts()),
+        ];
+        let fits = pairs.into_iter().filter_map(|(free, need)| free.checked_div(need)).min();
+        u32::try_from(fits.unwrap_or(u64::MAX)).unwrap_or(u32::MAX)
     }
 
     fn grant(&self, demand: &Demand<'_>, model: Option<&str>) -> Option<GpuGrant> {

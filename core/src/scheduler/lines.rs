@@ -73,11 +73,14 @@ pub(super) struct Lines {
 impl Lines {
     /// The lines of all pending jobs.
     pub(super) fn of(view: &State) -> Lines {
-        let mut lines = Lines::default();
+        let mut places: BTreeMap<LineKey, Vec<Place>> = BTreeMap::new();
         for (key, ()) in view.pending.iter() {
-            lines.add(key.job, &view.jobs[key.job]);
+            let line = places.entry(LineKey::of(&view.jobs[key.job])).or_default();
+            line.push((key.rank, key.job));
         }
-        lines
+        // Each line is in order already, which makes a set of it in one go.
+        let lines = places.into_iter().map(|(key, places)| (key, places.into_iter().collect()));
+        Lines { lines: lines.collect() }
     }
 
     /// Takes in what changed since an older table of jobs.
@@ -108,18 +111,25 @@ impl Lines {
 
 /// Who is next, over all lines of queues that start tasks.
 pub(super) struct Turns<'a> {
-    lines: Vec<(LineKey, Reverse<i32>, &'a BTreeSet<Place>)>,
+    lines: Vec<(&'a LineKey, Reverse<i32>, &'a BTreeSet<Place>)>,
     /// The first of each line that is still in the round.
     heads: BinaryHeap<Reverse<(Turn, usize)>>,
 }
 
 impl<'a> Turns<'a> {
     pub(super) fn new(lines: &'a Lines, view: &State) -> Turns<'a> {
-        let starts = |key: &LineKey| view.queues[key.queue].set.starts;
-        let lines = lines.lines.iter().filter(|(key, _)| starts(key));
-        let lines: Vec<_> = lines
-            .map(|(key, line)| (*key, Reverse(view.queues[key.queue].set.priority), line))
-            .collect();
+        let mut found = Vec::with_capacity(lines.lines.len());
+        // Lines come queue by queue, so each queue is looked up once.
+        let mut last = None;
+        for (key, line) in &lines.lines {
+            if last.is_none_or(|(queue, _)| queue != key.queue) {
+                last = Some((key.queue, &view.queues[key.queue].set));
+            }
+            if let Some((_, queue)) = last.filter(|(_, queue)| queue.starts) {
+                found.push((key, Reverse(queue.priority), line));
+            }
+        }
+        let lines = found;
         let head = |(at, (_, queue, line)): (usize, &(_, _, &BTreeSet<Place>))| {
             line.first().map(|place| Reverse((Turn { queue: *queue, place: *place }, at)))
         };
@@ -134,7 +144,7 @@ impl<'a> Turns<'a> {
 
     /// What the jobs of a line have in common.
     pub(super) fn key(&self, line: usize) -> &LineKey {
-        &self.lines[line].0
+        self.lines[line].0
     }
 
     /// Lets the rest of a line take part again, behind the turn that was taken.

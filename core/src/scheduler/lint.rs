@@ -102,6 +102,8 @@ struct Check<'a> {
     holdings: Holdings,
     /// Nodes that jobs wait for.
     claimed: BTreeMap<NodeId, JobId>,
+    /// Nodes that gangs of several groups may wait for: to decide that means to search.
+    unsure: BTreeSet<NodeId>,
     found: Vec<Violation>,
 }
 
@@ -114,6 +116,7 @@ impl<'a> Check<'a> {
             rooms: BTreeMap::new(),
             holdings: view.holdings.clone(),
             claimed: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             found: Vec::new(),
         }
     }
@@ -218,7 +221,7 @@ impl<'a> Check<'a> {
         let fresh = |task| status(task).is_some_and(|status| status.tries == Tries::default());
         if tasks.is_empty()
             || tasks.len() > self.policy.chain_max as usize
-            || is_chain && !(self.shape(job).is_single_node() && tasks.iter().all(fresh))
+            || is_chain && !(job.plan.chains() && tasks.iter().all(fresh))
         {
             self.report(placement.job, Rule::Chain);
         }

@@ -153,6 +153,7 @@ impl<'a> Round<'a> {
         let queued = job.tasks.counts().of(TaskState::Queued);
         let running_max = job.plan.array.as_ref().and_then(|array| array.running_max);
         let mut gangs: Vec<(Gang, bool)> = Vec::new();
+        let mut sites = wish.sites(self.view, &self.stock.kinds, &self.holdings);
         let stop = loop {
             if gangs.len() as u32 >= queued {
                 break Ok(None);
@@ -164,7 +165,7 @@ impl<'a> Round<'a> {
             if self.placements.len() + gangs.len() >= PLAN_PLACEMENTS_MAX {
                 break Err(Cut);
             }
-            let mut sites = wish.sites(self.view, &self.stock.kinds, &self.holdings);
+            sites.keep_within(&self.holdings, &wish.payers);
             match self.choose(&wish, &mut sites) {
                 Err(cut) => break Err(cut),
                 Ok(Some(gang)) => {
@@ -174,8 +175,8 @@ impl<'a> Round<'a> {
                 Ok(None) => break Ok(Some(self.no_room(id, line, &wish, &sites))),
             }
         };
-        let cut = stop.is_err();
-        self.deal(id, job, &wish, gangs, cut);
+        let unseen = if stop.is_err() { self.count_places(&wish, &sites, queued) } else { 0 };
+        self.deal(id, job, &wish, gangs, unseen);
         stop
     }
 
@@ -228,14 +229,21 @@ impl<'a> Round<'a> {
         lasting
     }
 
-    /// Deals the queued tasks of a job to the gangs that were found for them.
-    fn deal(&mut self, id: JobId, job: &Job, wish: &Wish<'_>, gangs: Vec<(Gang, bool)>, cut: bool) {
+    /// Deals the queued tasks of a job to the gangs that were found for them. `unseen`: places
+    /// that the round had no time to look at.
+    fn deal(
+        &mut self,
+        id: JobId,
+        job: &Job,
+        wish: &Wish<'_>,
+        gangs: Vec<(Gang, bool)>,
+        unseen: u32,
+    ) {
         let queued = job.tasks.counts().of(TaskState::Queued);
         let found = u32::try_from(gangs.len()).expect("a plan is bounded");
-        let len = if !wish.shape.is_single_node() || queued <= found {
+        let len = if !job.plan.chains() || queued <= found {
             1
         } else {
-            let unseen = if cut { self.count_places(wish, queued) } else { 0 };
             let places = job.allocations.saturating_add(found).saturating_add(unseen);
             chains::chain_len(queued, places, self.policy.chain_max)
         };
@@ -251,23 +259,16 @@ impl<'a> Round<'a> {
     }
 
     /// How many more tasks would find a place if the plan had room for them, up to a number.
-    fn count_places(&self, wish: &Wish<'_>, upto: u32) -> u32 {
-        let sites = wish.sites(self.view, &self.stock.kinds, &self.holdings).sites;
+    fn count_places(&self, wish: &Wish<'_>, sites: &Sites<'_>, upto: u32) -> u32 {
         let mut places: u32 = 0;
-        for site in &sites {
+        for site in &sites.sites {
             for id in self.candidates(wish, site, 0) {
                 let node = &self.view.nodes[id];
-                let mut room = self.offer(id, node, None).room();
-                while places < upto
-                    && wish.allows(node)
-                    && let offer = (super::gpus::Offer { node, room: Some(&room) })
-                    && let Some(grant) = offer.take_at(site, 0)
-                {
-                    room.take(&site.demands[0], node, &grant).expect("the offer was checked");
-                    places += 1;
+                if wish.allows(node) {
+                    places = places.saturating_add(self.offer(id, node, None).places_at(site, 0));
                 }
                 if places >= upto {
-                    return places;
+                    return upto;
                 }
             }
         }

@@ -35,6 +35,8 @@ pub(super) struct Site<'a> {
     pub(super) model: Option<String>,
     /// What a share of each group takes here.
     pub(super) demands: Vec<Demand<'a>>,
+    /// What the smallest gang holds at least.
+    least: Holding,
 }
 
 /// Where a task may go, as far as limits allow.
@@ -113,21 +115,43 @@ impl<'a> Wish<'a> {
     /// The sites that limits leave, for the smallest size of the gang.
     pub(super) fn sites(&self, view: &State, kinds: &[Kind], holdings: &Holdings) -> Sites<'a> {
         let mut found = Sites { sites: Vec::new(), excess: None };
-        let pools = self.pools(view);
-        for model in self.models(kinds) {
-            for pool in &pools {
-                let floor = view.pools[*pool].floor.unwrap_or_default();
-                let groups = self.shape.groups.iter();
-                let demands: Vec<_> =
-                    groups.map(|group| Demand::of(self.shape, group, &floor)).collect();
-                let least = least_holding(self.shape, &demands);
-                match holdings.excess(&self.payers, &least) {
-                    None => found.sites.push(Site { pool: *pool, model: model.clone(), demands }),
-                    Some(excess) => found.excess = found.excess.or(Some(excess)),
-                }
+        let mut allowed = Vec::new();
+        for pool in self.pools(view) {
+            let floor = view.pools[pool].floor.unwrap_or_default();
+            let groups = self.shape.groups.iter();
+            let demands: Vec<_> =
+                groups.map(|group| Demand::of(self.shape, group, &floor)).collect();
+            let least = least_holding(self.shape, &demands);
+            match holdings.excess(&self.payers, &least) {
+                None => allowed.push((pool, demands, least)),
+                Some(excess) => found.excess = found.excess.or(Some(excess)),
             }
         }
+        if allowed.is_empty() {
+            return found;
+        }
+        for model in self.models(kinds) {
+            let site = |(pool, demands, least): &(PoolId, Vec<Demand<'a>>, Holding)| {
+                let (model, demands) = (model.clone(), demands.clone());
+                Site { pool: *pool, model, demands, least: *least }
+            };
+            found.sites.extend(allowed.iter().map(site));
+        }
         found
+    }
+}
+
+impl Sites<'_> {
+    /// Leaves out the sites where one more task would pass a limit by now.
+    pub(super) fn keep_within(&mut self, holdings: &Holdings, payers: &Payers) {
+        let excess = &mut self.excess;
+        self.sites.retain(|site| match holdings.excess(payers, &site.least) {
+            None => true,
+            Some(passed) => {
+                excess.get_or_insert(passed);
+                false
+            }
+        });
     }
 }
 

@@ -4,4 +4,4 @@ mod script;
 mod show;
 mod words;
 
-pub use script::Script;
+pub(crate) use script::Script;

@@ -28,21 +28,30 @@ use yard_core::command::*;
 use yard_core::job::{Array, Ask, Group, JobPlan};
 use yard_core::scheduler::{self, Budget, Cache, Planned, Policy};
 
-pub struct Script {
-    pub lab: Lab,
+pub(crate) struct Script {
+    pub(crate) lab: Lab,
     cache: Cache,
     policy: Policy,
     sequences: BTreeMap<NodeId, u64>,
+    /// The commands so far, for who has to find out what went wrong.
+    pub(crate) lines: Vec<String>,
 }
 
 impl Script {
-    pub fn new() -> Script {
+    pub(crate) fn new() -> Script {
         let policy = Policy::default();
-        Script { lab: Lab::new(), cache: Cache::default(), policy, sequences: BTreeMap::new() }
+        Script {
+            lab: Lab::new(),
+            cache: Cache::default(),
+            policy,
+            sequences: BTreeMap::new(),
+            lines: Vec::new(),
+        }
     }
 
     /// Runs one command, and returns what it has to tell.
-    pub fn run(&mut self, line: &str) -> String {
+    pub(crate) fn run(&mut self, line: &str) -> String {
+        self.lines.push(line.to_string());
         let (name, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         let words = Words::new(rest);
         let first = words.plain.first().copied().unwrap_or_default();
@@ -53,9 +62,14 @@ impl Script {
             "limit" => self.limit(&words),
             "join" => words.plain.iter().for_each(|name| self.join(name, &words)),
             "submit" => return self.submit(rest),
-            "plan" => return show::plan(&self.lab.state, &self.plan()),
+            "plan" => {
+                let planned = self.plan();
+                return show::plan(&self.lab.state, &planned);
+            }
             "commit" => return self.commit(),
-            "end" => words.plain.iter().for_each(|id| self.end(id.parse().unwrap(), &words)),
+            "end" => {
+                words.plain.iter().for_each(|id| self.end(id.parse().expect("a number"), &words))
+            }
             "wait" => self.lab.wait(duration_ms(first)),
             "drain" | "undrain" | "lose" | "return" => self.node(name, first, &words),
             "cancel" | "hold" | "release" => self.job(name, first),
@@ -97,7 +111,7 @@ impl Script {
     }
 
     fn queue(&mut self, name: &str, words: &Words<'_>) {
-        let priority = words.get("priority").map_or(0, |text| text.parse().unwrap());
+        let priority = words.get("priority").map_or(0, |text| text.parse().expect("a number"));
         let pools = words.list("pools").iter().map(|pool| self.pool_id(pool)).collect();
         let starts = !words.has("stopped");
         let change = QueueChange { priority, pools, starts, ..QueueChange::default() };
@@ -118,7 +132,7 @@ impl Script {
             (_, _, Some(name)) => LimitScope::Workspace(workspace(name)),
             (None, None, None) => LimitScope::Owner(self.owner(words)),
         };
-        let count = |key: &str| words.get(key).map(|text| text.parse::<u64>().unwrap());
+        let count = |key: &str| words.get(key).map(|text| text.parse::<u64>().expect("a number"));
         let limit = HolderLimit {
             amounts: Amounts { cpu_milli: words.number("cpus", 0) * 1000, ..Amounts::ZERO },
             gpu_parts: count("gpus").map(|gpus| gpus * u64::from(GPU_PARTS)),
@@ -177,10 +191,11 @@ impl Script {
         plan.shape.place.only_nodes = words.list("only");
         plan.shape.place.exclude_nodes = words.list("exclude");
         plan.shape.place.labels = words.labels("labels");
-        plan.priority = words.get("priority").map_or(0, |text| text.parse().unwrap());
+        plan.priority = words.get("priority").map_or(0, |text| text.parse().expect("a number"));
         plan.time_limit_ms = words.duration_ms("limit");
         plan.hold = words.has("hold");
-        plan.after.ok = words.list("after").iter().map(|id| JobId(id.parse().unwrap())).collect();
+        plan.after.ok =
+            words.list("after").iter().map(|id| JobId(id.parse().expect("a number"))).collect();
         plan.array = words.get("array").map(|text| {
             let (tasks, running_max) = array(text);
             Array { tasks, running_max, failures_max: None }
@@ -188,7 +203,7 @@ impl Script {
     }
 
     /// Plans with the cache and without, and holds the plan against the rules.
-    fn plan(&mut self) -> Planned {
+    pub(crate) fn plan(&mut self) -> Planned {
         let (state, now_ms) = (&self.lab.state, self.lab.now_ms);
         let budget = Budget::UNLIMITED;
         let planned = scheduler::plan(&mut self.cache, state, now_ms, &self.policy, budget);
@@ -196,7 +211,7 @@ impl Script {
         let fresh = scheduler::plan(&mut none, state, now_ms, &self.policy, budget);
         assert_eq!(planned, fresh, "a plan with the cache equals a plan without it");
         let violations = scheduler::lint(state, now_ms, &self.policy, &planned);
-        assert!(violations.is_empty(), "{planned:#?}\n{violations:#?}");
+        assert!(violations.is_empty(), "{}\n{planned:#?}\n{violations:#?}", self.lines.join("\n"));
         planned
     }
 
@@ -260,7 +275,7 @@ impl Script {
     }
 
     fn job(&mut self, verb: &str, id: &str) {
-        let (job, reason) = (JobId(id.parse().unwrap()), "as asked".to_string());
+        let (job, reason) = (JobId(id.parse().expect("a number")), "as asked".to_string());
         self.lab.job(match verb {
             "cancel" => JobCommand::Cancel { job, tasks: None, reason },
             "hold" => JobCommand::Hold { job, reason },
@@ -269,7 +284,8 @@ impl Script {
     }
 
     fn explain(&self, words: &Words<'_>) -> String {
-        let number = |at: usize| words.plain.get(at).map_or(0, |text| text.parse().unwrap());
+        let number =
+            |at: usize| words.plain.get(at).map_or(0, |text| text.parse().expect("a number"));
         let (job, task) = (JobId(number(0)), number(1) as TaskIndex);
         let (state, now_ms) = (&self.lab.state, self.lab.now_ms);
         let explanation = scheduler::explain(state, now_ms, &self.policy, job, task);

@@ -33,14 +33,14 @@ fn placement(state: &State, placement: &Placement) -> String {
     format!("{} {}[{}] on {}", placement.job, job.plan.name, tasks.join(","), shares.join(" "))
 }
 
-pub fn plan(state: &State, planned: &Planned) -> String {
+pub(crate) fn plan(state: &State, planned: &Planned) -> String {
     if planned.plan.is_empty() {
         return "nothing\n".into();
     }
     planned.plan.placements.iter().map(|p| format!("{}\n", placement(state, p))).collect()
 }
 
-pub fn committed(
+pub(crate) fn committed(
     state: &State,
     planned: &Planned,
     replies: &[Result<AllocationId, Rejection>],
@@ -57,7 +57,7 @@ pub fn committed(
 }
 
 /// Every job with the states of its tasks.
-pub fn jobs(state: &State) -> String {
+pub(crate) fn jobs(state: &State) -> String {
     let line = |(id, job): (_, &yard_core::state::Job)| {
         let runs = job.tasks.iter().map(|(run, status)| format!("{run}:{}", status.phase.state()));
         let runs: Vec<_> = runs.collect();
@@ -67,7 +67,7 @@ pub fn jobs(state: &State) -> String {
 }
 
 /// Every node with what is free on it.
-pub fn nodes(state: &State) -> String {
+pub(crate) fn nodes(state: &State) -> String {
     let line = |(_, node): (_, &yard_core::state::Node)| {
         let parts: Vec<_> =
             (0..node.facts.devices.len()).map(|at| node.free_parts(at).to_string()).collect();
@@ -83,6 +83,6 @@ pub fn nodes(state: &State) -> String {
 }
 
 /// What the last command led to.
-pub fn events(events: &[Event]) -> String {
+pub(crate) fn events(events: &[Event]) -> String {
     events.iter().map(|event| format!("{event:?}\n")).collect()
 }

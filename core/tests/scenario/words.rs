@@ -5,13 +5,13 @@ use yard_common::Bytes;
 use yard_common::gpu::{GPU_PARTS, GpuCount, GpuRequest};
 use yard_common::id::TaskRange;
 
-pub struct Words<'t> {
-    pub plain: Vec<&'t str>,
+pub(crate) struct Words<'t> {
+    pub(crate) plain: Vec<&'t str>,
     pairs: BTreeMap<&'t str, &'t str>,
 }
 
 impl<'t> Words<'t> {
-    pub fn new(text: &'t str) -> Words<'t> {
+    pub(crate) fn new(text: &'t str) -> Words<'t> {
         let mut words = Words { plain: Vec::new(), pairs: BTreeMap::new() };
         for word in text.split_whitespace() {
             match word.split_once('=') {
@@ -24,32 +24,32 @@ impl<'t> Words<'t> {
         words
     }
 
-    pub fn get(&self, key: &str) -> Option<&'t str> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'t str> {
         self.pairs.get(key).copied()
     }
 
-    pub fn has(&self, word: &str) -> bool {
+    pub(crate) fn has(&self, word: &str) -> bool {
         self.plain.contains(&word)
     }
 
-    pub fn number(&self, key: &str, default: u64) -> u64 {
+    pub(crate) fn number(&self, key: &str, default: u64) -> u64 {
         self.get(key).map_or(default, |text| text.parse().expect(key))
     }
 
-    pub fn list(&self, key: &str) -> Vec<String> {
+    pub(crate) fn list(&self, key: &str) -> Vec<String> {
         self.get(key).map_or(Vec::new(), |text| text.split(',').map(String::from).collect())
     }
 
-    pub fn bytes(&self, key: &str) -> Option<u64> {
+    pub(crate) fn bytes(&self, key: &str) -> Option<u64> {
         self.get(key).map(|text| text.parse::<Bytes>().expect(key).0)
     }
 
-    pub fn duration_ms(&self, key: &str) -> Option<u64> {
+    pub(crate) fn duration_ms(&self, key: &str) -> Option<u64> {
         self.get(key).map(duration_ms)
     }
 
     /// `rack:r1,zone:z2`
-    pub fn labels(&self, key: &str) -> Vec<(String, String)> {
+    pub(crate) fn labels(&self, key: &str) -> Vec<(String, String)> {
         let pair = |text: &String| {
             let (key, value) = text.split_once(':').expect("a label is key:value");
             (key.to_string(), value.to_string())
@@ -61,7 +61,7 @@ impl<'t> Words<'t> {
 }
 
 /// `500ms`, `10s`, `5m`, `2h`
-pub fn duration_ms(text: &str) -> u64 {
+pub(crate) fn duration_ms(text: &str) -> u64 {
     let split = text.find(|c: char| !c.is_ascii_digit()).expect("a unit of time");
     let count: u64 = text[..split].parse().expect(text);
     count
@@ -75,7 +75,7 @@ pub fn duration_ms(text: &str) -> u64 {
 }
 
 /// `8`, `0.5`, `h100:8`, `h100/a100:0.5`, `mig-1g.10gb:2`
-pub fn gpus(text: &str) -> GpuRequest {
+pub(crate) fn gpus(text: &str) -> GpuRequest {
     let (models, count) = text.split_once(':').unwrap_or(("", text));
     if let Some(profile) = models.strip_prefix("mig-") {
         let profile = profile.parse().expect("a MIG profile");
@@ -97,7 +97,7 @@ pub fn gpus(text: &str) -> GpuRequest {
 }
 
 /// `4` or `2..8`
-pub fn span(text: &str) -> (u32, u32) {
+pub(crate) fn span(text: &str) -> (u32, u32) {
     match text.split_once("..") {
         Some((min, max)) => (min.parse().expect(text), max.parse().expect(text)),
         None => (text.parse().expect(text), text.parse().expect(text)),
@@ -105,7 +105,7 @@ pub fn span(text: &str) -> (u32, u32) {
 }
 
 /// `0-99` or `0-99%8`
-pub fn array(text: &str) -> (TaskRange, Option<u32>) {
+pub(crate) fn array(text: &str) -> (TaskRange, Option<u32>) {
     let (range, max) = match text.split_once('%') {
         Some((range, max)) => (range, Some(max.parse().expect(text))),
         None => (text, None),

@@ -59,6 +59,26 @@ impl Lab {
         lab
     }
 
+    /// Goes on from a state.
+    pub fn of(state: State, now_ms: u64) -> Lab {
+        let leader = state.leader.expect("the state has a leader");
+        let (pool, queue, workspace) = (PoolId(0), QueueId(0), WorkspaceId(0));
+        Lab {
+            state,
+            now_ms,
+            admin: PrincipalId(0),
+            pool,
+            queue,
+            workspace,
+            leader,
+            last: None,
+            audit: true,
+            log: None,
+            requests: 1 << 64,
+            sequences: BTreeMap::new(),
+        }
+    }
+
     /// Applies a command.
     pub fn apply(&mut self, actor: Actor, request: Option<RequestId>, command: Command) -> Applied {
         let _ = self.apply_to_state(actor, request, &command);

@@ -1,6 +1,7 @@
 //! Explanations for people to read.
 
 use super::{Change, Constraint, Explanation, GroupNumbers, Outlook};
+use crate::command::LimitScope;
 use std::fmt;
 use yard_common::gpu::{GPU_PARTS, GpuCount};
 use yard_common::id::JobId;
@@ -38,11 +39,18 @@ impl fmt::Display for Constraint {
             Constraint::Throttle { running, max } => {
                 write!(f, "{running} of at most {max} tasks of the array hold resources")
             }
-            Constraint::Limit(excess) => write!(
-                f,
-                "limit of {:?} on {}: {} held, {} asked, {} allowed",
-                excess.scope, excess.what, excess.held, excess.asked, excess.limit
-            ),
+            Constraint::Limit(excess) => {
+                let amount = |value| quantity(excess.what, value);
+                write!(
+                    f,
+                    "limit on {} of {}: {} held, {} asked, {} allowed",
+                    excess.what,
+                    scope(excess.scope),
+                    amount(excess.held),
+                    amount(excess.asked),
+                    amount(excess.limit)
+                )
+            }
             Constraint::Nodes(groups) => {
                 write!(f, "{}", groups.iter().map(numbers).collect::<Vec<_>>().join("\n  "))
             }
@@ -75,10 +83,31 @@ impl fmt::Display for Change {
         match self {
             Change::Nodes(nodes) => write!(f, "with {}", count(*nodes)),
             Change::Gpus(gpus) => write!(f, "with {gpus} GPUs a node"),
-            Change::Limit(bound) => write!(f, "with a limit of {bound}"),
+            Change::Limit { what, bound } => {
+                write!(f, "with a limit on {what} of {}", quantity(what, *bound))
+            }
             Change::Release => write!(f, "if released"),
             Change::OpenQueue => write!(f, "if its queue were opened"),
         }
+    }
+}
+
+/// A limited amount in the unit that people use for it.
+fn quantity(what: &str, value: u64) -> String {
+    match what {
+        "gpus" => gpus(value),
+        "cpus" => Cpus(u32::try_from(value).unwrap_or(u32::MAX)).to_string(),
+        "memory" | "disk" => Bytes(value).to_string(),
+        _ => value.to_string(),
+    }
+}
+
+fn scope(scope: LimitScope) -> String {
+    match scope {
+        LimitScope::Queue(id) => format!("queue {id}"),
+        LimitScope::Workspace(id) => format!("workspace {id}"),
+        LimitScope::Owner(id) => format!("owner {id}"),
+        LimitScope::EachOwner(id) => format!("each owner in queue {id}"),
     }
 }
 
@@ -106,12 +135,14 @@ fn amounts(amounts: &Amounts) -> String {
         0 => String::new(),
         bytes => format!(", {} disk", Bytes(bytes)),
     };
-    format!("{cpus} CPUs, {}{disk}", Bytes(amounts.memory_bytes))
+    let unit = if amounts.cpu_milli == 1000 { "CPU" } else { "CPUs" };
+    format!("{cpus} {unit}, {}{disk}", Bytes(amounts.memory_bytes))
 }
 
 fn numbers(group: &GroupNumbers) -> String {
     let asked = match group.gpus {
         GpuCount::None => String::new(),
+        GpuCount::Whole(1) => ", 1 GPU".into(),
         GpuCount::Whole(count) => format!(", {count} GPUs"),
         GpuCount::Part(parts) => format!(", {} GPU", gpus(parts.into())),
         GpuCount::Mig(profile, count) => format!(", {count} of {profile}"),
@@ -124,8 +155,11 @@ fn numbers(group: &GroupNumbers) -> String {
             format!(", {} GPUs", group.most_free_gpus)
         }
     };
+    let together = group.together.map(|nodes| format!(", {nodes} of them together"));
+    let together = together.unwrap_or_default();
     format!(
-        "{}: wants {} with {}{asked}; {} of {} could ever, {} can now{unfit}; at most {}{free_gpus} free on one",
+        "{}: wants {} with {}{asked}; {} of {} could ever, {} can now{together}{unfit}; at most \
+         {}{free_gpus} free on one",
         group.name,
         count(group.wanted),
         amounts(&group.amounts),

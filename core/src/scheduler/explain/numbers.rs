@@ -2,7 +2,7 @@
 
 use super::worlds;
 use super::{Answer, Change, Constraint, GroupNumbers, Holder, Question};
-use crate::fit::{self, Demand, Unfit};
+use crate::fit::{self, Demand, Room, Unfit};
 use crate::job::{Floor, Group, Shape};
 use crate::scheduler::gpus::Offer;
 use crate::scheduler::round::Stop;
@@ -41,14 +41,14 @@ impl Question<'_> {
         fit::ever(&self.demand(group, node.pool), None, node)
     }
 
-    /// Whether a node could take a share of a group now, others' claims aside.
-    fn now(&self, group: &Group, node: &Node) -> Result<(), Unfit> {
+    /// Whether a node could take a share of a group now, others' claims aside. `room`: what the
+    /// round left there.
+    fn now(&self, group: &Group, node: &Node, room: &Room) -> Result<(), Unfit> {
         self.ever(group, node)?;
         fit::open(node, self.now_ms, self.job().plan.time_limit_ms)?;
         let demand = self.demand(group, node.pool);
-        let room = fit::Room::of(node);
         room.left(&demand.amounts_on(node), demand.exclusive)?;
-        let offer = Offer { node, room: None };
+        let offer = Offer { node, room: Some(room) };
         let models = node.healthy().map(|(_, device)| device.model.as_str());
         let models: BTreeSet<&str> = models.collect();
         let fits = offer.take(&demand, None).is_some_and(|_| group.gpus.count == GpuCount::None)
@@ -61,21 +61,6 @@ impl Question<'_> {
         let groups = &self.shape().groups;
         let usable = |node: &Node| groups.iter().any(|group| self.ever(group, node).is_ok());
         self.view.nodes.iter().filter(move |(_, node)| usable(node))
-    }
-
-    /// Nodes that the task could use and that jobs ahead keep, by job.
-    pub(super) fn claimed(&self, answer: &Answer) -> Vec<(JobId, u32)> {
-        let mut by_job: BTreeMap<JobId, u32> = BTreeMap::new();
-        for (id, node) in self.usable() {
-            let lasts = !matches!(
-                fit::open(node, self.now_ms, self.job().plan.time_limit_ms),
-                Err(Unfit::PlannedDrain)
-            );
-            if let Some(job) = answer.claims.get(&id).filter(|_| lasts) {
-                *by_job.entry(*job).or_default() += 1;
-            }
-        }
-        by_job.into_iter().collect()
     }
 
     pub(super) fn group_numbers(&self, answer: &Answer) -> Vec<GroupNumbers> {
@@ -98,10 +83,20 @@ impl Question<'_> {
                 unfit: BTreeMap::new(),
                 most_free: Amounts::ZERO,
                 most_free_gpus: 0,
+                together: None,
             };
+            let mut by_value: BTreeMap<&str, u32> = BTreeMap::new();
             for (id, node) in self.view.nodes.iter() {
-                if node.state != NodeState::Removed {
-                    self.count(&mut found, group, node, answer.claims.contains_key(&id));
+                if node.state == NodeState::Removed {
+                    continue;
+                }
+                let room = answer.rooms.get(&id).cloned().unwrap_or_else(|| Room::of(node));
+                let before = found.free;
+                self.count(&mut found, group, node, &room, answer.claimed.contains_key(&id));
+                let within = self.shape().place.within.as_ref();
+                if let Some(value) = within.and_then(|level| fit::label_of(node, level)) {
+                    *by_value.entry(value).or_default() += found.free - before;
+                    found.together = by_value.values().copied().max();
                 }
             }
             found
@@ -109,9 +104,16 @@ impl Question<'_> {
         self.shape().groups.iter().map(numbers).collect()
     }
 
-    fn count(&self, found: &mut GroupNumbers, group: &Group, node: &Node, claimed: bool) {
+    fn count(
+        &self,
+        found: &mut GroupNumbers,
+        group: &Group,
+        node: &Node,
+        room: &Room,
+        claimed: bool,
+    ) {
         found.nodes += 1;
-        let now = self.now(group, node);
+        let now = self.now(group, node, room);
         match now {
             Ok(()) => found.free += u32::from(!claimed),
             Err(why) => *found.unfit.entry(why).or_default() += 1,
@@ -120,32 +122,37 @@ impl Question<'_> {
             return;
         }
         found.ever += 1;
-        let free = node.free();
         found.most_free = Amounts {
-            cpu_milli: found.most_free.cpu_milli.max(free.cpu_milli),
-            memory_bytes: found.most_free.memory_bytes.max(free.memory_bytes),
-            disk_bytes: found.most_free.disk_bytes.max(free.disk_bytes),
+            cpu_milli: found.most_free.cpu_milli.max(room.amounts.cpu_milli),
+            memory_bytes: found.most_free.memory_bytes.max(room.amounts.memory_bytes),
+            disk_bytes: found.most_free.disk_bytes.max(room.amounts.disk_bytes),
         };
         let whole = node.healthy().filter(|(position, device)| {
-            group.gpus.accepts(device) && node.free_parts(*position) == GPU_PARTS
+            group.gpus.accepts(device) && room.parts[*position] == GPU_PARTS
         });
         found.most_free_gpus = found.most_free_gpus.max(whole.count() as u32);
     }
 
     /// Who holds resources of the nodes that the task could use.
-    pub(super) fn holders(&self) -> Vec<Holder> {
-        let mut by_job: BTreeMap<JobId, Holder> = BTreeMap::new();
-        for (id, node) in self.usable() {
-            let mut seen = BTreeSet::new();
-            for (allocation, ()) in node.allocations.iter() {
-                let Some(allocation) = self.view.allocations.get(*allocation) else { continue };
-                let job = allocation.job;
-                let none = Holder { job, nodes: 0, gpu_parts: 0 };
-                let holder = by_job.entry(job).or_insert(none);
-                holder.nodes += u32::from(seen.insert(job));
-                let here = allocation.shares.iter().filter(|share| share.node == id);
-                holder.gpu_parts += here.map(|share| share.gpus.total_parts()).sum::<u64>();
+    pub(super) fn holders(&self, answer: &Answer) -> Vec<Holder> {
+        let usable: BTreeSet<NodeId> = self.usable().map(|(id, _)| id).collect();
+        let mut held: BTreeMap<(JobId, NodeId), u64> = BTreeMap::new();
+        for id in &usable {
+            for (allocation, ()) in self.view.nodes[*id].allocations.iter() {
+                let allocation = &self.view.allocations[*allocation];
+                let here = allocation.shares.iter().filter(|share| share.node == *id);
+                let parts: u64 = here.map(|share| share.gpus.total_parts()).sum();
+                *held.entry((allocation.job, *id)).or_default() += parts;
             }
+        }
+        for (node, job, parts) in answer.granted.iter().filter(|(id, ..)| usable.contains(id)) {
+            *held.entry((*job, *node)).or_default() += parts;
+        }
+        let mut by_job: BTreeMap<JobId, Holder> = BTreeMap::new();
+        for ((job, _), parts) in held {
+            let holder = by_job.entry(job).or_insert(Holder { job, nodes: 0, gpu_parts: 0 });
+            holder.nodes += 1;
+            holder.gpu_parts += parts;
         }
         let mut holders: Vec<_> = by_job.into_values().collect();
         holders.sort_by_key(|holder| (Reverse((holder.gpu_parts, holder.nodes)), holder.job));
@@ -169,7 +176,10 @@ impl Question<'_> {
             Some(Stop::Limit(excess)) => {
                 let bound = excess.held.saturating_add(excess.asked);
                 let world = worlds::with_limit(self.view, excess.scope, excess.what, bound);
-                self.in_world(&world).then_some(Change::Limit(bound)).into_iter().collect()
+                self.in_world(&world)
+                    .then_some(Change::Limit { what: excess.what, bound })
+                    .into_iter()
+                    .collect()
             }
             Some(Stop::NoRoom) => self.smaller_shapes(answer),
             Some(Stop::Throttle) | None => Vec::new(),

@@ -23,7 +23,7 @@ impl<'a> Check<'a> {
     /// Checks that nothing that is left would do for a job, and notes what it claims.
     pub(super) fn waiting(&mut self, id: JobId, job: &Job) {
         let shape = self.shape(job);
-        let mut claims = BTreeSet::new();
+        let (mut claims, mut unsure) = (BTreeSet::new(), BTreeSet::new());
         for corner in self.corners(shape) {
             let groups = 0..shape.groups.len();
             let demands: Vec<_> =
@@ -37,21 +37,34 @@ impl<'a> Check<'a> {
                 demands.iter().all(|demand| self.could(job, demand, &corner, &self.view.nodes[*id]))
             };
             let all = || self.view.nodes.iter().map(|(id, _)| id);
+            let some = |id: &NodeId| {
+                let node = &self.view.nodes[*id];
+                demands.iter().any(|demand| self.could(job, demand, &corner, node))
+            };
             if all().filter(suits).count() < wanted {
+                if demands.len() > 1 {
+                    unsure.extend(all().filter(some));
+                }
                 continue;
             }
-            let free = all().filter(suits).filter(|id| !self.claimed.contains_key(id));
+            // Which whole machines it gets decides whether a limit is passed.
+            let suiting: Vec<NodeId> = all().filter(suits).collect();
+            if shape.exclusive && excess(&self.largest(shape, &demands, &suiting)).is_some() {
+                unsure.extend(suiting);
+                continue;
+            }
+            claims.extend(all().filter(some));
+            let free = all()
+                .filter(suits)
+                .filter(|id| !self.claimed.contains_key(id) && !self.unsure.contains(id));
             let free =
                 free.filter(|id| demands.iter().all(|demand| self.can(job, demand, &corner, *id)));
             let free: Vec<NodeId> = free.collect();
             if free.len() >= wanted && excess(&self.largest(shape, &demands, &free)).is_none() {
                 self.found.push(super::Violation { job: id, rule: Rule::PassedOver });
             }
-            claims.extend(all().filter(|id| {
-                let node = &self.view.nodes[*id];
-                demands.iter().any(|demand| self.could(job, demand, &corner, node))
-            }));
         }
+        self.unsure.extend(unsure);
         for node in claims {
             self.claimed.entry(node).or_insert(id);
         }
