@@ -217,7 +217,7 @@ impl State {
         let payers = State::payers(&self.jobs[allocation.job]);
         self.holdings.take_off(&payers, &allocation.holding());
         self.jobs[allocation.job].allocations -= 1;
-        self.bill(context, &allocation);
+        self.bill(context, &allocation, &allocation.shares);
         self.shapes.release(allocation.shape);
         context.events.push(Event::Freed(id));
     }
@@ -245,12 +245,12 @@ impl State {
         self.bump(context, share.node);
     }
 
-    /// Rolls up what an allocation used.
-    fn bill(&mut self, context: &Context, allocation: &Allocation) {
+    /// Rolls up what shares of an allocation used until now.
+    fn bill(&mut self, context: &Context, allocation: &Allocation, shares: &[Share]) {
         let job = &self.jobs[allocation.job];
         let lost = allocation.final_cause().fault() == Fault::Infra;
         let mut by_model: BTreeMap<Box<str>, (Amounts, u64)> = BTreeMap::new();
-        for share in &allocation.shares {
+        for share in shares {
             let node = self.nodes.get(share.node);
             let model = node.and_then(|node| model_of(node, &share.gpus)).unwrap_or_default();
             let sum = by_model.entry(model.into()).or_default();
@@ -314,6 +314,13 @@ impl State {
         node: NodeId,
         state: AssignmentState,
     ) {
+        if state == AssignmentState::Reaped {
+            // What is taken out of the books below is billed until now.
+            let allocation = self.allocations[id].clone();
+            let here = allocation.shares.iter().filter(|share| share.node == node);
+            let here: Vec<_> = here.copied().collect();
+            self.bill(context, &allocation, &here);
+        }
         let mut freed = Vec::new();
         for share in self.allocations[id].shares.iter_mut().filter(|share| share.node == node) {
             if share.state.may_become(state) {
