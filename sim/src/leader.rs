@@ -8,7 +8,7 @@ use crate::sweep::Ballots;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use yard_common::id::{LeaderId, NodeId, RequestId};
+use yard_common::id::{BootId, LeaderId, NodeId, RequestId};
 use yard_core::agent::Report;
 use yard_core::command::{
     Actor, Cluster, Command, Envelope, NodeCommand, NodeReport, Rejection, Reply, Stamp,
@@ -94,8 +94,11 @@ pub struct Session {
     pub stream: u64,
     /// The number of the next batch of reports.
     pub next: u64,
-    /// When it said so.
+    /// When it was heard last.
     pub heard_us: Us,
+    /// The boot that the agent speaks for. A set that was minted before this boot was known to
+    /// the state names attempts that ended with the machine: it must never be sent to it.
+    boot: BootId,
 }
 
 impl Lead {
@@ -422,10 +425,11 @@ impl World {
             incarnation: member.state.incarnation,
             generation: record.generation,
         };
-        let desired = (fence > hello.fence).then(|| member.state.desired(node)).flatten();
+        let desired = (fence > hello.fence && !rebooted).then(|| member.state.desired(node)).flatten();
         let Some(lead) = self.members[at].lead() else { return };
         lead.ballots.on_held(node, hello.held, now_us);
-        let fresh = Session { stream, next: 0, heard_us: now_us };
+        let boot = hello.inventory.boot;
+        let fresh = Session { stream, next: 0, heard_us: now_us, boot };
         let session = lead.sessions.entry(machine).or_insert_with(|| fresh.clone());
         if session.stream != stream {
             *session = fresh;
@@ -448,7 +452,11 @@ impl World {
         let Some(lead) = self.members[at].lead() else { return };
         let fresh = |session: &&Session| now_us < session.heard_us + 3 * SECOND;
         let Some(session) = lead.sessions.get(&machine).filter(fresh) else { return };
-        let stream = session.stream;
+        let (stream, boot) = (session.stream, session.boot);
+        let current = self.members[at].state.nodes.get(node).map(|node| node.facts.boot);
+        if current != Some(boot) {
+            return;
+        }
         if let Some(desired) = self.members[at].state.desired(node) {
             let welcome = Message::Welcome { stream, desired: Some(Rc::new(desired)) };
             self.send(Party::Member(at), Party::Machine(machine), welcome);

@@ -103,6 +103,12 @@ impl World {
             }
             self.learn_job(envelope.actor, request, *job, &submit.plan);
         }
+        if let (Ok(_), Command::Job(JobCommand::Replace { job, new, .. })) =
+            (&applied.reply, command)
+            && let Some(known) = self.truth.jobs.get_mut(job)
+        {
+            known.plan = new.plan.clone();
+        }
         if applied.reply == Err(Rejection::StaleLeader) {
             self.reached("stale leader refused");
         }

@@ -51,7 +51,7 @@ impl Scenario {
             machines: rng.between(8, 11) as usize,
             clients: 4,
             kinds,
-            calm_ms: rng.pick(&[1_500, 4_000, 9_000]),
+            calm_ms: rng.pick(&[1_200, 2_500, 5_000]),
             outage_ms: rng.pick(&[2_000, 12_000, 95_000]),
             rude_elections: rng.chance(300),
             chain_max: rng.pick(&[1, 4, 16]),

@@ -197,7 +197,7 @@ impl Workload {
 
     /// Time between two wishes of a client.
     pub fn pause_us(&mut self) -> u64 {
-        self.rng.magnitude(10, 900) * MS
+        self.rng.magnitude(30, 2_500) * MS
     }
 
     /// How long a client waits for an answer.

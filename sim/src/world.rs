@@ -282,6 +282,10 @@ impl World {
                     Ok(ack) => Message::Ack(ack),
                     Err(refusal) => Message::Refuse(refusal),
                 };
+                if let Message::Refuse(refusal) = &said {
+                    let text = format!("member {at} refuses {}: {refusal:?}", renewal.node);
+                    self.note(|_| text);
+                }
                 self.send(Party::Member(at), from, said);
             }
             Message::Sweep { leader, asks } => self.on_sweep(at, from, leader, &asks),

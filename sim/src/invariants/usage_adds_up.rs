@@ -5,13 +5,28 @@ use super::{Invariant, Seen};
 use crate::truth::Truth;
 use std::collections::BTreeMap;
 use yard_common::id::AllocationId;
+use yard_core::command::Command;
 use yard_core::event::Event;
+use yard_core::state::State;
 
 /// What is held since when, and the sum so far.
 #[derive(Debug, Default)]
 pub struct UsageAddsUp {
     held: BTreeMap<AllocationId, (u64, u64)>,
     gpu_part_ms: u128,
+}
+
+impl UsageAddsUp {
+    /// A machine that was off holds nothing any more, while the rest of a gang still does.
+    fn shrink(&mut self, state: &State, now_ms: u64) {
+        for (id, (from_ms, parts)) in &mut self.held {
+            let Some(held) = state.allocations.get(*id) else { continue };
+            let now: u64 = held.shares.iter().map(|share| share.gpus.total_parts()).sum();
+            let gone = u128::from(*parts - now);
+            self.gpu_part_ms += u128::from(now_ms - *from_ms) * gone;
+            *parts = now;
+        }
+    }
 }
 
 impl Invariant for UsageAddsUp {
@@ -23,6 +38,9 @@ impl Invariant for UsageAddsUp {
         match seen {
             Seen::Applied(step) => {
                 let now_ms = step.state.now_ms();
+                if matches!(step.command, Command::Node(_)) {
+                    self.shrink(step.state, now_ms);
+                }
                 for fact in &step.applied.events {
                     match fact {
                         Event::Granted { allocation, .. } => {
