@@ -176,7 +176,8 @@ impl World {
 
     fn change_job(&mut self, job: u8, what: u8, task: u8) {
         let Some(job) = pick(&self.jobs, job) else { return };
-        let tasks = what.is_multiple_of(2).then(|| TaskRange { first: u32::from(task % 6), len: 3 });
+        let tasks =
+            what.is_multiple_of(2).then(|| TaskRange { first: u32::from(task % 6), len: 3 });
         let reason = String::new();
         let change = Adjust {
             priority: Some(i32::from(task % 9) - 4),

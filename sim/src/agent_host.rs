@@ -1,6 +1,6 @@
 //! What drives an agent: its lease, its stream to the leader, its disk, and its orders to shims.
 
-use crate::clock::{MS, SECOND, Us};
+use crate::clock::{MS, Us};
 use crate::machine::Power;
 use crate::message::{AgentWork, Event, Hello, Message, Party};
 use crate::world::World;
@@ -281,6 +281,3 @@ fn lease_of(holder: &Holder) -> Lease {
         maintenance_ms: 0,
     }
 }
-
-/// How long an old attempt of a `fenced` job may live on after its last renewal.
-pub const FENCED_US: Us = 60 * SECOND;

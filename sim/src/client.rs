@@ -223,7 +223,13 @@ impl World {
     }
 
     /// What a job was meant to be, as soon as it has an id.
-    pub fn learn_job(&mut self, actor: Actor, request: RequestId, job: JobId, plan: &yard_core::job::JobPlan) {
+    pub fn learn_job(
+        &mut self,
+        actor: Actor,
+        request: RequestId,
+        job: JobId,
+        plan: &yard_core::job::JobPlan,
+    ) {
         let client = self.clients.iter().find(|client| Actor::User(client.user) == actor);
         let wish = client.and_then(|client| client.wish.as_ref());
         let behaviour = wish.filter(|wish| wish.request == request).and_then(|w| w.behaviour);

@@ -1,9 +1,9 @@
 //! What breaks, when, and for how long. Each seed draws some kinds of faults and leaves the others
 //! out, so that rare combinations come up (swarm testing: Groce et al. 2012).
 
-use crate::clock::{MS, SECOND, Us};
+use crate::clock::{MS, Us};
 use crate::machine::Power;
-use crate::member::Role;
+use crate::member::{Member, Role};
 use crate::message::{Event, Fault, Message, Party};
 use crate::world::{Phase, World};
 
@@ -173,7 +173,8 @@ impl World {
                 let at = self.some_machine();
                 let some = self.rng_faults.chance(300);
                 let members = (0..self.members.len()).map(Party::Member);
-                let members: Vec<_> = members.filter(|_| !some || self.rng_faults.chance(600)).collect();
+                let members: Vec<_> =
+                    members.filter(|_| !some || self.rng_faults.chance(600)).collect();
                 let links = both_ways(Party::Machine(at), members.into_iter());
                 self.cut_for(links, long_ms);
             }
@@ -337,8 +338,6 @@ impl World {
     }
 }
 
-use crate::member::Member;
-
 impl Member {
     /// Whether it believes that it leads.
     fn leads_now(&self) -> bool {
@@ -349,6 +348,3 @@ impl Member {
 fn both_ways(one: Party, others: impl Iterator<Item = Party>) -> Vec<(Party, Party)> {
     others.flat_map(|other| [(one, other), (other, one)]).collect()
 }
-
-/// The longest time that anything stays broken.
-pub const OUTAGE_US_MAX: Us = 100 * SECOND;

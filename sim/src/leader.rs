@@ -425,7 +425,8 @@ impl World {
             incarnation: member.state.incarnation,
             generation: record.generation,
         };
-        let desired = (fence > hello.fence && !rebooted).then(|| member.state.desired(node)).flatten();
+        let desired =
+            (fence > hello.fence && !rebooted).then(|| member.state.desired(node)).flatten();
         let Some(lead) = self.members[at].lead() else { return };
         lead.ballots.on_held(node, hello.held, now_us);
         let boot = hello.inventory.boot;

@@ -10,6 +10,8 @@
 //! Everything of a run follows from its seed.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
+// Fields of messages and events say by their names what they are.
+#![allow(missing_docs)]
 
 pub mod agenda;
 pub mod agent_host;

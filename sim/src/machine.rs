@@ -2,7 +2,7 @@
 
 use crate::agent_host::AgentHost;
 use crate::clock::{Clock, MS, Us};
-use crate::message::{AgentWork, Event, Party, ShimWork};
+use crate::message::{AgentWork, Event, ShimWork};
 use crate::shim::Shim;
 use crate::world::World;
 use std::collections::BTreeMap;
@@ -254,11 +254,5 @@ impl World {
         let stagger_us = self.rng.below(200 * MS);
         self.after(stagger_us, Event::Agent { machine: at, life, what: AgentWork::Renew });
         self.after(stagger_us, Event::Agent { machine: at, life, what: AgentWork::Hello });
-    }
-
-    /// The address of a machine.
-    #[must_use]
-    pub fn machine_party(at: usize) -> Party {
-        Party::Machine(at)
     }
 }

@@ -95,9 +95,9 @@ fn random_seeds(count: u64) -> Vec<u64> {
     let mut bytes = vec![0; count as usize * 8];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     read.expect("the system has random bytes");
-    let seeds = bytes.chunks_exact(8).map(|word| {
-        u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes")) >> 16
-    });
+    let seeds = bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes")) >> 16);
     let seeds: Vec<u64> = seeds.collect();
     println!("random seeds {seeds:?}");
     seeds

@@ -49,7 +49,8 @@ impl Net {
 
     /// Cuts directed links; returns the number under which they heal.
     pub fn cut(&mut self, links: impl IntoIterator<Item = (Party, Party)>) -> u64 {
-        let links: Vec<_> = links.into_iter().map(|(a, b)| (self.index(a), self.index(b))).collect();
+        let links: Vec<_> =
+            links.into_iter().map(|(a, b)| (self.index(a), self.index(b))).collect();
         for (from, to) in &links {
             self.cut[from * self.parties + to] += 1;
         }

@@ -2,18 +2,17 @@
 
 use crate::invariants::{Broken, Checks, Seen, Step};
 use crate::log::Entry;
-use crate::message::Party;
 use crate::truth::Run;
 use crate::world::World;
 use std::collections::BTreeSet;
 use yard_common::ExitCause;
+use yard_common::id::{AttemptNumber, PoolId};
 use yard_common::id::{ClusterId, JobId, LeaderId, LogIndex, MemberId, TaskIndex, TokenId};
-use yard_common::id::{AttemptNumber, NodeId, PoolId};
 use yard_common::state::{NodeState, TaskState};
 use yard_core::agent::{AssignmentId, Ending, Fence, ReportKind};
 use yard_core::command::{
-    Access, Actor, Cluster, Command, Envelope, Grant, Holder, JobCommand, NodeCommand,
-    PoolChange, QueueChange, Rejection, Reply, Role, Scope,
+    Access, Actor, Cluster, Command, Envelope, Grant, Holder, JobCommand, NodeCommand, PoolChange,
+    QueueChange, Rejection, Reply, Role, Scope,
 };
 use yard_core::event::{Applied, Event as Fact};
 use yard_core::scheduler::{Planned, Policy};
@@ -118,7 +117,10 @@ impl World {
         self.cover(at, command, applied);
         self.show(|world, checks| {
             let state = &world.members[at].state;
-            checks.see(&Seen::Applied(Step { index, nth, envelope, command, applied, state }), &world.truth)
+            checks.see(
+                &Seen::Applied(Step { index, nth, envelope, command, applied, state }),
+                &world.truth,
+            )
         });
     }
 
@@ -181,7 +183,9 @@ impl World {
                                 points.push("gang stopped by one failure");
                             }
                         }
-                        ReportKind::Reaped if !known && !applied.events.is_empty() => points.push("in-doubt share reaped"),
+                        ReportKind::Reaped if !known && !applied.events.is_empty() => {
+                            points.push("in-doubt share reaped")
+                        }
                         _ => {}
                     }
                 }
@@ -216,7 +220,10 @@ impl World {
         let actor = Actor::User(self.clients[at].user);
         self.show(|world, checks| {
             let (request, again) = (wish.request, wish.again.as_ref());
-            checks.see(&Seen::Answered { actor, request, command: &wish.command, answer, again }, &world.truth)
+            checks.see(
+                &Seen::Answered { actor, request, command: &wish.command, answer, again },
+                &world.truth,
+            )
         });
     }
 
@@ -234,8 +241,7 @@ impl World {
             Run { job, task, attempt, assignment, machine, from_us, until_us, ending, was_frozen };
         self.note(|_| format!("machine {machine} runs {job}[{task}]#{attempt} as {assignment}"));
         let older = self.truth.runs_of(job, task);
-        let overlaps =
-            { older }.any(|run| run.attempt < attempt && run.until_us.is_none());
+        let overlaps = { older }.any(|run| run.attempt < attempt && run.until_us.is_none());
         if overlaps {
             self.reached("overlap of a fenced attempt");
         }
@@ -276,42 +282,6 @@ impl World {
         });
     }
 
-    /// What is not at its end yet; none if everything is.
-    #[must_use]
-    pub fn unfinished(&self) -> Option<String> {
-        let at = self.latest_member()?;
-        let state = &self.members[at].state;
-        let job = state.jobs.iter().find(|(_, job)| !job.state.is_terminal());
-        if let Some((id, job)) = job {
-            let tasks: Vec<_> = job.tasks.iter().map(|(run, s)| format!("{run}:{:?}", s.phase)).collect();
-            return Some(format!("job {id} is {} [{}], {:?}", job.state, tasks.join(" "), job.waits));
-        }
-        if let Some((id, _)) = state.allocations.iter().next() {
-            return Some(format!("allocation {id} is still held"));
-        }
-        for (id, node) in state.nodes.iter() {
-            if !node.leftovers.is_empty() {
-                return Some(format!("node {id} still owes {:?}", node.leftovers));
-            }
-            if node.state != NodeState::Up {
-                return Some(format!("node {id} is {}", node.state));
-            }
-        }
-        for (at, machine) in self.machines.iter().enumerate() {
-            if let Some((id, _)) = machine.shims.iter().next() {
-                return Some(format!("machine {at} still has assignment {id}"));
-            }
-        }
-        let behind = |member: &crate::member::Member| {
-            member.up && member.enrolled && member.applied.index < self.seen_index
-        };
-        if let Some(at) = self.members.iter().position(behind) {
-            return Some(format!("member {at} is behind"));
-        }
-        let asking = |client: &crate::client::Client| client.wish.is_some();
-        self.clients.iter().any(asking).then(|| "a client still waits for an answer".into())
-    }
-
     /// What the first leader proposes: the cluster, its users and queues, and all machines.
     pub fn first_commands(
         &mut self,
@@ -349,14 +319,5 @@ impl World {
         }
         let stamp = |(actor, command)| (self.envelope(at, leader, actor, None), command);
         (commands.into_iter().map(stamp).collect(), voters)
-    }
-
-    /// The node of a machine.
-    #[must_use]
-    pub fn node_of(party: Party) -> Option<NodeId> {
-        match party {
-            Party::Machine(at) => Some(NodeId(at as u32)),
-            Party::Member(_) | Party::Client(_) => None,
-        }
     }
 }

@@ -468,7 +468,11 @@ impl World {
         let Role::Leader(lead) = &member.role else { return };
         let durable = |id: MemberId| {
             let other = self.members.iter().position(|other| other.id == id)?;
-            if other == at { Some(member.disk.durable.index) } else { Some(lead.progress[other].matched) }
+            if other == at {
+                Some(member.disk.durable.index)
+            } else {
+                Some(lead.progress[other].matched)
+            }
         };
         let Some(reached) = member.disk.membership().majority_ms(durable) else { return };
         let own = member.disk.position(reached).is_some_and(|p| p.leader == lead.id);

@@ -99,7 +99,12 @@ impl Totals {
 
 /// Runs seeds on so many threads. Stops early once `enough` rules were broken.
 #[must_use]
-pub fn run_seeds(seeds: &[u64], threads: usize, enough: usize, each: impl Fn(u64) + Sync) -> Totals {
+pub fn run_seeds(
+    seeds: &[u64],
+    threads: usize,
+    enough: usize,
+    each: impl Fn(u64) + Sync,
+) -> Totals {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let totals = Mutex::new(Totals::default());

@@ -211,7 +211,9 @@ impl World {
         let boot = machine.boot;
         let Some(shim) = machine.shims.get_mut(&id) else { return };
         match what {
-            ShimWork::Prepared if shim.has_guardian() && !shim.prepared && shim.failed.is_none() => {
+            ShimWork::Prepared
+                if shim.has_guardian() && !shim.prepared && shim.failed.is_none() =>
+            {
                 let fails = self.truth.prepare_fails(at, shim.job, id);
                 if fails {
                     let cause = ExitCause::PrepareFailed(PrepareStep::Mount);

@@ -45,7 +45,13 @@ impl World {
     }
 
     /// A member is asked.
-    pub fn on_sweep(&mut self, at: usize, from: Party, leader: LeaderId, asks: &[(NodeId, LeaseId)]) {
+    pub fn on_sweep(
+        &mut self,
+        at: usize,
+        from: Party,
+        leader: LeaderId,
+        asks: &[(NodeId, LeaseId)],
+    ) {
         let now_us = self.now_us;
         let member = &mut self.members[at];
         if leader < member.disk.vote {
@@ -146,9 +152,8 @@ impl World {
                 ballots.votes.remove(&id);
                 continue;
             }
-            let stale = |vote: &(LeaseId, Membership, GiveUp)| {
-                vote.0 != node.lease || vote.1 != membership
-            };
+            let stale =
+                |vote: &(LeaseId, Membership, GiveUp)| vote.0 != node.lease || vote.1 != membership;
             if ballots.votes.get(&id).is_some_and(stale) {
                 ballots.votes.remove(&id);
             }

@@ -35,7 +35,12 @@ impl Workload {
     }
 
     /// A new job. `known`: jobs that it may wait for, with the lengths of their arrays.
-    pub fn submit(&mut self, nth: u64, wall_ms: u64, known: &[(JobId, Option<u32>)]) -> (Submit, Behaviour) {
+    pub fn submit(
+        &mut self,
+        nth: u64,
+        wall_ms: u64,
+        known: &[(JobId, Option<u32>)],
+    ) -> (Submit, Behaviour) {
         let mut plan = self.single();
         let kind = self.rng.below(100);
         if kind < 35 {
@@ -157,7 +162,12 @@ impl Workload {
     }
 
     /// A change of a job.
-    pub fn change(&mut self, job: JobId, len: Option<u32>, again: (Submit, Behaviour)) -> JobCommand {
+    pub fn change(
+        &mut self,
+        job: JobId,
+        len: Option<u32>,
+        again: (Submit, Behaviour),
+    ) -> JobCommand {
         let reason = String::from("because");
         let range = len.filter(|_| self.rng.chance(500)).map(|len| {
             let first = self.rng.below(u64::from(len)) as u32;

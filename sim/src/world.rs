@@ -108,7 +108,8 @@ impl World {
         let mut rng = Rng::new(seed, 2);
         // The rule of leases trusts rates to within a thousandth.
         let mut clock = |edge: bool| {
-            let drift = if edge { rng.pick(&[-1_000, 1_000]) } else { rng.below(2_001) as i64 - 1_000 };
+            let drift =
+                if edge { rng.pick(&[-1_000, 1_000]) } else { rng.below(2_001) as i64 - 1_000 };
             Clock::new(0, drift)
         };
         let voters: Vec<MemberId> = (1..=scenario.voters as u64).map(MemberId).collect();
@@ -124,7 +125,8 @@ impl World {
             let gpus = if at % 4 == 3 { Vec::new() } else { vec![model; 4] };
             machines.push(Machine::new(at, clock(at.is_multiple_of(2)), 8, gpus));
         }
-        let clients: Vec<_> = (0..scenario.clients as u32).map(|at| Client::new(at.min(2))).collect();
+        let clients: Vec<_> =
+            (0..scenario.clients as u32).map(|at| Client::new(at.min(2))).collect();
         World {
             now_us: 0,
             agenda: Agenda::default(),
@@ -217,7 +219,9 @@ impl World {
                     self.on_lead(member, leader, what);
                 }
             }
-            Event::Agent { .. } | Event::Deadline { .. } | Event::Shim { .. }
+            Event::Agent { .. }
+            | Event::Deadline { .. }
+            | Event::Shim { .. }
             | Event::ShimSaid { .. } => self.happen_on_machine(event),
             Event::Client { client, nth } => self.on_client(client, nth),
             Event::Fault(fault) => self.on_fault(fault),
@@ -231,8 +235,13 @@ impl World {
             | Event::Deadline { machine, .. }
             | Event::Shim { machine, .. }
             | Event::ShimSaid { machine, .. } => *machine,
-            Event::Arrive { .. } | Event::Synced { .. } | Event::Election { .. }
-            | Event::Lead { .. } | Event::Client { .. } | Event::Fault(_) | Event::Oversee => return,
+            Event::Arrive { .. }
+            | Event::Synced { .. }
+            | Event::Election { .. }
+            | Event::Lead { .. }
+            | Event::Client { .. }
+            | Event::Fault(_)
+            | Event::Oversee => return,
         };
         let mut event = Some(event);
         if !self.machine_runs(at, &mut event) {
@@ -300,8 +309,12 @@ impl World {
                 self.on_reports(at, by, stream, nth, reports);
             }
             Message::Forward { commands } => self.on_forward(at, commands),
-            Message::Ack(_) | Message::Refuse(_) | Message::Answer { .. }
-            | Message::Welcome { .. } | Message::Goodbye { .. } | Message::Reported { .. } => {}
+            Message::Ack(_)
+            | Message::Refuse(_)
+            | Message::Answer { .. }
+            | Message::Welcome { .. }
+            | Message::Goodbye { .. }
+            | Message::Reported { .. } => {}
         }
     }
 

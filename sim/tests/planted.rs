@@ -164,7 +164,8 @@ fn time_that_runs_ahead_or_falls() {
 #[test]
 fn a_fence_that_falls() {
     let (mut checks, truth, _) = begun();
-    let fence = |generation| Fence { incarnation: Incarnation(1), generation: Generation(generation) };
+    let fence =
+        |generation| Fence { incarnation: Incarnation(1), generation: Generation(generation) };
     let mut see = |generation| {
         let seen = Seen::Obeyed { machine: 3, fence: fence(generation) };
         checks.see(&seen, &truth).map(|(rule, _)| rule)

@@ -16,7 +16,10 @@ fn fixed_seeds_hold_every_rule() {
     for seed in 1..=20 {
         let outcome = run_seed(seed, false);
         let violation = outcome.violation.map(|found| format!("{}: {}", found.rule, found.what));
-        assert_eq!(violation, None, "seed {seed}; replay with `yard-sim run --seed {seed} --trace`");
+        assert_eq!(
+            violation, None,
+            "seed {seed}; replay with `yard-sim run --seed {seed} --trace`"
+        );
         assert!(outcome.stats.commands >= COMMANDS_MIN, "seed {seed}");
         assert!(outcome.stats.faults >= FAULTS_MIN, "seed {seed}");
         assert!(outcome.stats.tasks_ended >= 50, "seed {seed}");

@@ -25,7 +25,9 @@ impl Invariant for AttemptsRise {
                     for task in tasks.indices() {
                         let last = self.last.insert((*job, task), (attempt.0, false));
                         if attempt.0 != last.map_or(0, |(number, _)| number) + 1 {
-                            return Err(format!("{job}[{task}] got attempt {attempt} after {last:?}"));
+                            return Err(format!(
+                                "{job}[{task}] got attempt {attempt} after {last:?}"
+                            ));
                         }
                     }
                 }

@@ -25,11 +25,11 @@ impl Invariant for CancelSticks {
         match seen {
             Seen::Applied(step) => {
                 let cancel = match (step.command, &step.applied.reply) {
-                    (Command::Job(JobCommand::Cancel { job, tasks, .. }), Ok(_)) => {
-                        step.state.jobs.get(*job).map(|found| {
-                            (*job, tasks.unwrap_or(found.tasks.range()))
-                        })
-                    }
+                    (Command::Job(JobCommand::Cancel { job, tasks, .. }), Ok(_)) => step
+                        .state
+                        .jobs
+                        .get(*job)
+                        .map(|found| (*job, tasks.unwrap_or(found.tasks.range()))),
                     _ => None,
                 };
                 if let Some((job, range)) = cancel {

@@ -28,7 +28,9 @@ impl Invariant for GpuOneHolder {
                         *sum += grant.parts;
                         if *sum > GPU_PARTS {
                             let machine = run.machine;
-                            return Err(format!("GPU {position} of machine {machine} runs {sum} parts"));
+                            return Err(format!(
+                                "GPU {position} of machine {machine} runs {sum} parts"
+                            ));
                         }
                     }
                 }

@@ -39,7 +39,9 @@ impl Invariant for RetriesWithinBudget {
                     let Some(job) = step.state.jobs.get(*id) else { continue };
                     let retry = &job.plan.retry;
                     for task in tasks.indices() {
-                        let Some((user, infra, last)) = self.ends.get(&(*id, task)) else { continue };
+                        let Some((user, infra, last)) = self.ends.get(&(*id, task)) else {
+                            continue;
+                        };
                         let spent = match last {
                             Some(Fault::User) => *user > u32::from(retry.user),
                             Some(Fault::Infra) => *infra > u32::from(retry.infra),
@@ -48,11 +50,14 @@ impl Invariant for RetriesWithinBudget {
                         let waits = matches!(state, TaskState::Queued | TaskState::Backoff);
                         // A dependency may fail it while it waits for a retry.
                         let failed = *state == TaskState::Failed
-                            && job.tasks.get(task).and_then(|s| s.cause).map(|c| c.fault()) == *last
+                            && job.tasks.get(task).and_then(|s| s.cause).map(|c| c.fault())
+                                == *last
                             && job.plan.after.all().next().is_none();
                         if (waits && spent) || (failed && !spent) {
-                            return Err(format!("{id}[{task}] is {state} after {user} faults of its \
-                                user and {infra} of machines"));
+                            return Err(format!(
+                                "{id}[{task}] is {state} after {user} faults of its \
+                                user and {infra} of machines"
+                            ));
                         }
                     }
                 }

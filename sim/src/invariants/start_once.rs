@@ -21,7 +21,10 @@ impl Invariant for StartOnce {
         });
         match same.count() {
             1 => Ok(()),
-            n => Err(format!("{}[{}]#{} started {n} times on machine {}", run.job, run.task, run.attempt, run.machine)),
+            n => Err(format!(
+                "{}[{}]#{} started {n} times on machine {}",
+                run.job, run.task, run.attempt, run.machine
+            )),
         }
     }
 }

@@ -51,7 +51,8 @@ impl Invariant for UsageAddsUp {
                         }
                         Event::Freed(allocation) => {
                             if let Some((from_ms, parts)) = self.held.remove(allocation) {
-                                self.gpu_part_ms += u128::from(now_ms - from_ms) * u128::from(parts);
+                                self.gpu_part_ms +=
+                                    u128::from(now_ms - from_ms) * u128::from(parts);
                             }
                         }
                         _ => {}

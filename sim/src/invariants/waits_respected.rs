@@ -41,7 +41,11 @@ impl WaitsRespected {
                 self.drained.remove(node);
             }
             Command::Holder(Holder::SetQueue(queue, set)) => {
-                if set.starts { self.closed.remove(queue) } else { self.closed.insert(*queue) };
+                if set.starts {
+                    self.closed.remove(queue)
+                } else {
+                    self.closed.insert(*queue)
+                };
             }
             _ => {}
         }
@@ -75,7 +79,9 @@ impl Invariant for WaitsRespected {
                     }
                 };
                 if !good {
-                    return Err(format!("job {id} started and waits for {other}, which is {end:?}"));
+                    return Err(format!(
+                        "job {id} started and waits for {other}, which is {end:?}"
+                    ));
                 }
             }
             for other in &job.plan.after.each {
