@@ -172,6 +172,9 @@ pub fn decide(cause: ExitCause, policy: &RetryPolicy, tries: Tries) -> Verdict {
         (Some(rule), _) => (&mut after.rules[rule], Some(policy.rules[rule].limit)),
         (None, Fault::User) => (&mut after.user, Some(policy.user)),
         (None, Fault::Reclaim) => (&mut after.reclaimed, policy.preempted),
+        (None, Fault::Infra) if cfg!(mutant = "infra_pays_user") => {
+            (&mut after.user, Some(policy.user))
+        }
         (None, Fault::Infra | Fault::None | Fault::Request) => {
             (&mut after.infra, Some(policy.infra))
         }

@@ -152,6 +152,9 @@ impl Agent {
     /// Whether a rank may start now: a majority answers for the very lease that the set which
     /// wants it was minted under.
     fn may_start(&self) -> bool {
+        if cfg!(mutant = "start_without_lease") {
+            return true;
+        }
         let held = |lease: Lease| lease.id == self.kept.lease && self.now_ms < lease.strict_ms;
         self.lease.is_some_and(held)
     }
@@ -199,7 +202,11 @@ impl Agent {
             ShimEvent::Died { started } => {
                 if live {
                     record.started = record.started.max((*started).min(record.len));
-                    record.stop_at(ExitCause::Lost(LostReason::Shim), now_ms, false);
+                    let unknown = match cfg!(mutant = "unknown_is_success") {
+                        true => ExitCause::Exited(0),
+                        false => ExitCause::Lost(LostReason::Shim),
+                    };
+                    record.stop_at(unknown, now_ms, false);
                 }
                 Vec::new()
             }

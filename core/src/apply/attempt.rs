@@ -63,6 +63,11 @@ impl State {
         // An earlier run of the same request may have ended the allocation.
         let Some(allocation) = self.allocations.get_mut(id) else { return };
         let current = allocation.left().tasks().next().map(|(index, _)| index);
+        // The bug: the attempt ends, and its task is tried again.
+        let cause = match cause {
+            ExitCause::Cancelled if cfg!(mutant = "cancel_lost") => ExitCause::Requeued,
+            cause => cause,
+        };
         if cause == ExitCause::Cancelled && !allocation.cancelled.contains(&run) {
             allocation.cancelled.push(run);
         }
@@ -216,8 +221,13 @@ impl State {
         }
         let payers = State::payers(&self.jobs[allocation.job]);
         self.holdings.take_off(&payers, &allocation.holding());
+        if cfg!(mutant = "quota_released_twice") {
+            self.holdings.take_off(&payers, &allocation.holding());
+        }
         self.jobs[allocation.job].allocations -= 1;
-        self.bill(context, &allocation);
+        if !(cfg!(mutant = "usage_forgotten") && allocation.cause == Some(ExitCause::NodeLost)) {
+            self.bill(context, &allocation, &allocation.shares);
+        }
         self.shapes.release(allocation.shape);
         context.events.push(Event::Freed(id));
     }
@@ -233,7 +243,13 @@ impl State {
         let Some(node) = self.nodes.get_mut(share.node) else { return };
         node.allocations.remove(&id);
         let key = Allocation::assignment(id, share);
-        if share.state == AssignmentState::Reaped {
+        let freed = match share.state {
+            AssignmentState::Exited => cfg!(mutant = "freed_before_reaped"),
+            AssignmentState::Gone => cfg!(mutant = "doubt_forgotten"),
+            AssignmentState::Reaped => true,
+            AssignmentState::Preparing | AssignmentState::Ready | AssignmentState::Running => false,
+        };
+        if freed {
             node.give_back(&share.amounts, &share.gpus);
         } else {
             let in_doubt = share.state == AssignmentState::Gone;
@@ -245,12 +261,12 @@ impl State {
         self.bump(context, share.node);
     }
 
-    /// Rolls up what an allocation used.
-    fn bill(&mut self, context: &Context, allocation: &Allocation) {
+    /// Rolls up what shares of an allocation used until now.
+    fn bill(&mut self, context: &Context, allocation: &Allocation, shares: &[Share]) {
         let job = &self.jobs[allocation.job];
         let lost = allocation.final_cause().fault() == Fault::Infra;
         let mut by_model: BTreeMap<Box<str>, (Amounts, u64)> = BTreeMap::new();
-        for share in &allocation.shares {
+        for share in shares {
             let node = self.nodes.get(share.node);
             let model = node.and_then(|node| model_of(node, &share.gpus)).unwrap_or_default();
             let sum = by_model.entry(model.into()).or_default();
@@ -314,6 +330,13 @@ impl State {
         node: NodeId,
         state: AssignmentState,
     ) {
+        if state == AssignmentState::Reaped {
+            // What is taken out of the books below is billed until now.
+            let allocation = self.allocations[id].clone();
+            let here = allocation.shares.iter().filter(|share| share.node == node);
+            let here: Vec<_> = here.copied().collect();
+            self.bill(context, &allocation, &here);
+        }
         let mut freed = Vec::new();
         for share in self.allocations[id].shares.iter_mut().filter(|share| share.node == node) {
             if share.state.may_become(state) {
@@ -355,6 +378,7 @@ impl Allocation {
         match self.cause {
             // It was done before the stop reached it.
             Some(cause) if all_succeeded && cause.fault() != Fault::Request => ExitCause::Exited(0),
+            Some(ExitCause::NodeLost) if cfg!(mutant = "lost_is_success") => ExitCause::Exited(0),
             Some(cause) => cause,
             None if all_succeeded => ExitCause::Exited(0),
             None => {

@@ -134,6 +134,9 @@ impl State {
         check_reason(reason)?;
         self.jobs[id].waits.held = Some(reason.into());
         context.changed(Object::Job(id));
+        if cfg!(mutant = "hold_ignored") {
+            return Ok(Reply::Tasks(0));
+        }
         Ok(Reply::Tasks(self.block_tasks(context, id)))
     }
 

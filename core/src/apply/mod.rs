@@ -75,7 +75,12 @@ impl State {
                 _ => (),
             }
         }
-        if self.leader != Some(leader) {
+        let stale = match self.leader {
+            // The bug: two leaders of one term are taken for one.
+            Some(current) if cfg!(mutant = "fence_by_term") => current.term != leader.term,
+            current => current != Some(leader) && !cfg!(mutant = "leader_not_fenced"),
+        };
+        if stale {
             return Err(Rejection::StaleLeader);
         }
         let initialise = matches!(command, Command::Cluster(Cluster::Initialise { .. }));
@@ -102,6 +107,9 @@ impl State {
     /// Moves the cluster's time on; it never falls.
     fn advance_clock(&mut self, envelope: &Envelope) -> u64 {
         self.clock.cluster_ms = self.clock.cluster_ms.max(envelope.stamp.cluster_ms);
+        if cfg!(mutant = "clock_falls") {
+            self.clock.cluster_ms = envelope.stamp.cluster_ms;
+        }
         self.clock.wall_ms = envelope.stamp.wall_ms;
         self.clock.cluster_ms
     }
@@ -135,7 +143,9 @@ impl State {
             Reply::Job(job) if self.jobs[*job].request == request => Made::Job(*job),
             other => Made::Other(context.now_ms, other.clone()),
         };
-        self.dedup.remember(context.actor, request, Answer { body, made });
+        if !cfg!(mutant = "dedup_forgets") {
+            self.dedup.remember(context.actor, request, Answer { body, made });
+        }
         Ok(reply)
     }
 
@@ -169,6 +179,11 @@ fn hash_of(
     reply: &Result<Reply, Rejection>,
     context: &Context,
 ) -> u64 {
+    // The bug: what each member has by itself gets into the hash.
+    let before = match cfg!(mutant = "hash_by_member") {
+        true => before ^ context.events.as_ptr() as u64,
+        false => before,
+    };
     let bytes = minicbor::to_vec((index, reply, &context.events));
     xxh3_64_with_seed(&bytes.expect("writing to memory does not fail"), before)
 }

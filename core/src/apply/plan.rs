@@ -126,13 +126,15 @@ impl State {
     fn check_placement(&self, now_ms: u64, placement: &Placement) -> Result<Checked, Rejection> {
         let object = Object::Job(placement.job);
         let job = self.jobs.get(placement.job).ok_or(Rejection::NotFound(object))?;
-        if job.waits.any() || !self.queues[job.queue].set.starts {
+        let waits = job.waits.any() && !cfg!(mutant = "hold_ignored");
+        if waits || !self.queues[job.queue].set.starts {
             return Err(Rejection::DoesNotFit("its job or queue starts nothing now".into()));
         }
         let shape = self.shapes.get(job.shape);
         let chain = check_chain(job, &placement.tasks)?;
         let running_max = job.plan.array.as_ref().and_then(|array| array.running_max);
-        if running_max.is_some_and(|max| job.allocations >= max) {
+        let throttled = running_max.is_some_and(|max| job.allocations >= max);
+        if throttled && !cfg!(mutant = "throttle_ignored") {
             return Err(Rejection::DoesNotFit("as many tasks of the array run as may".into()));
         }
         let shares = self.check_shares(now_ms, job, shape, &placement.shares)?;
@@ -231,7 +233,11 @@ fn check_chain(job: &Job, tasks: &[TaskRange]) -> Result<Chain, Rejection> {
                 return Err(Rejection::DoesNotFit(what));
             }
             covered += run.len;
-            let attempt = AttemptNumber(status.attempt.0 + 1);
+            let attempt = AttemptNumber(match status.attempt.0 {
+                // The bug: a retry looks like the attempt before it.
+                number if cfg!(mutant = "attempt_reused") => number.max(1),
+                number => number + 1,
+            });
             match chain.0.last_mut() {
                 Some(last) if last.attempt == attempt && last.tasks.end() == run.first => {
                     last.tasks.len += run.len;

@@ -31,7 +31,7 @@ impl State {
         }
         for one in &report.reports {
             let node = &mut self.nodes[report.node];
-            if one.sequence > node.reported {
+            if one.sequence > node.reported || cfg!(mutant = "report_twice") {
                 node.reported = one.sequence;
                 self.take_report(context, report.node, one);
             }
@@ -166,6 +166,10 @@ impl State {
             return;
         }
         self.step_share(id, share, AssignmentState::Exited);
+        if cfg!(mutant = "gang_released_partly") && !exit.cause.is_success() {
+            let node = self.allocations[id].shares[share].node;
+            self.nodes[node].allocations.remove(&id);
+        }
         let allocation = &mut self.allocations[id];
         allocation.shares[share].exit = Some(exit.cause);
         let (node, job) = (allocation.shares[share].node, allocation.job);

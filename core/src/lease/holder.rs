@@ -51,6 +51,9 @@ struct Count {
 
 impl Count {
     fn majority_ms(&self) -> Option<u64> {
+        if cfg!(mutant = "ack_one_enough") {
+            return self.sent_ms.values().copied().max();
+        }
         self.membership.majority_ms(|member| self.sent_ms.get(&member).copied())
     }
 }
@@ -102,8 +105,10 @@ impl Holder {
             return false;
         }
         let Some(count) = self.count_of(&ack.membership) else { return false };
-        let latest_ms = count.sent_ms.entry(ack.member).or_insert(ack.sent_ms);
-        *latest_ms = ack.sent_ms.max(*latest_ms);
+        // The bug: an answer may have been on its way for long.
+        let sent_ms = if cfg!(mutant = "ack_at_reply") { now_ms } else { ack.sent_ms };
+        let latest_ms = count.sent_ms.entry(ack.member).or_insert(sent_ms);
+        *latest_ms = sent_ms.max(*latest_ms);
         true
     }
 

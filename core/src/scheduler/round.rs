@@ -159,7 +159,7 @@ impl<'a> Round<'a> {
                 break Ok(None);
             }
             let running = job.allocations.saturating_add(gangs.len() as u32);
-            if running_max.is_some_and(|max| running >= max) {
+            if running_max.is_some_and(|max| running >= max) && !cfg!(mutant = "throttle_ignored") {
                 break Ok(Some(Stop::Throttle));
             }
             if self.placements.len() + gangs.len() >= PLAN_PLACEMENTS_MAX {

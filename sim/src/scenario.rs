@@ -1,0 +1,61 @@
+//! What a seed draws before anything happens: sizes, speeds, and which faults there are.
+
+use crate::faults::{KINDS, Kind};
+use crate::rng::Rng;
+
+/// The frame of a run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// Voters at the begin.
+    pub voters: usize,
+    /// Members that may replace others.
+    pub spares: usize,
+    /// Machines.
+    pub machines: usize,
+    /// Clients, the operator included.
+    pub clients: usize,
+    /// Kinds of faults, some more often than others.
+    pub kinds: Vec<Kind>,
+    /// Longest time between two faults.
+    pub calm_ms: u64,
+    /// Longest outage.
+    pub outage_ms: u64,
+    /// Whether members vote for anybody, even under a leader that they hear.
+    pub rude_elections: bool,
+    /// Tasks of a chain at most.
+    pub chain_max: u32,
+    /// Commands after which clients ask for nothing new.
+    pub commands: u64,
+}
+
+/// Applied commands of a seed at least.
+pub const COMMANDS_MIN: u64 = 2_000;
+/// Faults of a seed at least.
+pub const FAULTS_MIN: u64 = 20;
+
+impl Scenario {
+    /// The frame of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Scenario {
+        let mut rng = Rng::new(seed, 1);
+        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| rng.chance(450)).collect();
+        while kinds.len() < 3 {
+            kinds.push(rng.pick(&KINDS));
+        }
+        Scenario {
+            seed,
+            voters: rng.pick(&[3, 3, 3, 5]),
+            spares: 2,
+            machines: rng.between(8, 11) as usize,
+            clients: 4,
+            kinds,
+            calm_ms: rng.pick(&[1_200, 2_500, 5_000]),
+            outage_ms: rng.pick(&[2_000, 12_000, 95_000]),
+            rude_elections: rng.chance(300),
+            chain_max: rng.pick(&[1, 4, 16]),
+            commands: COMMANDS_MIN + 50,
+        }
+    }
+}
