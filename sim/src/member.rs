@@ -24,8 +24,9 @@ pub struct Member {
     pub clock: Clock,
     /// Its disk.
     pub disk: Disk,
-    /// When its disk is done with what was asked so far.
-    pub disk_busy_us: Us,
+    /// When its disk is done with the batch that it flushes, and with the one that gathers
+    /// meanwhile.
+    pub disk_busy_us: (Us, Us),
     /// By how much its disk is slower than usual.
     pub disk_factor: u64,
     /// What it is in the consensus.
@@ -34,6 +35,8 @@ pub struct Member {
     pub hint: Option<usize>,
     /// When it heard of a leader last.
     pub heard_us: Us,
+    /// The highest term that it has heard of: a campaign goes beyond it.
+    pub term_seen: u64,
     /// The last entry that it knows to be committed.
     pub commit: u64,
     /// The last entry that it has applied.
@@ -70,11 +73,12 @@ impl Member {
             enrolled: false,
             clock,
             disk: Disk::new(voters),
-            disk_busy_us: 0,
+            disk_busy_us: (0, 0),
             disk_factor: 1,
             role: Role::Follower,
             hint: None,
             heard_us: 0,
+            term_seen: 0,
             commit: 0,
             applied: Position { leader: NOBODY, index: 0 },
             state,

@@ -36,7 +36,7 @@ impl World {
         }
         (member.up, member.life) = (true, member.life + 1);
         (member.role, member.hint, member.heard_us) = (Role::Follower, None, now_us);
-        member.disk_busy_us = now_us;
+        member.disk_busy_us = (now_us, now_us);
         member.cache = Default::default();
         let snapshot = member.disk.snapshot.clone();
         match &snapshot {
@@ -120,9 +120,11 @@ impl World {
         if !member.up || !member.disk.membership().is_voter(member.id) {
             return;
         }
-        let vote = LeaderId { term: member.disk.vote.term + 1, member: member.id };
+        let vote =
+            LeaderId { term: member.disk.vote.term.max(member.term_seen) + 1, member: member.id };
         member.disk.vote = vote;
         self.step_down(at);
+        self.note(|_| format!("member {at} campaigns as {vote}"));
         self.members[at].role = Role::Candidate(BTreeSet::new());
         self.sync(at, Done::Vote { vote, reply: None });
     }
@@ -131,8 +133,13 @@ impl World {
     pub fn sync(&mut self, at: usize, done: Done) {
         let cost_us = self.rng.magnitude(200, 6_000) * self.members[at].disk_factor;
         let member = &mut self.members[at];
-        member.disk_busy_us = member.disk_busy_us.max(self.now_us) + cost_us;
-        let (at_us, life) = (member.disk_busy_us, member.life);
+        let (flushing_us, gathering_us) = member.disk_busy_us;
+        if self.now_us >= flushing_us {
+            // Whatever comes until this batch begins shares its flush.
+            let begin_us = gathering_us.max(self.now_us);
+            member.disk_busy_us = (begin_us, begin_us + cost_us);
+        }
+        let (at_us, life) = (member.disk_busy_us.1, member.life);
         self.agenda.at(at_us, Event::Synced { member: at, life, done: Box::new(done) });
     }
 
@@ -201,6 +208,12 @@ impl World {
         let settled = led && candidate.term > mine.term && !self.scenario.rude_elections;
         let granted = candidate > mine && last >= member.disk.last() && !settled;
         if !granted {
+            let own = member.disk.last();
+            self.note(|_| {
+                format!(
+                    "member {at} does not vote for {candidate}: {last:?}, {own:?}, {mine} {led}"
+                )
+            });
             let say = Message::VoteSay { candidate, granted: false, vote: mine };
             return self.send(Party::Member(at), from, say);
         }

@@ -271,7 +271,9 @@ impl World {
         };
         match message {
             Message::VoteAsk { candidate, last } => self.on_vote_ask(at, from, candidate, last),
-            Message::VoteSay { candidate, granted, .. } => {
+            Message::VoteSay { candidate, granted, vote } => {
+                let member = &mut self.members[at];
+                member.term_seen = member.term_seen.max(vote.term);
                 self.on_vote_say(at, by, candidate, granted);
             }
             Message::Append { leader, previous, entries, commit } => {

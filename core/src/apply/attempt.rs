@@ -195,6 +195,11 @@ impl State {
 
     /// Ends an allocation whose ranks are all accounted for.
     pub(super) fn end_allocation(&mut self, context: &mut Context, id: AllocationId) {
+        let allocation = &mut self.allocations[id];
+        if allocation.ends_in_turn() && !allocation.left().is_empty() {
+            // The last exit was that of the task before: it says nothing about this one.
+            allocation.shares[0].exit = None;
+        }
         let allocation = &self.allocations[id];
         let (job, left) = (allocation.job, allocation.left());
         let known = allocation.started.saturating_sub(allocation.ended);
