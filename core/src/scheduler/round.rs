@@ -115,17 +115,13 @@ impl<'a> Round<'a> {
     pub(super) fn run(&mut self, until: Option<Turn>) -> bool {
         let mut turns = Turns::new(&self.cache.lines, self.view);
         while let Some((turn, line)) = turns.pop() {
-            if until.is_some_and(|until| until <= turn) {
+            if until.is_some_and(|until| until <= turn) || self.is_nothing_open() {
                 return true;
             }
-            if self.is_nothing_open() {
-                return true;
-            }
-            let key = *turns.key(line);
-            if self.blocked.contains(&self.blocked_key(&key)) {
+            if self.blocked.contains(&self.blocked_key(&line)) {
                 continue;
             }
-            match self.serve(turn.job(), &key) {
+            match self.serve(turn.job(), &line) {
                 Err(Cut) => return false,
                 // What stops one job of a line stops those behind it, except its own throttle.
                 Ok(Some(Stop::Limit(_) | Stop::NoRoom)) => {}
@@ -141,7 +137,8 @@ impl<'a> Round<'a> {
 
     fn blocked_key(&self, line: &LineKey) -> (ShapeId, QueueId, Option<u64>) {
         // An end matters only where something is about to be drained.
-        let drains = self.stock.kinds.iter().any(|kind| kind.drain_ms.is_some());
+        let mut kinds = self.stock.kinds.iter().filter(|kind| !kind.members.is_empty());
+        let drains = kinds.any(|kind| kind.drain_ms.is_some());
         (line.shape, line.queue, line.time_limit_ms.filter(|_| drains))
     }
 
@@ -176,7 +173,7 @@ impl<'a> Round<'a> {
             }
         };
         let unseen = if stop.is_err() { self.count_places(&wish, &sites, queued) } else { 0 };
-        self.deal(id, job, &wish, gangs, unseen);
+        self.deal(id, job, gangs, unseen);
         stop
     }
 
@@ -231,14 +228,7 @@ impl<'a> Round<'a> {
 
     /// Deals the queued tasks of a job to the gangs that were found for them. `unseen`: places
     /// that the round had no time to look at.
-    fn deal(
-        &mut self,
-        id: JobId,
-        job: &Job,
-        wish: &Wish<'_>,
-        gangs: Vec<(Gang, bool)>,
-        unseen: u32,
-    ) {
+    fn deal(&mut self, id: JobId, job: &Job, gangs: Vec<(Gang, bool)>, unseen: u32) {
         let queued = job.tasks.counts().of(TaskState::Queued);
         let found = u32::try_from(gangs.len()).expect("a plan is bounded");
         let len = if !job.plan.chains() || queued <= found {
