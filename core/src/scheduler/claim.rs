@@ -98,23 +98,25 @@ impl Round<'_> {
         for at in &wish.order {
             let wanted = groups[*at].nodes_min as usize;
             let mut mine = BTreeSet::new();
+            // By id: the order of kinds depends on what the cache has seen.
+            let nodes = self.members(wish, site, *at).filter(|(_, node)| corner.has(node));
+            let nodes: BTreeMap<NodeId, &Node> = nodes.collect();
             // Nodes that no group uses yet first: a share there takes nothing from the others.
             for shared in [false, true] {
-                let nodes = self.members(wish, site, *at).filter(|(_, node)| corner.has(node));
-                for (id, node) in nodes {
+                for (id, node) in &nodes {
                     if mine.len() == wanted {
                         break;
                     }
-                    if mine.contains(&id) || rooms.contains_key(&id) != shared {
+                    if mine.contains(id) || rooms.contains_key(id) != shared {
                         continue;
                     }
-                    let room = rooms.get(&id).cloned().unwrap_or_else(|| empty(node));
+                    let room = rooms.get(id).cloned().unwrap_or_else(|| empty(node));
                     let offer = Offer { node, room: Some(&room) };
                     let Some(grant) = offer.take_at(site, *at) else { continue };
                     let mut left = offer.room();
                     left.take(&site.demands[*at], node, &grant).expect("the offer was checked");
-                    rooms.insert(id, left);
-                    mine.insert(id);
+                    rooms.insert(*id, left);
+                    mine.insert(*id);
                 }
             }
             if mine.len() < wanted {

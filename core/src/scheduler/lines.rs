@@ -35,7 +35,16 @@ impl LineKey {
 }
 
 /// Place in a line: by priority, then as submitted.
-type Place = (u32, JobId);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    rank: u32,
+    job: JobId,
+}
+
+impl Place {
+    const MIN: Place = Place { rank: 0, job: JobId(0) };
+    const MAX: Place = Place { rank: u32::MAX, job: JobId(u64::MAX) };
+}
 
 /// Place in the order of all that is planned: by priority of the queue, then as in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,12 +61,12 @@ impl Turn {
 
     /// Whose turn it is.
     pub(super) fn job(&self) -> JobId {
-        self.place.1
+        self.place.job
     }
 }
 
 fn place_of(id: JobId, job: &Job) -> Place {
-    (job.place(id).rank, id)
+    Place { rank: job.place(id).rank, job: id }
 }
 
 fn is_pending(job: &Job) -> bool {
@@ -68,6 +77,9 @@ fn is_pending(job: &Job) -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lines {
     lines: BTreeMap<LineKey, BTreeSet<Place>>,
+    /// The first job of each line, queue by queue, so that a round begins without a look at every
+    /// line: even where no two jobs are alike, it ends after a few turns.
+    heads: BTreeMap<(QueueId, Place), LineKey>,
 }
 
 impl Lines {
@@ -76,11 +88,13 @@ impl Lines {
         let mut places: BTreeMap<LineKey, Vec<Place>> = BTreeMap::new();
         for (key, ()) in view.pending.iter() {
             let line = places.entry(LineKey::of(&view.jobs[key.job])).or_default();
-            line.push((key.rank, key.job));
+            line.push(Place { rank: key.rank, job: key.job });
         }
         // Each line is in order already, which makes a set of it in one go.
+        let head = |(key, line): (&LineKey, &Vec<Place>)| ((key.queue, line[0]), *key);
+        let heads = places.iter().map(head).collect();
         let lines = places.into_iter().map(|(key, places)| (key, places.into_iter().collect()));
-        Lines { lines: lines.collect() }
+        Lines { lines: lines.collect(), heads }
     }
 
     /// Takes in what changed since an older table of jobs.
@@ -96,63 +110,97 @@ impl Lines {
     }
 
     fn add(&mut self, id: JobId, job: &Job) {
-        self.lines.entry(LineKey::of(job)).or_default().insert(place_of(id, job));
+        let (key, place) = (LineKey::of(job), place_of(id, job));
+        let line = self.lines.entry(key).or_default();
+        let before = line.first().copied();
+        line.insert(place);
+        self.move_head(key, before);
     }
 
     fn remove(&mut self, id: JobId, job: &Job) {
         let key = LineKey::of(job);
         let Some(line) = self.lines.get_mut(&key) else { return };
+        let before = line.first().copied();
         line.remove(&place_of(id, job));
-        if line.is_empty() {
+        self.move_head(key, before);
+        if self.lines.get(&key).is_some_and(BTreeSet::is_empty) {
             self.lines.remove(&key);
         }
+    }
+
+    /// Brings the head of a line in line with its first job; `before`: the one that it had.
+    fn move_head(&mut self, key: LineKey, before: Option<Place>) {
+        let now = self.lines.get(&key).and_then(BTreeSet::first).copied();
+        if before == now {
+            return;
+        }
+        if let Some(place) = before {
+            self.heads.remove(&(key.queue, place));
+        }
+        if let Some(place) = now {
+            self.heads.insert((key.queue, place), key);
+        }
+    }
+
+    /// The first head of a queue behind a place.
+    fn head_after(&self, queue: QueueId, place: Option<Place>) -> Option<(Place, LineKey)> {
+        let first = place
+            .map_or(Bound::Included((queue, Place::MIN)), |place| Bound::Excluded((queue, place)));
+        let ((_, place), key) =
+            self.heads.range((first, Bound::Included((queue, Place::MAX)))).next()?;
+        Some((*place, *key))
     }
 }
 
 /// Who is next, over all lines of queues that start tasks.
 pub(super) struct Turns<'a> {
-    lines: Vec<(&'a LineKey, Reverse<i32>, &'a BTreeSet<Place>)>,
-    /// The first of each line that is still in the round.
-    heads: BinaryHeap<Reverse<(Turn, usize)>>,
+    lines: &'a Lines,
+    /// What comes next: of each queue the next line that had no turn yet, and of the lines that
+    /// had one and were put back their next job.
+    next: BinaryHeap<Reverse<(Turn, LineKey, Source)>>,
+}
+
+/// Where a turn comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    /// It is the first of its line.
+    Head,
+    /// Its line was put back.
+    Rest,
 }
 
 impl<'a> Turns<'a> {
     pub(super) fn new(lines: &'a Lines, view: &State) -> Turns<'a> {
-        let mut found = Vec::with_capacity(lines.lines.len());
-        // Lines come queue by queue, so each queue is looked up once.
-        let mut last = None;
-        for (key, line) in &lines.lines {
-            if last.is_none_or(|(queue, _)| queue != key.queue) {
-                last = Some((key.queue, &view.queues[key.queue].set));
-            }
-            if let Some((_, queue)) = last.filter(|(_, queue)| queue.starts) {
-                found.push((key, Reverse(queue.priority), line));
-            }
+        let mut turns = Turns { lines, next: BinaryHeap::new() };
+        for (queue, record) in view.queues.iter().filter(|(_, queue)| queue.set.starts) {
+            turns.push_head(queue, Reverse(record.set.priority), None);
         }
-        let lines = found;
-        let head = |(at, (_, queue, line)): (usize, &(_, _, &BTreeSet<Place>))| {
-            line.first().map(|place| Reverse((Turn { queue: *queue, place: *place }, at)))
-        };
-        let heads = lines.iter().enumerate().filter_map(head).collect();
-        Turns { lines, heads }
+        turns
     }
 
-    /// The next turn, and the number of its line, which leaves until it is put back.
-    pub(super) fn pop(&mut self) -> Option<(Turn, usize)> {
-        self.heads.pop().map(|Reverse(head)| head)
+    fn push_head(&mut self, queue: QueueId, priority: Reverse<i32>, after: Option<Place>) {
+        if let Some((place, key)) = self.lines.head_after(queue, after) {
+            self.next.push(Reverse((Turn { queue: priority, place }, key, Source::Head)));
+        }
     }
 
-    /// What the jobs of a line have in common.
-    pub(super) fn key(&self, line: usize) -> &LineKey {
-        self.lines[line].0
+    /// The next turn and its line, which leaves until it is put back.
+    pub(super) fn pop(&mut self) -> Option<(Turn, LineKey)> {
+        let Reverse((turn, key, source)) = self.next.pop()?;
+        match source {
+            Source::Head => self.push_head(key.queue, turn.queue, Some(turn.place)),
+            Source::Rest => {}
+        }
+        Some((turn, key))
     }
 
     /// Lets the rest of a line take part again, behind the turn that was taken.
-    pub(super) fn put_back(&mut self, turn: Turn, line: usize) {
-        let (_, queue, places) = &self.lines[line];
+    pub(super) fn put_back(&mut self, turn: Turn, key: LineKey) {
         let rest = (Bound::Excluded(turn.place), Bound::Unbounded);
-        if let Some(place) = places.range(rest).next() {
-            self.heads.push(Reverse((Turn { queue: *queue, place: *place }, line)));
+        let next = self.lines.lines.get(&key).and_then(|line| line.range(rest).next());
+        if let Some(place) = next {
+            let turn = Turn { place: *place, ..turn };
+            self.next.push(Reverse((turn, key, Source::Rest)));
         }
     }
 }

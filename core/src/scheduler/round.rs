@@ -115,17 +115,13 @@ impl<'a> Round<'a> {
     pub(super) fn run(&mut self, until: Option<Turn>) -> bool {
         let mut turns = Turns::new(&self.cache.lines, self.view);
         while let Some((turn, line)) = turns.pop() {
-            if until.is_some_and(|until| until <= turn) {
+            if until.is_some_and(|until| until <= turn) || self.is_nothing_open() {
                 return true;
             }
-            if self.is_nothing_open() {
-                return true;
-            }
-            let key = *turns.key(line);
-            if self.blocked.contains(&self.blocked_key(&key)) {
+            if self.blocked.contains(&self.blocked_key(&line)) {
                 continue;
             }
-            match self.serve(turn.job(), &key) {
+            match self.serve(turn.job(), &line) {
                 Err(Cut) => return false,
                 // What stops one job of a line stops those behind it, except its own throttle.
                 Ok(Some(Stop::Limit(_) | Stop::NoRoom)) => {}
@@ -141,7 +137,8 @@ impl<'a> Round<'a> {
 
     fn blocked_key(&self, line: &LineKey) -> (ShapeId, QueueId, Option<u64>) {
         // An end matters only where something is about to be drained.
-        let drains = self.stock.kinds.iter().any(|kind| kind.drain_ms.is_some());
+        let mut kinds = self.stock.kinds.iter().filter(|kind| !kind.members.is_empty());
+        let drains = kinds.any(|kind| kind.drain_ms.is_some());
         (line.shape, line.queue, line.time_limit_ms.filter(|_| drains))
     }
 

@@ -202,10 +202,14 @@ impl Script {
         });
     }
 
-    /// Plans with the cache and without, and holds the plan against the rules.
+    /// Plans as much as it takes.
     pub(crate) fn plan(&mut self) -> Planned {
+        self.plan_within(Budget::UNLIMITED)
+    }
+
+    /// Plans with the cache and without, and holds the plan against the rules.
+    pub(crate) fn plan_within(&mut self, budget: Budget) -> Planned {
         let (state, now_ms) = (&self.lab.state, self.lab.now_ms);
-        let budget = Budget::UNLIMITED;
         let planned = scheduler::plan(&mut self.cache, state, now_ms, &self.policy, budget);
         let mut none = Cache::default();
         let fresh = scheduler::plan(&mut none, state, now_ms, &self.policy, budget);

@@ -82,7 +82,8 @@ pub(crate) fn nodes(state: &State) -> String {
     state.nodes.iter().map(line).collect()
 }
 
-/// What the last command led to.
+/// What the last command led to; versions of desired sets are no part of a story.
 pub(crate) fn events(events: &[Event]) -> String {
-    events.iter().map(|event| format!("{event:?}\n")).collect()
+    let told = events.iter().filter(|event| !matches!(event, Event::Desired { .. }));
+    told.map(|event| format!("{event:?}\n")).collect()
 }
