@@ -380,6 +380,31 @@ fn duplicate_and_late_reports_change_nothing() {
 }
 
 #[test]
+fn a_report_that_was_refused_is_not_overtaken_by_the_next() {
+    let mut lab = Lab::new();
+    let node = lab.join("a", 4, &[]);
+    let mut plan = single();
+    plan.isolation.class = IsolationClass::Tolerant;
+    let job = lab.submit(plan);
+    let allocation = lab.place(job, ALL, &[node]);
+    lab.start(node, allocation, 1);
+    let link = lab.state.allocations[allocation].chain.0[0];
+    let exit =
+        yard_core::agent::Exit { link, cause: ExitCause::Exited(0), status: None, rank: None };
+    let exited = lab.report_of(node, allocation, ReportKind::Exited(vec![exit]));
+    let reaped = lab.report_of(node, allocation, ReportKind::Reaped);
+    lab.lose(node);
+    lab.refused(Actor::Node(node), exited.clone());
+    lab.bring_back(node);
+    let reported = Reply::Reported(yard_common::id::Sequence(1));
+    assert_eq!(lab.ok(Actor::Node(node), reaped.clone()), reported);
+    lab.ok(Actor::Node(node), exited);
+    lab.ok(Actor::Node(node), reaped);
+    assert_eq!(lab.state.jobs[job].state, JobState::Succeeded);
+    assert!(lab.state.nodes[node].is_idle());
+}
+
+#[test]
 fn an_agent_that_knows_nothing_is_believed() {
     let mut lab = Lab::new();
     let node = lab.join("a", 4, &[]);

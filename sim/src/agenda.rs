@@ -32,7 +32,7 @@ impl<E> Agenda<E> {
     }
 
     /// Takes the next event.
-    pub fn next(&mut self) -> Option<(Us, E)> {
+    pub fn pop(&mut self) -> Option<(Us, E)> {
         self.heap.pop().map(|Reverse(entry)| (entry.at_us, entry.event))
     }
 }
@@ -73,7 +73,7 @@ mod tests {
         for (at_us, name) in [(5, "b"), (1, "a"), (5, "c")] {
             agenda.at(at_us, name);
         }
-        let order: Vec<_> = std::iter::from_fn(|| agenda.next()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| agenda.pop()).collect();
         assert_eq!(order, [(1, "a"), (5, "b"), (5, "c")]);
     }
 }

@@ -134,6 +134,8 @@ impl World {
         self.rng_faults.below(self.machines.len() as u64) as usize
     }
 
+    // One arm for each kind of fault.
+    #[allow(clippy::too_many_lines)]
     fn inject(&mut self, kind: Kind) {
         let long_ms = self.scenario.outage_ms;
         match kind {

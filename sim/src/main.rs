@@ -1,4 +1,5 @@
 //! `yard-sim`: runs seeds, replays one, tests itself, and tries deliberate bugs.
+#![forbid(unsafe_code)]
 
 use clap::{Args, Parser, Subcommand};
 use std::io::IsTerminal as _;

@@ -171,17 +171,19 @@ impl World {
                         ReportKind::Exited(_) if !known && applied.events.is_empty() => {
                             points.push("exit reported after the node was lost");
                         }
-                        ReportKind::Exited(exits) if ended => {
-                            if exits.iter().any(|exit| exit.cause.is_success()) {
-                                points.push("cancel raced with the exit");
-                            }
+                        ReportKind::Exited(exits)
+                            if ended && exits.iter().any(|exit| exit.cause.is_success()) =>
+                        {
+                            points.push("cancel raced with the exit");
                         }
-                        ReportKind::Exited(exits) => {
-                            if exits.iter().any(|e| e.status.is_some() && !e.cause.is_success())
-                                && known
-                            {
-                                points.push("gang stopped by one failure");
-                            }
+                        ReportKind::Exited(exits)
+                            if known
+                                && !ended
+                                && exits
+                                    .iter()
+                                    .any(|e| e.status.is_some() && !e.cause.is_success()) =>
+                        {
+                            points.push("gang stopped by one failure");
                         }
                         ReportKind::Reaped if !known && !applied.events.is_empty() => {
                             points.push("in-doubt share reaped")

@@ -171,7 +171,7 @@ impl World {
         self.after(3 * SECOND, Event::Fault(Fault::Next));
         self.after(SECOND, Event::Oversee);
         while self.phase != Phase::Over && self.violation.is_none() {
-            let Some((at_us, event)) = self.agenda.next() else { break };
+            let Some((at_us, event)) = self.agenda.pop() else { break };
             self.now_us = at_us;
             self.truth.now_us = at_us;
             self.stats.events += 1;

@@ -63,6 +63,7 @@ impl State {
         for id in nodes {
             let node = &mut self.nodes[id];
             node.lease = LeaseId(node.lease.0 + 1);
+            node.resync = true;
             self.bump(context, id);
         }
         self.void_all_attempts(context);

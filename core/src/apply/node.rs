@@ -84,6 +84,7 @@ impl State {
             drain: None,
             cordoned: false,
             maintenance_until_ms: 0,
+            resync: false,
             failures: Vec::new(),
         };
         let id = self.nodes.push(name, node);

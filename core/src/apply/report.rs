@@ -31,8 +31,11 @@ impl State {
         }
         for one in &report.reports {
             let node = &mut self.nodes[report.node];
-            if one.sequence > node.reported || cfg!(mutant = "report_twice") {
-                node.reported = one.sequence;
+            // Without a gap: a report that was refused while the node was lost comes again.
+            let next = one.sequence.0 == node.reported.0.saturating_add(1);
+            let first = node.resync && one.sequence > node.reported;
+            if next || first || cfg!(mutant = "report_twice") {
+                (node.reported, node.resync) = (one.sequence, false);
                 self.take_report(context, report.node, one);
             }
         }

@@ -62,6 +62,7 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         drain: None,
         cordoned: false,
         maintenance_until_ms: 0,
+        resync: false,
         failures: Vec::new(),
     }
 }

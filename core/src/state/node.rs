@@ -53,6 +53,10 @@ pub struct Node {
     /// Its agent is away on purpose until then, in `cluster_ms`; 0: no.
     #[n(13)]
     pub maintenance_until_ms: u64,
+    /// Whether the state is older than what the node reported and forgot (it was restored from a
+    /// backup): then the next report may leave a gap.
+    #[n(15)]
+    pub resync: bool,
     /// Latest failures that were the machine's fault: job and time, without a success since.
     #[n(14)]
     pub failures: Vec<(JobId, u64)>,
