@@ -55,9 +55,6 @@ choose_linker() {
 # simulator ARGUMENT...: runs the simulator, optimised and with its assertions on.
 simulator() { cargo run --quiet --profile sim -p yard-sim -- "$@"; }
 
-# simulator_can_run: whether the simulator has its command line, which is still to come.
-simulator_can_run() { case "$(simulator --help)" in *' run '*) return 0 ;; *) return 1 ;; esac }
-
 # set_up: all that a machine with only Rust lacks.
 set_up() {
   need_rust
