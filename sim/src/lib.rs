@@ -4,7 +4,7 @@
 //! scheduler, leases, retries and the automaton of the agent. Around it is a world that breaks:
 //! members that crash and lose what they had not flushed, leaders that are deposed and go on,
 //! a network that loses, repeats and reorders, machines that lose power or stand still, clocks
-//! that drift and jump. A [witness](truth) notes what really ran; [invariants](invariants) hold
+//! that drift and jump. A [witness](truth) notes what really ran; [invariants] hold
 //! it against what was promised.
 //!
 //! Everything of a run follows from its seed.
