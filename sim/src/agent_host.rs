@@ -134,7 +134,7 @@ impl World {
             LeaseState::Expired => None,
         };
         let fence = host.agent.kept().fence;
-        let hello = Hello { stream: host.stream, inventory, fence, held };
+        let hello = Hello { sent: host.nth, stream: host.stream, inventory, fence, held };
         let to = Party::Member(host.target);
         self.send(Party::Machine(at), to, Message::Hello(Box::new(hello)));
     }

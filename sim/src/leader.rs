@@ -436,6 +436,12 @@ impl World {
             *session = fresh;
         }
         session.heard_us = now_us;
+        if hello.sent > session.next {
+            // A stream loses nothing: one on which a batch is missing has broken.
+            self.end_session(at, machine, stream);
+            let goodbye = Message::Goodbye { stream, hint: None };
+            return self.send(Party::Member(at), Party::Machine(machine), goodbye);
+        }
         if rebooted {
             let inventory = hello.inventory.clone();
             let command = Command::Node(NodeCommand::Update { node, inventory });

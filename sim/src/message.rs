@@ -171,6 +171,8 @@ pub enum Said {
 /// An agent's side of its stream.
 #[derive(Clone, Debug)]
 pub struct Hello {
+    /// Batches of reports that were sent on the stream.
+    pub sent: u64,
     /// Minted anew by the agent for each connection.
     pub stream: u64,
     /// What the machine has.

@@ -278,10 +278,10 @@ impl State {
         // the cluster took its resources back: then it is as if it had not been placed.
         let stopped = allocation.cause.filter(|cause| cause.fault() != Fault::Reclaim);
         let job = allocation.job;
-        let ended = if keep == allocation.ended { stopped.map_or(0, |_| 1) } else { 0 };
-        for (index, attempt) in tail.slice(0, ended).tasks() {
-            let allocation = &self.allocations[id];
-            let cause = allocation.cause_of(index, allocation.final_cause());
+        let stopped = stopped.filter(|_| keep == allocation.ended);
+        let ended = u32::from(stopped.is_some());
+        if let (Some(cause), Some((index, attempt))) = (stopped, tail.tasks().next()) {
+            let cause = self.allocations[id].cause_of(index, cause);
             self.conclude(context, job, TaskRange::one(index), attempt, cause, id);
         }
         self.give_back_tasks(context, id, &tail.slice(ended, count));
