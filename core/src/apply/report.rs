@@ -204,7 +204,7 @@ impl State {
         for (part, cause) in split_cancelled(exit.link.tasks, &cancelled, cause) {
             self.finish_part(context, id, job, part, exit, cause);
         }
-        self.judge_node(context, node, job, if stopped { cause } else { exit.cause });
+        self.judge_node(context, node, job, cause);
     }
 
     /// Concludes the attempts of a part of a chain; a start that was not reported is implied.

@@ -5,9 +5,7 @@ use crate::command::Stamp;
 use crate::job::JobPlan;
 use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
-use yard_common::id::{
-    ExperimentId, JobId, PrincipalId, QueueId, RequestId, ShapeId, TaskIndex, WorkspaceId,
-};
+use yard_common::id::{ExperimentId, JobId, PrincipalId, QueueId, RequestId, ShapeId, WorkspaceId};
 use yard_common::state::{JobState, TaskState};
 
 /// A job.
@@ -115,12 +113,6 @@ impl Job {
     #[must_use]
     pub fn place(&self, id: JobId) -> PendingKey {
         PendingKey { queue: self.queue, rank: rank(self.plan.priority), job: id }
-    }
-
-    /// The first queued task.
-    #[must_use]
-    pub fn first_queued(&self) -> Option<TaskIndex> {
-        self.tasks.queued().next().map(|(run, _)| run.first)
     }
 }
 
