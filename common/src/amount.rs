@@ -3,21 +3,17 @@
 //! CPUs are counted in thousandths, memory and disk in bytes. Sums are checked: an overflow is
 //! an error of the caller, not a wrap.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 use std::str::FromStr;
 
 /// An amount of CPU in thousandths of a core.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Cpus(#[n(0)] pub u32);
 
 /// An amount of memory or disk in bytes.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Bytes(#[n(0)] pub u64);
 
@@ -150,9 +146,7 @@ impl fmt::Display for Bytes {
 
 /// CPU, memory and disk of one node, of one assignment, or a sum of those. GPUs are named
 /// one by one and live in [`crate::gpu`].
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Amounts {
     /// Thousandths of a core.
     #[n(0)]

@@ -1,10 +1,10 @@
 //! Exit causes: why an attempt ended. A closed set that users read.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 
 /// Why an attempt (or one rank of it) ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum ExitCause {
     /// The process returned this code; 0 is success.
     #[n(0)]
@@ -69,7 +69,7 @@ pub enum ExitCause {
 }
 
 /// A step that an agent takes before the ranks of an attempt start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum PrepareStep {
     /// The unix account of the owner does not exist on the node, or may not run jobs.
@@ -105,7 +105,7 @@ pub enum PrepareStep {
 }
 
 /// Why an exit status cannot be known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum LostReason {
     /// The shim that watched the process died.

@@ -5,7 +5,7 @@
 //! in ten-thousandths, exactly.
 
 use crate::Bytes;
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,7 +13,7 @@ use std::str::FromStr;
 pub const GPU_PARTS: u16 = 10_000;
 
 /// A GPU, or one MIG instance of one, as NVML reports it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct GpuDevice {
     /// NVML's UUID, or the MIG instance's.
     #[n(0)]
@@ -33,7 +33,7 @@ pub struct GpuDevice {
 }
 
 /// A MIG profile such as `1g.10gb`: compute slices and memory in GB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct MigProfile {
     /// Compute slices, 1 to 7.
     #[n(0)]
@@ -72,9 +72,7 @@ impl fmt::Display for MigProfile {
 }
 
 /// How much GPU one node of a group needs.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum GpuCount {
     /// None.
     #[default]
@@ -92,7 +90,7 @@ pub enum GpuCount {
 }
 
 /// What one node of a group needs of GPUs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct GpuRequest {
     /// How many.
     #[n(0)]
@@ -138,7 +136,7 @@ impl GpuRequest {
 }
 
 /// A set of devices of one node, by position in its list; at most 128.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct DeviceSet(#[n(0)] u64, #[n(1)] u64);
 
 impl DeviceSet {
@@ -215,9 +213,7 @@ impl fmt::Debug for DeviceSet {
 }
 
 /// GPUs that an assignment holds on one node.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct GpuGrant {
     /// The devices.
     #[n(0)]

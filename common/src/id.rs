@@ -1,6 +1,6 @@
 //! Typed ids. A dense id is a small integer minted by `State::apply` and never used again.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 
 /// A small integer id, minted in rising order, that can index a table.
@@ -22,7 +22,7 @@ macro_rules! dense_id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode,
         )]
         #[cbor(transparent)]
         pub struct $name(#[n(0)] pub $inner);
@@ -49,7 +49,7 @@ macro_rules! dense_id {
 macro_rules! wide_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
         pub struct $name(#[n(0)] u64, #[n(1)] u64);
 
         impl $name {
@@ -130,7 +130,7 @@ wide_id!(/// One boot of a machine's kernel.
 pub type TaskIndex = u32;
 
 /// A task: the unit of scheduling and retry. Displays as `812` or `812[3]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct TaskId {
     /// The job.
     #[n(0)]
@@ -147,7 +147,7 @@ impl fmt::Display for TaskId {
 }
 
 /// A half-open range of task indices, `first .. first + len`. Displays as `3` or `3-7`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct TaskRange {
     /// The first index.
     #[n(0)]
@@ -203,7 +203,7 @@ impl fmt::Display for TaskRange {
 
 /// Who leads, as committed. Raft may elect two leaders in one term (leader ids are ordered by
 /// term, then member), so the term alone fences nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct LeaderId {
     /// The Raft term.
     #[n(0)]

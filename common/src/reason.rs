@@ -1,11 +1,11 @@
 //! Pending reasons: why a task waits. A closed set that users live by.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 
 /// Why a task is not running yet. The first reason that applies, in this order of checks:
 /// the job itself, its limits, then the machines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum PendingReason {
     /// No fitting set of nodes is free, and nothing ahead of it waits for them.

@@ -1,6 +1,6 @@
 //! States and their legal transitions, one table per thing. `State::apply` asserts each step.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 
 /// Declares an enum of states and the table of its legal transitions.
@@ -12,7 +12,7 @@ macro_rules! states {
     ) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode,
         )]
         #[cbor(index_only)]
         pub enum $name {

@@ -9,7 +9,7 @@
 //!   its maximum. There is no jitter here: every member must decide the same. Tasks that fail
 //!   together wait in the queue's order, which spreads them.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
 use yard_common::limits::RETRY_RULES_MAX;
@@ -19,7 +19,7 @@ use yard_common::state::TaskState;
 mod tests;
 
 /// How often a task may be tried again, by who is to blame: `retry` of a job.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RetryPolicy {
     /// Retries after faults of machines, disks, networks or Trainyard itself.
     #[n(0)]
@@ -55,7 +55,7 @@ impl Default for RetryPolicy {
 }
 
 /// One entry of `retry.on`: causes that match have this budget of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RetryRule {
     /// Which causes.
     #[n(0)]
@@ -66,7 +66,7 @@ pub struct RetryRule {
 }
 
 /// Which exit causes a rule is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum CausePattern {
     /// This cause and no other: `exited: {75: 5}`. Goes before `Kind`.
     #[n(0)]
@@ -90,9 +90,7 @@ impl CausePattern {
 }
 
 /// What the tries of one task have spent so far. Every run of every array holds one.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Tries {
     /// Spent of `RetryPolicy::infra`.
     #[n(0)]

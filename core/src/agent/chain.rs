@@ -3,12 +3,12 @@
 //! A place in a chain is a *position*, 0 .. len. Ranges compress it, but every position is one
 //! task with its own attempt number.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::fmt;
 use yard_common::id::{AttemptNumber, TaskIndex, TaskRange};
 
 /// Neighbouring tasks of a chain with the same attempt number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct ChainLink {
     /// The tasks, in the order in which they run.
     #[n(0)]
@@ -19,7 +19,7 @@ pub struct ChainLink {
 }
 
 /// Tasks that run in turn. A task that runs alone is a chain of one. Displays as `3#1,7-9#2`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Chain(#[n(0)] pub Vec<ChainLink>);
 

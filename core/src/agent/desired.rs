@@ -1,7 +1,7 @@
 //! What the coordinator wants of one node: the whole set of its assignments, with a fence.
 
 use super::chain::Chain;
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
@@ -10,7 +10,7 @@ use yard_common::id::{AllocationId, Generation, Incarnation, JobId, LeaseId};
 use yard_common::limits::{CHAIN_TASKS_MAX, DURATION_MS_MAX, NODE_ASSIGNMENTS_MAX};
 
 /// Which desired set: minted in apply, rises only, across restores of the cluster too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Fence {
     /// The life of the cluster.
     #[n(0)]
@@ -37,7 +37,7 @@ impl fmt::Display for Fence {
 /// The coordinator keeps an assignment in the set, as `Stop` if need be, until it has heard
 /// `Reaped`: an agent that never saw the assignment answers that too, but of what it never saw
 /// and no longer sees it can tell nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Desired {
     /// The set's own fence. The agent ignores a set that is not above the last one it obeyed.
     #[n(0)]
@@ -53,7 +53,7 @@ pub struct Desired {
 
 /// The share of an allocation on this node: one per group that has ranks here. Displays as
 /// `57` or, beyond the first group, `57/1`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct AssignmentId {
     /// The allocation that it belongs to. Never used again, also not after a restore.
     #[n(0)]
@@ -73,7 +73,7 @@ impl fmt::Display for AssignmentId {
 }
 
 /// One assignment, as the coordinator wants it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DesiredAssignment {
     /// Which.
     #[n(0)]
@@ -98,7 +98,7 @@ pub struct DesiredAssignment {
 
 /// How long an attempt goes on while its node is out of touch. The holder of the node's lease
 /// computes the deadlines, see [`Lease`](super::Lease).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Isolation {
     /// To the end of the lease, and no instruction longer.
@@ -113,7 +113,7 @@ pub enum Isolation {
 }
 
 /// How far an assignment shall go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum DesiredPhase {
     /// Prepare, report `Ready`, and wait for the rest of the gang.
     #[n(0)]

@@ -3,12 +3,12 @@
 use super::desired::{AssignmentId, Fence};
 use super::record::Record;
 use super::report::Report;
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, VecDeque};
 use yard_common::id::{BootId, LeaseId, Sequence};
 
 /// Everything that an agent must find again when it starts.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Kept {
     /// The boot of the machine in which it was written last.
     #[n(0)]
@@ -31,7 +31,7 @@ pub struct Kept {
 }
 
 /// One change of what is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Change {
     /// The machine has booted anew.
     #[n(0)]

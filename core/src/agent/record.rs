@@ -8,14 +8,14 @@ use super::chain::{Chain, ChainLink};
 use super::desired::{AssignmentId, DesiredAssignment, DesiredPhase};
 use super::machine::Ending;
 use super::report::{Exit, ReportKind};
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
 use yard_common::cause::LostReason;
 use yard_common::id::TaskRange;
 use yard_common::state::AssignmentState;
 
 /// How far the machine was told to go. Written down before the order is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Order {
     /// It has heard nothing.
@@ -30,7 +30,7 @@ pub enum Order {
 }
 
 /// The end of an assignment before its chain is through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Stop {
     /// The cause of whatever is stopped by it. The first one stays.
     #[n(0)]
@@ -44,7 +44,7 @@ pub struct Stop {
 }
 
 /// What an agent remembers of one assignment.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Record {
     /// As last desired.
     #[n(0)]

@@ -2,13 +2,13 @@
 
 use super::chain::{Chain, ChainLink};
 use super::desired::AssignmentId;
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
 use yard_common::id::Sequence;
 
 /// One fact about an assignment. Kept by the agent until the coordinator has acknowledged it, and
 /// sent again in order after each reconnect; a sequence that was seen before is a no-op.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Report {
     /// Its place in the order of the node's reports.
     #[n(0)]
@@ -23,7 +23,7 @@ pub struct Report {
 
 /// What happened. Each task of a chain is told of at most once as started, and exactly once as
 /// either exited or recalled; `Reaped` is the last word on an assignment.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ReportKind {
     /// Prepared; waits for the gang.
     #[n(0)]
@@ -44,7 +44,7 @@ pub enum ReportKind {
 }
 
 /// How neighbouring tasks of a chain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Exit {
     /// Which tasks, and in which attempt.
     #[n(0)]

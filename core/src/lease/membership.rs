@@ -1,13 +1,13 @@
 //! Who votes: the members of the coordinator at one point of the replicated log.
 
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use std::collections::BTreeSet;
 use std::fmt;
 use yard_common::id::{LogIndex, MemberId};
 
 /// Names a committed membership: the log position of its entry. Only committed memberships are
 /// named, so a position stands for one membership even if a lost leader wrote another there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct MembershipId(#[n(0)] pub LogIndex);
 
@@ -19,7 +19,7 @@ impl fmt::Display for MembershipId {
 
 /// The voters as of one log entry. While the membership changes there are two sets of them, and
 /// whatever needs a majority needs one in each.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Membership {
     /// Which membership this is.
     #[n(0)]

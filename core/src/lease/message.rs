@@ -1,7 +1,7 @@
 //! What holder, members and leader say to each other about leases.
 
 use super::membership::{Membership, MembershipId};
-use minicbor::{CborLen, Decode, Encode};
+use minicbor::{Decode, Encode};
 use yard_common::id::{LeaseId, MemberId, NodeId};
 
 /// A holder asks every member to go on answering for its lease.
@@ -57,7 +57,7 @@ pub enum Refusal {
 
 /// What a member writes to disk before it promises: leases of the node up to this one are never
 /// answered again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct PromiseRecord {
     /// The node.
     #[n(0)]
@@ -83,7 +83,7 @@ pub struct Promise {
 }
 
 /// Command: the lease was promised away by a majority, its node is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Lost {
     /// The node.
     #[n(0)]
@@ -97,7 +97,7 @@ pub struct Lost {
 }
 
 /// Command: the node is alive although some members promised its lease away; it gets the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Lift {
     /// The node.
     #[n(0)]
