@@ -77,6 +77,11 @@ pub const VOTERS_MAX: usize = 9;
 pub const TOLERANCE_MS: u64 = 6 * 3_600 * 1_000;
 /// Lease of a node unless its pool has another, in milliseconds.
 pub const LEASE_MS: u64 = 3_000;
+/// Reports of one agent that wait for the coordinator; beyond it nothing new is prepared. What is
+/// already there goes on: it adds a bounded number.
+pub const AGENT_OUTBOX_MAX: usize = 16_384;
+/// Reports that an agent sends before the first of them is acknowledged.
+pub const AGENT_SENDS_MAX: u64 = 256;
 /// CPUs of one node, in thousandths.
 pub const NODE_CPU_MILLI_MAX: u64 = 4_096_000;
 /// Memory and disk of one node in bytes, each: 16 PiB.

@@ -12,13 +12,8 @@ use std::collections::BTreeSet;
 use yard_common::ExitCause;
 use yard_common::cause::LostReason;
 use yard_common::id::Sequence;
+use yard_common::limits::{AGENT_OUTBOX_MAX, AGENT_SENDS_MAX};
 use yard_common::state::AssignmentState;
-
-/// Reports that wait for the coordinator; beyond it nothing new is prepared. What is already
-/// there goes on: it adds a bounded number.
-pub const OUTBOX_MAX: usize = 16_384;
-/// Reports that are sent before the first of them is acknowledged.
-pub const SENDS_MAX: u64 = 256;
 
 /// What one agent knows and decides. See the [module](super) for the rules that it keeps.
 #[derive(Clone, Debug)]
@@ -99,7 +94,7 @@ impl Agent {
     /// Takes the step of one assignment that is due, if any.
     fn advance(&mut self, id: AssignmentId, turn: &mut Turn) {
         let may_start = self.may_start();
-        let has_room = self.kept.outbox.len() < OUTBOX_MAX;
+        let has_room = self.kept.outbox.len() < AGENT_OUTBOX_MAX;
         let now_ms = self.now_ms;
         let Some(record) = self.kept.records.get_mut(&id) else { return };
         if record.is_live() && record.order < Order::Start && record.assignment.keep < record.len {
@@ -255,7 +250,7 @@ impl Agent {
 
     /// Sends what is due, in order, a bounded number ahead of the acknowledgements.
     fn send_more(&mut self, actions: &mut Vec<Action>) {
-        let limit = self.acknowledged().0.saturating_add(SENDS_MAX);
+        let limit = self.acknowledged().0.saturating_add(AGENT_SENDS_MAX);
         let sent = self.sent;
         let due = self.kept.outbox.iter().skip_while(|report| report.sequence <= sent);
         for report in due.take_while(|report| report.sequence.0 <= limit) {

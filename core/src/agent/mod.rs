@@ -42,7 +42,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 
-pub use automaton::{Agent, OUTBOX_MAX, SENDS_MAX};
+pub use automaton::Agent;
 pub use chain::{Chain, ChainLink};
 pub use desired::{
     AssignmentId, Desired, DesiredAssignment, DesiredError, DesiredPhase, Fence, Isolation,

@@ -6,7 +6,7 @@ use crate::command::{DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply
 use crate::event::Event;
 use crate::job::{Floor, IsolationClass};
 use crate::lease::{Lift, Lost};
-use crate::state::{Drain, Facts, Node, State, Timer};
+use crate::state::{Drain, Node, State, Timer};
 use crate::table::{Ordered, Shared};
 use yard_common::Amounts;
 use yard_common::id::{Generation, LeaseId, NodeId, PoolId, Sequence, TokenId};
@@ -66,7 +66,7 @@ impl State {
         let Scope::Join(pool) = self.redeem_token(context, token, secret_sha256, joins)? else {
             return Err(Rejection::BadToken);
         };
-        let facts = facts_of(inventory);
+        let facts = inventory.clone();
         let (lease, generation) = (LeaseId(1), Generation(1));
         let device_parts = Shared::from(vec![0; facts.devices.len()]);
         let node = Node {
@@ -117,7 +117,7 @@ impl State {
             self.clear_node(context, id);
         }
         let node = &mut self.nodes[id];
-        let facts = facts_of(inventory);
+        let facts = inventory.clone();
         node.device_parts.make_mut().resize(facts.devices.len(), 0);
         node.facts = Shared::from(facts);
         let (lease, generation) = (node.lease, node.generation);
@@ -317,11 +317,6 @@ impl State {
         context.events.push(Event::Node { node: id, state: NodeState::Removed });
         Ok(Reply::Done)
     }
-}
-
-fn facts_of(inventory: &Inventory) -> Facts {
-    let Inventory { boot, amounts, devices, labels, address, version } = inventory.clone();
-    Facts { boot, amounts, devices, labels, address, version }
 }
 
 /// Checks what a machine says about itself.

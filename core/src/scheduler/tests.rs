@@ -4,11 +4,12 @@ use super::candidates::{Candidates, Need};
 use super::chains::{chain_len, deal};
 use super::gpus::Offer;
 use super::stock::{Free, Kind};
+use crate::command::Inventory;
 use crate::command::Stamp;
 use crate::fit::Demand;
 use crate::job::{After, Decides, Isolation, IsolationClass, JobPlan, Place, Shape};
 use crate::retry::{RetryPolicy, Tries};
-use crate::state::{Facts, Job, Node, Phase, TaskStatus, Tasks, Waits};
+use crate::state::{Job, Node, Phase, TaskStatus, Tasks, Waits};
 use crate::table::{Ordered, Shared};
 use proptest::collection::btree_set;
 use proptest::prelude::*;
@@ -39,7 +40,7 @@ fn device(model: &str) -> GpuDevice {
 
 fn node(models: &[&str], held: &[u16]) -> Node {
     let amounts = Amounts { cpu_milli: 8_000, memory_bytes: 64 << 30, disk_bytes: 0 };
-    let facts = Facts {
+    let facts = Inventory {
         boot: BootId::from_u128(1),
         amounts,
         devices: models.iter().map(|model| device(model)).collect(),

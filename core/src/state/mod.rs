@@ -28,7 +28,7 @@ pub use digest::Digest;
 pub use holder::{Experiment, Mount, Pool, Queue, Workspace};
 pub use holding::{Excess, Holding, HoldingKey, Holdings, Payers};
 pub use job::{Job, Pending, PendingKey, Waits, pending_of};
-pub use node::{Drain, Facts, Leftover, Node};
+pub use node::{Drain, Leftover, Node};
 pub use shape::Shapes;
 pub use task::{Counts, Phase, TaskStatus, Tasks};
 pub use timer::{Timer, Timers};

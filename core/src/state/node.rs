@@ -1,11 +1,12 @@
 //! Nodes: what machines have, hold, and owe.
 
 use crate::agent::{AssignmentId, Chain};
+use crate::command::Inventory;
 use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
 use yard_common::gpu::{DeviceSet, GPU_PARTS, GpuDevice, GpuGrant};
-use yard_common::id::{AllocationId, BootId, Generation, JobId, LeaseId, PoolId, Sequence};
+use yard_common::id::{AllocationId, Generation, JobId, LeaseId, PoolId, Sequence};
 use yard_common::state::NodeState;
 
 /// A machine with an agent.
@@ -19,7 +20,7 @@ pub struct Node {
     pub pool: PoolId,
     /// What its agent found; shared, as it rarely changes.
     #[n(2)]
-    pub facts: Shared<Facts>,
+    pub facts: Shared<Inventory>,
     /// Whether it is in touch.
     #[n(3)]
     pub state: NodeState,
@@ -60,29 +61,6 @@ pub struct Node {
     /// Latest failures that were the machine's fault: job and time, without a success since.
     #[n(14)]
     pub failures: Vec<(JobId, u64)>,
-}
-
-/// What an agent found on its machine.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Facts {
-    /// The boot of its kernel.
-    #[n(0)]
-    pub boot: BootId,
-    /// What jobs may use.
-    #[n(1)]
-    pub amounts: Amounts,
-    /// GPUs and MIG instances by position.
-    #[n(2)]
-    pub devices: Vec<GpuDevice>,
-    /// Labels, sorted by key.
-    #[n(3)]
-    pub labels: Vec<(String, String)>,
-    /// Host name or address for other nodes.
-    #[n(4)]
-    pub address: String,
-    /// Version of the agent.
-    #[n(5)]
-    pub version: String,
 }
 
 /// The share of an ended attempt whose processes are not seen reaped yet. Granted to nobody, and

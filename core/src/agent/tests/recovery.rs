@@ -6,6 +6,7 @@ use super::world::LEASE_MS;
 use crate::agent::*;
 use yard_common::ExitCause;
 use yard_common::id::{AttemptNumber, Sequence};
+use yard_common::limits::{AGENT_OUTBOX_MAX, AGENT_SENDS_MAX};
 
 #[test]
 fn a_set_that_is_not_newer_is_ignored() {
@@ -177,18 +178,18 @@ fn reports_are_sent_again_in_order_until_they_are_acknowledged() {
 fn sends_and_the_outbox_are_bounded() {
     let mut world = begin(DesiredPhase::Prepare, Isolation::Fenced, 1);
     world.crash();
-    for sequence in 1..=OUTBOX_MAX as u64 {
+    for sequence in 1..=AGENT_OUTBOX_MAX as u64 {
         let report =
             Report { sequence: Sequence(sequence), assignment: FIRST, what: ReportKind::Ready };
         world.disk.apply(Change::Reported(report));
     }
     restart(&mut world);
-    assert_eq!(world.wire.len() as u64, SENDS_MAX);
+    assert_eq!(world.wire.len() as u64, AGENT_SENDS_MAX);
     world.add(DesiredPhase::Run, Isolation::Fenced, 1);
     world.deliver_set(usize::MAX);
     assert!(!world.machine.shims.contains_key(&SECOND), "nothing new while the outbox is full");
-    world.step(Input::Acknowledged(Sequence(SENDS_MAX)));
-    assert_eq!(world.wire.len() as u64, 2 * SENDS_MAX);
+    world.step(Input::Acknowledged(Sequence(AGENT_SENDS_MAX)));
+    assert_eq!(world.wire.len() as u64, 2 * AGENT_SENDS_MAX);
     assert!(world.machine.shims.contains_key(&SECOND));
 }
 
