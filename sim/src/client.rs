@@ -11,6 +11,9 @@ use yard_core::command::{
     Rejection, Reply,
 };
 
+/// Commands that a task takes from its submission to its end, roughly.
+const COMMANDS_PER_TASK: u64 = 6;
+
 /// A client.
 #[derive(Debug)]
 pub struct Client {
@@ -133,11 +136,13 @@ impl World {
 
     /// What a client wants next.
     fn think(&mut self, at: usize) -> Option<(Command, Option<Behaviour>)> {
-        if self.phase != Phase::Busy {
-            return if at == 0 { self.tidy_up().map(|command| (command, None)) } else { None };
-        }
-        if at == 0 {
-            return Some((self.operate(), None));
+        match (self.phase, at) {
+            (Phase::Busy, 0) => return Some((self.operate(), None)),
+            (Phase::Healing | Phase::Over, 0) => {
+                return self.tidy_up().map(|command| (command, None));
+            }
+            _ if self.has_enough() => return None,
+            _ => {}
         }
         let nth = self.requests.len() as u64;
         let wall_ms = 1_800_000_000_000 + self.now_us / 1_000;
@@ -155,6 +160,17 @@ impl World {
         };
         self.known = known;
         Some(command)
+    }
+
+    /// Whether what clients asked for so far is likely to make as many commands as the run wants.
+    fn has_enough(&self) -> bool {
+        let Some(at) = self.latest_member() else { return true };
+        let jobs = self.members[at].state.jobs.iter();
+        let open = jobs.filter(|(_, job)| !job.state.is_terminal()).map(|(_, job)| {
+            let counts = job.tasks.counts();
+            u64::from(job.tasks.range().len - counts.ended())
+        });
+        self.stats.commands + COMMANDS_PER_TASK * open.sum::<u64>() >= self.scenario.commands
     }
 
     /// What an operator does on a busy day.

@@ -575,6 +575,10 @@ impl World {
             }
             let entry = member.disk.entry(next).map(Rc::clone).expect("committed entries are kept");
             self.apply_entry(at, &entry);
+            let member = &self.members[at];
+            if member.applied.index - member.disk.base().index >= self.scenario.snapshot_every {
+                self.take_snapshot(at);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::coverage::Coverage;
 use crate::invariants::Violation;
+use crate::scenario::{COMMANDS_MIN, FAULTS_MIN, TASKS_MIN};
 use crate::world::{Stats, World};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,11 @@ pub fn run_seed(seed: u64, trace: bool) -> Outcome {
     if ran.is_err() {
         let what = PANIC.with_borrow_mut(Option::take).unwrap_or_else(|| "unknown".into());
         world.break_rule("no_panic", what);
+    }
+    let Stats { commands, tasks_ended, faults, .. } = world.stats;
+    if commands < COMMANDS_MIN || tasks_ended < TASKS_MIN || faults < FAULTS_MIN {
+        let what = format!("{commands} commands, {tasks_ended} tasks, {faults} faults");
+        world.break_rule("run_is_full", what);
     }
     Outcome {
         seed,

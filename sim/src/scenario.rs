@@ -24,14 +24,19 @@ pub struct Scenario {
     pub outage_ms: u64,
     /// Whether members vote for anybody, even under a leader that they hear.
     pub rude_elections: bool,
+    /// Entries after which a member takes a snapshot and drops its log.
+    pub snapshot_every: u64,
     /// Tasks of a chain at most.
     pub chain_max: u32,
-    /// Commands after which clients ask for nothing new.
+    /// Commands that a run is to apply: clients ask for new things until what they asked for is
+    /// likely to take it there, and faults go on until it is.
     pub commands: u64,
 }
 
 /// Applied commands of a seed at least.
 pub const COMMANDS_MIN: u64 = 2_000;
+/// Tasks of a seed that end, at least.
+pub const TASKS_MIN: u64 = 50;
 /// Faults of a seed at least.
 pub const FAULTS_MIN: u64 = 20;
 
@@ -54,8 +59,9 @@ impl Scenario {
             calm_ms: rng.pick(&[1_200, 2_500, 5_000]),
             outage_ms: rng.pick(&[2_000, 12_000, 95_000]),
             rude_elections: rng.chance(300),
+            snapshot_every: rng.pick(&[150, 400, 1_000_000]),
             chain_max: rng.pick(&[1, 4, 16]),
-            commands: COMMANDS_MIN + 50,
+            commands: COMMANDS_MIN,
         }
     }
 }

@@ -207,7 +207,7 @@ impl Workload {
 
     /// Time between two wishes of a client.
     pub fn pause_us(&mut self) -> u64 {
-        self.rng.magnitude(30, 2_500) * MS
+        self.rng.magnitude(20, 600) * MS
     }
 
     /// How long a client waits for an answer.

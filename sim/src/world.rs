@@ -21,6 +21,9 @@ use yard_core::command::{Actor, Command};
 /// True time within which everything must have ended after the last fault.
 const PATIENCE_US: Us = 2_400 * SECOND;
 
+/// True time after which faults stop, even if they kept the run from getting far.
+const FAULTY_US: Us = 240 * SECOND;
+
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -349,8 +352,8 @@ impl World {
         match self.phase {
             Phase::Busy => {
                 let done = self.stats.commands >= self.scenario.commands;
-                let too_long = self.now_us > 1_500 * SECOND;
-                if (done && self.stats.faults >= FAULTS_MIN) || too_long {
+                let too_long = self.now_us > FAULTY_US;
+                if (done || too_long) && self.stats.faults >= FAULTS_MIN {
                     self.phase = Phase::Healing;
                     self.healing_us = self.now_us;
                     self.note(|_| "everything heals".into());

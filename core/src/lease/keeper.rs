@@ -35,6 +35,8 @@ struct Seen {
     current: Option<LeaseId>,
     /// When anything of the node arrived last; answered or not, the node was alive.
     heard_ms: Option<u64>,
+    /// The node does not count as silent before: a lease after it was heard, answered or not.
+    spoke_until_ms: u64,
     /// Until when the holder may count on this member; with slack for clocks and kill.
     counted_on_ms: Option<u64>,
     promise: Option<Promised>,
@@ -163,6 +165,8 @@ impl Keeper {
             return Err(Refusal::UnknownNode);
         };
         seen.heard_ms = seen.heard_ms.max(Some(now_ms));
+        let lease_ms = renewal.lease_ms.min(self.longest.lease_ms());
+        seen.spoke_until_ms = seen.spoke_until_ms.max(now_ms.saturating_add(lease_ms));
         if renewal.lease != current {
             return Err(Refusal::OtherLease { current });
         }
@@ -211,6 +215,12 @@ impl Keeper {
         match seen.promise {
             Some(known) if known.lease >= lease && known.durable => Judgement::Promised(promise),
             Some(known) if known.lease >= lease => Judgement::Pending,
+            // A node that was refused a moment ago is on its way to the next lease. Promised away
+            // before its first renewal, that one would be followed by another, and so for ever.
+            Some(_) | None if now_ms <= seen.spoke_until_ms => {
+                let left_ms = (seen.spoke_until_ms - now_ms).saturating_add(1);
+                Judgement::Heard { silent_ms, left_ms }
+            }
             Some(_) | None => {
                 seen.promise = Some(Promised { lease, durable: false });
                 Judgement::Persist(Intent(promise))

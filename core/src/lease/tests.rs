@@ -249,6 +249,18 @@ fn the_wait_follows_the_length_that_the_holder_counts_on() {
 }
 
 #[test]
+fn a_new_lease_is_not_promised_away_before_the_node_can_renew_it() {
+    let mut keeper = keeper();
+    let promise = intent(keeper.ask(NODE, LEASE, WAIT_MS + 1));
+    keeper.confirm(promise);
+    assert_eq!(keeper.on_renewal(&renewal(9_000), 9_000), Err(Refusal::Promised));
+    keeper.lease_applied(NODE, LeaseId(3));
+    let early = keeper.ask(NODE, LeaseId(3), 12_000);
+    assert_eq!(early, Judgement::Heard { silent_ms: 3_000, left_ms: 1 });
+    assert!(matches!(keeper.ask(NODE, LeaseId(3), 12_001), Judgement::Persist(_)), "it is silent");
+}
+
+#[test]
 fn a_node_that_left_is_unknown() {
     let mut keeper = keeper();
     keeper.forget(NODE);

@@ -9,6 +9,10 @@ impl World {
     /// What is not at its end yet; none if everything is.
     #[must_use]
     pub fn unfinished(&self) -> Option<String> {
+        let (commands, wanted) = (self.stats.commands, self.scenario.commands);
+        if commands < wanted {
+            return Some(format!("only {commands} commands of {wanted} are applied"));
+        }
         let at = self.latest_member()?;
         let state = &self.members[at].state;
         let job = state.jobs.iter().find(|(_, job)| !job.state.is_terminal());

@@ -4,9 +4,9 @@
 use super::{Invariant, Seen};
 use crate::truth::Truth;
 use std::collections::BTreeSet;
-use yard_common::id::{JobId, NodeId, QueueId};
+use yard_common::id::{JobId, NodeId, QueueId, RequestId};
 use yard_common::state::{JobState, NodeState, TaskState};
-use yard_core::command::{Command, Holder, JobCommand, NodeCommand};
+use yard_core::command::{Actor, Command, Envelope, Holder, JobCommand, NodeCommand};
 use yard_core::event::Event;
 
 /// What was asked for and not taken back, as far as commands were accepted.
@@ -16,6 +16,8 @@ pub struct WaitsRespected {
     suspended: BTreeSet<JobId>,
     drained: BTreeSet<NodeId>,
     closed: BTreeSet<QueueId>,
+    /// Requests that took effect. One that is asked again is answered, and changes nothing.
+    requests: BTreeSet<(Actor, RequestId)>,
 }
 
 impl WaitsRespected {
@@ -104,7 +106,11 @@ impl Invariant for WaitsRespected {
             }
         }
         if step.applied.reply.is_ok() {
-            self.learn(step.command);
+            let Envelope { actor, request, .. } = *step.envelope;
+            let again = request.is_some_and(|id| !self.requests.insert((actor, id)));
+            if !again {
+                self.learn(step.command);
+            }
         }
         Ok(())
     }
