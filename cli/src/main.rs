@@ -1,0 +1,4 @@
+//! `yard`: the one binary.
+#![forbid(unsafe_code)]
+
+fn main() {}
