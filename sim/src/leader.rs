@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 64;
 /// Entries that a leader has on their way.
 const IN_FLIGHT_MAX: usize = 4;
 /// Time between two rounds of the scheduler at least.
-const PLAN_US: Us = 20 * MS;
+const PLAN_US: Us = 50 * MS;
 
 /// What a leader remembers as long as it leads.
 #[derive(Debug)]

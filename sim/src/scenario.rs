@@ -59,7 +59,7 @@ impl Scenario {
             calm_ms: rng.pick(&[1_200, 2_500, 5_000]),
             outage_ms: rng.pick(&[2_000, 12_000, 95_000]),
             rude_elections: rng.chance(300),
-            snapshot_every: rng.pick(&[150, 400, 1_000_000]),
+            snapshot_every: rng.pick(&[250, 600, 1_000_000]),
             chain_max: rng.pick(&[1, 4, 16]),
             commands: COMMANDS_MIN,
         }
