@@ -10,6 +10,7 @@ mod apply;
 pub mod command;
 pub mod event;
 pub mod fit;
+mod hash;
 pub mod job;
 pub mod lease;
 pub mod retry;

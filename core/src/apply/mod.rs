@@ -23,8 +23,8 @@ pub(crate) use context::Context;
 
 use crate::command::{Actor, Cluster, Command, Envelope, Object, Rejection, Reply};
 use crate::event::{Applied, Audit};
+use crate::hash::hash_on;
 use crate::state::{Answer, Made, State};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use yard_common::id::LogIndex;
 use yard_common::state::NodeState;
 
@@ -124,8 +124,7 @@ impl State {
         let Some(request) = envelope.request else {
             return self.run(context, command);
         };
-        let bytes = minicbor::to_vec(command).expect("writing to memory does not fail");
-        let body = xxh3_64(&bytes);
+        let body = hash_on(0, command);
         if let Some(answer) = self.dedup.get(context.actor, request) {
             let (same, object) = match &answer.made {
                 Made::Job(job) => (Reply::Job(*job), Object::Job(*job)),
@@ -184,6 +183,5 @@ fn hash_of(
         true => before ^ context.events.as_ptr() as u64,
         false => before,
     };
-    let bytes = minicbor::to_vec((index, reply, &context.events));
-    xxh3_64_with_seed(&bytes.expect("writing to memory does not fail"), before)
+    hash_on(before, &(index, reply, &context.events))
 }
