@@ -176,7 +176,7 @@ pub struct Hello {
     /// Minted anew by the agent for each connection.
     pub stream: u64,
     /// What the machine has.
-    pub inventory: Inventory,
+    pub inventory: Rc<Inventory>,
     /// The set that it obeys.
     pub fence: yard_core::agent::Fence,
     /// The lease that it renews, if it holds it.
