@@ -1,4 +1,4 @@
-//! Hashes over the encoding of values, without a place in memory that holds all of it.
+//! The encoding of values: all of it, or its hash without a place in memory that holds all of it.
 //!
 //! Every command hashes its reply and events, and some records. Their bytes are written to a small
 //! buffer on the stack, and each time that it is full it goes into the hash. What comes out depends
@@ -17,6 +17,26 @@ pub(crate) fn hash_on<T: Encode<()>>(before: u64, value: &T) -> u64 {
     let mut sink = Sink { hash: before, len: 0, block: [0; BLOCK] };
     Encoder::new(&mut sink).encode(value).expect("writing to memory does not fail");
     xxh3_64_with_seed(&sink.block[..sink.len], sink.hash)
+}
+
+/// The encoding of a value.
+pub(crate) fn bytes_of<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Bytes(Vec::new());
+    Encoder::new(&mut bytes).encode(value).expect("writing to memory does not fail");
+    bytes.0
+}
+
+/// Takes bytes, and keeps them. The one of the library is not inlined, and called for every number.
+struct Bytes(Vec<u8>);
+
+impl Write for Bytes {
+    type Error = Infallible;
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// Takes bytes, and keeps their hash.
