@@ -1,11 +1,11 @@
-//! The encoding of values: all of it, or its hash without a place in memory that holds all of it.
+//! The encoding of values: as bytes, as a hash without all the bytes in memory, and back.
 //!
 //! Every command hashes its reply and events, and some records. Their bytes are written to a small
 //! buffer on the stack, and each time that it is full it goes into the hash. What comes out depends
 //! on the bytes alone, not on the steps in which they were written.
 
-use minicbor::Encode;
-use minicbor::encode::{Encoder, Write};
+use minicbor::decode::{Decode, Decoder, Error as DecodeError};
+use minicbor::encode::{Encode, Encoder, Write};
 use std::convert::Infallible;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -37,6 +37,21 @@ impl Write for Bytes {
         self.0.extend_from_slice(bytes);
         Ok(())
     }
+}
+
+/// Reads a list into a vector without spare room. The plain way leaves room for four at least,
+/// and most jobs have one group: a million of them would take more memory than before a restart.
+pub(crate) fn exact_list<'b, C, T: Decode<'b, C>>(
+    d: &mut Decoder<'b>,
+    ctx: &mut C,
+) -> Result<Vec<T>, DecodeError> {
+    let len = d.array()?.ok_or_else(|| DecodeError::message("a list has a length"))?;
+    // What is claimed may be wrong, and must not be reserved unseen.
+    let mut list = Vec::with_capacity(len.min(16) as usize);
+    for _ in 0..len {
+        list.push(T::decode(d, ctx)?);
+    }
+    Ok(list)
 }
 
 /// Takes bytes, and keeps their hash.
