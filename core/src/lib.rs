@@ -8,9 +8,9 @@
 pub mod agent;
 mod apply;
 pub mod command;
+mod encoding;
 pub mod event;
 pub mod fit;
-mod hash;
 pub mod job;
 pub mod lease;
 pub mod retry;

@@ -6,9 +6,8 @@ use crate::event::Event;
 use crate::fit::model_of;
 use crate::retry::{TaskEnd, Verdict, decide};
 use crate::state::{
-    Allocation, Held, Holding, Leftover, Phase, Share, State, TaskStatus, Timer, UsageKey,
+    Allocation, Held, Holding, Leftover, Node, Phase, Share, State, TaskStatus, Timer, UsageKey,
 };
-use std::collections::BTreeMap;
 use yard_common::cause::{Fault, LostReason};
 use yard_common::id::{
     AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskIndex, TaskRange,
@@ -118,17 +117,16 @@ impl State {
 
     /// Gives every node of an allocation a new desired set.
     pub(super) fn push_desired(&mut self, context: &mut Context, id: AllocationId) {
-        let nodes: Vec<_> = self.allocations[id].shares.iter().map(|share| share.node).collect();
-        for node in nodes {
-            self.bump(context, node);
+        for at in 0..self.allocations[id].shares.len() {
+            self.bump(context, self.allocations[id].shares[at].node);
         }
     }
 
     /// Mints the next version of a node's desired set.
     pub(super) fn bump(&mut self, context: &mut Context, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
-        node.generation = Generation(node.generation.0 + 1);
-        context.events.push(Event::Desired { node: id, generation: node.generation });
+        if let Some(node) = self.nodes.get_mut(id) {
+            context.bump(id, node);
+        }
     }
 
     /// Ends one attempt of each task of a run: the retry rules say what becomes of them.
@@ -148,9 +146,9 @@ impl State {
             cause,
             allocation,
         });
-        let parts: Vec<_> =
-            self.jobs[id].tasks.within(run).map(|(part, status)| (part, *status)).collect();
-        for (part, status) in parts {
+        let mut from = run.first;
+        while let Some((part, status)) = self.jobs[id].tasks.next_run(from, run.end()) {
+            from = part.end();
             let job = &self.jobs[id];
             let blocked = job.waits.any();
             let (phase, tries) = match decide(cause, &job.plan.retry, status.tries) {
@@ -263,25 +261,31 @@ impl State {
             let left = Leftover { amounts, gpus, in_doubt, job, chain };
             node.leftovers.insert(key, left);
         }
-        self.bump(context, share.node);
+        context.bump(share.node, node);
     }
 
     /// Rolls up what shares of an allocation used until now.
     fn bill(&mut self, context: &Context, allocation: &Allocation, shares: &[Share]) {
         let job = &self.jobs[allocation.job];
         let lost = allocation.final_cause().fault() == Fault::Infra;
-        let mut by_model: BTreeMap<Box<str>, (Amounts, u64)> = BTreeMap::new();
+        // A gang has GPUs of one model; shares without any come on top.
+        let mut by_model: Vec<(&str, Amounts, u64)> = Vec::new();
         for share in shares {
             let node = self.nodes.get(share.node);
             let model = node.and_then(|node| model_of(node, &share.gpus)).unwrap_or_default();
-            let sum = by_model.entry(model.into()).or_default();
-            sum.0 = sum.0.checked_add(&share.amounts).unwrap_or(sum.0);
-            sum.1 += share.gpus.total_parts();
+            let parts = share.gpus.total_parts();
+            match by_model.iter_mut().find(|(known, ..)| *known == model) {
+                Some((_, sum, gpu_parts)) => {
+                    *sum = sum.checked_add(&share.amounts).unwrap_or(*sum);
+                    *gpu_parts += parts;
+                }
+                None => by_model.push((model, share.amounts, parts)),
+            }
         }
         let for_ms = context.now_ms - allocation.granted_ms;
         let (owner, queue) = (job.owner, job.queue);
-        for (model, (amounts, gpu_parts)) in by_model {
-            let key = UsageKey { day: 0, owner, queue, model };
+        for (model, amounts, gpu_parts) in by_model {
+            let key = UsageKey { day: 0, owner, queue, model: model.into() };
             let held = Held { amounts, gpu_parts, lost };
             self.usage.add(&key, &held, for_ms, context.wall_ms);
         }
@@ -369,6 +373,14 @@ impl State {
         if self.allocations[id].is_over() {
             self.end_allocation(context, id);
         }
+    }
+}
+
+impl Context {
+    /// Mints the next version of a node's desired set.
+    pub(super) fn bump(&mut self, id: NodeId, node: &mut Node) {
+        node.generation = Generation(node.generation.0 + 1);
+        self.events.push(Event::Desired { node: id, generation: node.generation });
     }
 }
 

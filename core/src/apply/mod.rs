@@ -22,8 +22,8 @@ mod timer;
 pub(crate) use context::Context;
 
 use crate::command::{Actor, Cluster, Command, Envelope, Object, Rejection, Reply};
+use crate::encoding::hash_on;
 use crate::event::{Applied, Audit};
-use crate::hash::hash_on;
 use crate::state::{Answer, Made, State};
 use yard_common::id::LogIndex;
 use yard_common::state::NodeState;

@@ -200,7 +200,8 @@ impl<'a> Round<'a> {
     /// Takes what a gang got out of the stock. Returns whether none of its nodes is to be drained.
     fn take(&mut self, wish: &Wish<'_>, demands: &[Demand<'_>], gang: &Gang) -> bool {
         let mut lasting = true;
-        let mut touched = BTreeSet::new();
+        // Only groups can share a node.
+        let (shared, mut touched) = (demands.len() > 1, BTreeSet::new());
         for share in &gang.shares {
             let (id, node) = (share.node, &self.view.nodes[share.node]);
             let seat = self.cache.seats.get(id).expect("a candidate has a seat");
@@ -213,7 +214,7 @@ impl<'a> Round<'a> {
             });
             let demand = &demands[usize::from(share.group)];
             taken.room.take(demand, node, &share.gpus).expect("the gang was checked");
-            taken.slots -= usize::from(touched.insert(id));
+            taken.slots -= usize::from(!shared || touched.insert(id));
             kind.open.remove(&taken.free);
             let parts = taken.room.parts.iter().map(|parts| u64::from(*parts));
             taken.free.gpu_parts = parts.sum();

@@ -6,7 +6,7 @@
 //! the same records, and must have the same value.
 
 use super::State;
-use crate::hash::hash_on;
+use crate::encoding::hash_on;
 use crate::table::Table;
 use minicbor::{Decode, Encode};
 use yard_common::id::{Dense, TaskRange};

@@ -1,11 +1,11 @@
-//! Hashes over the encoding of values, without a place in memory that holds all of it.
+//! The encoding of values: as bytes, as a hash without all the bytes in memory, and back.
 //!
 //! Every command hashes its reply and events, and some records. Their bytes are written to a small
 //! buffer on the stack, and each time that it is full it goes into the hash. What comes out depends
 //! on the bytes alone, not on the steps in which they were written.
 
-use minicbor::Encode;
-use minicbor::encode::{Encoder, Write};
+use minicbor::decode::{Decode, Decoder, Error as DecodeError};
+use minicbor::encode::{Encode, Encoder, Write};
 use std::convert::Infallible;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -17,6 +17,41 @@ pub(crate) fn hash_on<T: Encode<()>>(before: u64, value: &T) -> u64 {
     let mut sink = Sink { hash: before, len: 0, block: [0; BLOCK] };
     Encoder::new(&mut sink).encode(value).expect("writing to memory does not fail");
     xxh3_64_with_seed(&sink.block[..sink.len], sink.hash)
+}
+
+/// The encoding of a value.
+pub(crate) fn bytes_of<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Bytes(Vec::new());
+    Encoder::new(&mut bytes).encode(value).expect("writing to memory does not fail");
+    bytes.0
+}
+
+/// Takes bytes, and keeps them. The one of the library is not inlined, and called for every number.
+struct Bytes(Vec<u8>);
+
+impl Write for Bytes {
+    type Error = Infallible;
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Reads a list into a vector without spare room. The plain way leaves room for four at least,
+/// and most jobs have one group: a million of them would take more memory than before a restart.
+pub(crate) fn exact_list<'b, C, T: Decode<'b, C>>(
+    d: &mut Decoder<'b>,
+    ctx: &mut C,
+) -> Result<Vec<T>, DecodeError> {
+    let len = d.array()?.ok_or_else(|| DecodeError::message("a list has a length"))?;
+    // What is claimed may be wrong, and must not be reserved unseen.
+    let mut list = Vec::with_capacity(len.min(16) as usize);
+    for _ in 0..len {
+        list.push(T::decode(d, ctx)?);
+    }
+    Ok(list)
 }
 
 /// Takes bytes, and keeps their hash.
