@@ -208,7 +208,7 @@ fn own_waits(view: &State, job: &Job, task: TaskIndex, phase: Phase) -> Vec<Cons
     found.extend(waits.held.clone().map(Constraint::Held));
     found.extend(waits.suspended.clone().map(Constraint::Suspended));
     let undone = undone(view, job, task);
-    if waits.jobs > 0 || phase == Phase::Blocked && found.is_empty() && waits.until_ms == 0 {
+    if waits.jobs > 0 || !undone.is_empty() {
         found.push(Constraint::Dependency(undone));
     }
     if waits.until_ms > 0 {
