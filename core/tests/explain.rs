@@ -19,7 +19,8 @@ fn explained(change: impl FnOnce(&mut JobPlan), held: bool) -> Explanation {
     if held {
         lab.job(JobCommand::Hold { job, reason: "lunch".into() });
     }
-    let found = explain(&lab.state, lab.now_ms, &Policy::default(), job, 0).unwrap();
+    let found = explain(&lab.state, lab.now_ms, &Policy::default(), job, 0);
+    let found = found.expect("the task exists");
     assert!(found.constraints.contains(&Constraint::Dependency(vec![first])), "{found}");
     found
 }

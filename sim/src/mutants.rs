@@ -42,6 +42,7 @@ pub const MUTANTS: &[Mutant] = &[
         "a share is free when its ranks have ended",
         "reaped_before_granted",
     ),
+    mutant("full_is_never", "what finds no room now never will", "pending_reason_matches"),
     mutant(
         "gang_released_partly",
         "the share of a node that failed is dropped",

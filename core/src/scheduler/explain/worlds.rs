@@ -56,6 +56,9 @@ pub(super) fn ever_starts(question: &Question<'_>) -> bool {
         }
         let node = &mut world.nodes[id];
         (node.state, node.cordoned, node.maintenance_until_ms) = (NodeState::Up, false, 0);
+        if cfg!(mutant = "full_is_never") {
+            continue;
+        }
         (node.drain, node.used) = (None, Amounts::ZERO);
         node.device_parts = Shared::from(vec![0; old.facts.devices.len()]);
         (node.allocations, node.leftovers) = (Ordered::default(), Ordered::default());
