@@ -3,14 +3,16 @@
 use super::cache::Cache;
 use super::chains;
 use super::choose::Gang;
+use super::gpus::places_in;
 use super::lines::{LineKey, Turn, Turns};
-use super::site::{Sites, Wish};
+use super::site::{Site, Sites, Wish};
 use super::stock::{Free, Stock};
 use super::{Budget, Policy};
 use crate::command::{Placement, Plan};
 use crate::fit::{Demand, Room};
 use crate::state::{Excess, Holdings, Job, State};
 use std::collections::{BTreeMap, BTreeSet};
+use yard_common::gpu::GpuCount;
 use yard_common::id::{JobId, NodeId, QueueId, ShapeId};
 use yard_common::limits::{NODE_ASSIGNMENTS_MAX, PLAN_PLACEMENTS_MAX};
 use yard_common::state::TaskState;
@@ -254,15 +256,26 @@ impl<'a> Round<'a> {
         let mut places: u32 = 0;
         for site in &sites.sites {
             for id in self.candidates(wish, site, 0) {
-                let node = &self.view.nodes[id];
-                if wish.allows(node) {
-                    places = places.saturating_add(self.offer(id, node, None).places_at(site, 0));
-                }
+                places = places.saturating_add(self.places_on(id, wish, site));
                 if places >= upto {
                     return upto;
                 }
             }
         }
         places
+    }
+
+    /// How many shares of the first group fit on a node, about.
+    fn places_on(&self, id: NodeId, wish: &Wish<'_>, site: &Site<'_>) -> u32 {
+        let demand = &site.demands[0];
+        let plain = !wish.is_choosy && !demand.exclusive && demand.gpus.count == GpuCount::None;
+        if plain
+            && !self.taken.contains_key(&id)
+            && let Some(seat) = self.cache.seats.get(id)
+        {
+            return places_in(&seat.left, 0, demand);
+        }
+        let node = &self.view.nodes[id];
+        if wish.allows(node) { self.offer(id, node, None).places_at(site, 0) } else { 0 }
     }
 }
