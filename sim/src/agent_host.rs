@@ -11,11 +11,11 @@ use yard_core::command::Inventory;
 use yard_core::lease::{Ack, Deadline, Holder, LeaseState, LeaseTimes};
 
 /// Period of renewals.
-const RENEW_US: Us = 500 * MS;
+const RENEW_US: Us = 750 * MS;
 /// Period of hellos.
-const HELLO_US: Us = 400 * MS;
+const HELLO_US: Us = 800 * MS;
 /// Silence of the leader after which an agent looks for another.
-const STREAM_US: Us = 1_500 * MS;
+const STREAM_US: Us = 2_500 * MS;
 
 /// A running agent.
 #[derive(Debug)]
