@@ -44,3 +44,16 @@ fn a_release_alone_does_not_start_what_waits_for_another() {
     assert_eq!(found.reason(), Some(PendingReason::Held));
     assert!(!found.changes.contains(&Change::Release), "{found}");
 }
+
+#[test]
+fn a_release_is_named_only_if_the_task_would_start_then() {
+    let mut lab = Lab::new();
+    let job = lab.submit(JobPlan { hold: true, ..single() });
+    let changes = |lab: &Lab| {
+        let found = explain(&lab.state, lab.now_ms, &Policy::default(), job, 0);
+        found.expect("the task exists").changes
+    };
+    assert_eq!(changes(&lab), [], "there is no machine");
+    lab.join("n0", 8, &[]);
+    assert_eq!(changes(&lab), [Change::Release]);
+}

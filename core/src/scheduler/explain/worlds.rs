@@ -6,7 +6,7 @@ use crate::job::Shape;
 use crate::state::{Holdings, Pending, State};
 use crate::table::{Ordered, Shared};
 use yard_common::Amounts;
-use yard_common::id::NodeId;
+use yard_common::id::{NodeId, QueueId};
 use yard_common::state::NodeState;
 
 fn nodes(view: &State) -> Vec<NodeId> {
@@ -41,6 +41,13 @@ pub(super) fn without_planned_drains(view: &State, now_ms: u64) -> State {
             world.nodes[id].drain = None;
         }
     }
+    world
+}
+
+/// The queue starts tasks.
+pub(super) fn with_open_queue(view: &State, queue: QueueId) -> State {
+    let mut world = view.clone();
+    world.queues[queue].set.starts = true;
     world
 }
 
