@@ -179,11 +179,12 @@ impl<'a> Round<'a> {
         stop
     }
 
-    /// Why no gang was found: limits, if they left no site; else the machines, which are claimed.
+    /// Why no gang was found: limits, if they left no site where it could ever start; else the
+    /// machines, which are claimed.
     fn no_room(&mut self, id: JobId, line: &LineKey, wish: &Wish<'_>, sites: &Sites<'_>) -> Stop {
-        self.claim(wish, &sites.sites, id);
+        let waits_for_others = self.claim(wish, &sites.sites, id);
         match sites.excess {
-            Some(excess) if sites.sites.is_empty() => Stop::Limit(excess),
+            Some(excess) if !waits_for_others => Stop::Limit(excess),
             Some(_) => Stop::NoRoom,
             None => {
                 // Behind limits others may find more sites, so only this is final.
