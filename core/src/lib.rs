@@ -13,6 +13,7 @@ pub mod event;
 pub mod fit;
 pub mod job;
 pub mod lease;
+pub mod mutant;
 pub mod retry;
 pub mod scheduler;
 pub mod state;

@@ -267,7 +267,7 @@ impl World {
             if let Change::Obeyed { fence, .. } = &change {
                 self.observe_obeyed(at, *fence);
                 // The bug: the set is obeyed, and a restart knows nothing of it.
-                if cfg!(mutant = "fence_not_persisted") {
+                if yard_core::mutant!("fence_not_persisted") {
                     continue;
                 }
             }

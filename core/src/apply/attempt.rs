@@ -4,6 +4,7 @@ use super::Context;
 use crate::agent::Chain;
 use crate::event::Event;
 use crate::fit::model_of;
+use crate::mutant;
 use crate::retry::{TaskEnd, Verdict, decide};
 use crate::state::{
     Allocation, Held, Holding, Leftover, Node, Phase, Share, State, TaskStatus, Timer, UsageKey,
@@ -64,7 +65,7 @@ impl State {
         let current = allocation.left().tasks().next().map(|(index, _)| index);
         // The bug: the attempt ends, and its task is tried again.
         let cause = match cause {
-            ExitCause::Cancelled if cfg!(mutant = "cancel_lost") => ExitCause::Requeued,
+            ExitCause::Cancelled if mutant!("cancel_lost") => ExitCause::Requeued,
             cause => cause,
         };
         if cause == ExitCause::Cancelled && !allocation.cancelled.contains(&run) {
@@ -224,11 +225,11 @@ impl State {
         }
         let payers = State::payers(&self.jobs[allocation.job]);
         self.holdings.take_off(&payers, &allocation.holding());
-        if cfg!(mutant = "quota_released_twice") {
+        if mutant!("quota_released_twice") {
             self.holdings.take_off(&payers, &allocation.holding());
         }
         self.jobs[allocation.job].allocations -= 1;
-        if !(cfg!(mutant = "usage_forgotten") && allocation.cause == Some(ExitCause::NodeLost)) {
+        if !(mutant!("usage_forgotten") && allocation.cause == Some(ExitCause::NodeLost)) {
             self.bill(context, &allocation, &allocation.shares);
         }
         self.shapes.release(allocation.shape);
@@ -247,8 +248,8 @@ impl State {
         node.allocations.remove(&id);
         let key = Allocation::assignment(id, share);
         let freed = match share.state {
-            AssignmentState::Exited => cfg!(mutant = "freed_before_reaped"),
-            AssignmentState::Gone => cfg!(mutant = "doubt_forgotten"),
+            AssignmentState::Exited => mutant!("freed_before_reaped"),
+            AssignmentState::Gone => mutant!("doubt_forgotten"),
             AssignmentState::Reaped => true,
             AssignmentState::Preparing | AssignmentState::Ready | AssignmentState::Running => false,
         };
@@ -395,7 +396,7 @@ impl Allocation {
         match self.cause {
             // It was done before the stop reached it.
             Some(cause) if all_succeeded && cause.fault() != Fault::Request => ExitCause::Exited(0),
-            Some(ExitCause::NodeLost) if cfg!(mutant = "lost_is_success") => ExitCause::Exited(0),
+            Some(ExitCause::NodeLost) if mutant!("lost_is_success") => ExitCause::Exited(0),
             Some(cause) => cause,
             None if all_succeeded => ExitCause::Exited(0),
             None => {

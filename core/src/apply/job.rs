@@ -3,6 +3,7 @@
 use super::Context;
 use super::bound::at_most_bytes;
 use crate::command::{Actor, Adjust, Envelope, JobCommand, Object, Rejection, Reply, Stamp};
+use crate::mutant;
 use crate::state::{Phase, State, TaskStatus};
 use yard_common::ExitCause;
 use yard_common::id::{JobId, LeaderId, MemberId, TaskRange};
@@ -134,7 +135,7 @@ impl State {
         check_reason(reason)?;
         self.jobs[id].waits.held = Some(reason.into());
         context.changed(Object::Job(id));
-        if cfg!(mutant = "hold_ignored") {
+        if mutant!("hold_ignored") {
             return Ok(Reply::Tasks(0));
         }
         Ok(Reply::Tasks(self.block_tasks(context, id)))

@@ -24,6 +24,7 @@ pub(crate) use context::Context;
 use crate::command::{Actor, Cluster, Command, Envelope, Object, Rejection, Reply};
 use crate::encoding::hash_on;
 use crate::event::{Applied, Audit};
+use crate::mutant;
 use crate::state::{Answer, Made, State};
 use yard_common::id::LogIndex;
 use yard_common::state::NodeState;
@@ -77,8 +78,8 @@ impl State {
         }
         let stale = match self.leader {
             // The bug: two leaders of one term are taken for one.
-            Some(current) if cfg!(mutant = "fence_by_term") => current.term != leader.term,
-            current => current != Some(leader) && !cfg!(mutant = "leader_not_fenced"),
+            Some(current) if mutant!("fence_by_term") => current.term != leader.term,
+            current => current != Some(leader) && !mutant!("leader_not_fenced"),
         };
         if stale {
             return Err(Rejection::StaleLeader);
@@ -107,7 +108,7 @@ impl State {
     /// Moves the cluster's time on; it never falls.
     fn advance_clock(&mut self, envelope: &Envelope) -> u64 {
         self.clock.cluster_ms = self.clock.cluster_ms.max(envelope.stamp.cluster_ms);
-        if cfg!(mutant = "clock_falls") {
+        if mutant!("clock_falls") {
             self.clock.cluster_ms = envelope.stamp.cluster_ms;
         }
         self.clock.wall_ms = envelope.stamp.wall_ms;
@@ -142,7 +143,7 @@ impl State {
             Reply::Job(job) if self.jobs[*job].request == request => Made::Job(*job),
             other => Made::Other(context.now_ms, other.clone()),
         };
-        if !cfg!(mutant = "dedup_forgets") {
+        if !mutant!("dedup_forgets") {
             self.dedup.remember(context.actor, request, Answer { body, made });
         }
         Ok(reply)
@@ -179,7 +180,7 @@ fn hash_of(
     context: &Context,
 ) -> u64 {
     // The bug: what each member has by itself gets into the hash.
-    let before = match cfg!(mutant = "hash_by_member") {
+    let before = match mutant!("hash_by_member") {
         true => before ^ context.events.as_ptr() as u64,
         false => before,
     };

@@ -7,6 +7,7 @@ use crate::command::{Object, Placement, Plan, Promise, Rejection, Reply, ShareCh
 use crate::event::Event;
 use crate::fit::{self, Demand, Room, Unfit};
 use crate::job::{Decides, IsolationClass, Shape};
+use crate::mutant;
 use crate::state::{Allocation, Holding, Job, Phase, Share, State, TaskStatus, Timer};
 use std::collections::BTreeMap;
 use yard_common::ExitCause;
@@ -126,7 +127,7 @@ impl State {
     fn check_placement(&self, now_ms: u64, placement: &Placement) -> Result<Checked, Rejection> {
         let object = Object::Job(placement.job);
         let job = self.jobs.get(placement.job).ok_or(Rejection::NotFound(object))?;
-        let waits = job.waits.any() && !cfg!(mutant = "hold_ignored");
+        let waits = job.waits.any() && !mutant!("hold_ignored");
         if waits || !self.queues[job.queue].set.starts {
             return Err(Rejection::DoesNotFit("its job or queue starts nothing now".into()));
         }
@@ -134,7 +135,7 @@ impl State {
         let chain = check_chain(job, &placement.tasks)?;
         let running_max = job.plan.array.as_ref().and_then(|array| array.running_max);
         let throttled = running_max.is_some_and(|max| job.allocations >= max);
-        if throttled && !cfg!(mutant = "throttle_ignored") {
+        if throttled && !mutant!("throttle_ignored") {
             return Err(Rejection::DoesNotFit("as many tasks of the array run as may".into()));
         }
         let shares = self.check_shares(now_ms, job, shape, &placement.shares)?;
@@ -241,7 +242,7 @@ fn check_chain(job: &Job, tasks: &[TaskRange]) -> Result<Chain, Rejection> {
             covered += run.len;
             let attempt = AttemptNumber(match status.attempt.0 {
                 // The bug: a retry looks like the attempt before it.
-                number if cfg!(mutant = "attempt_reused") => number.max(1),
+                number if mutant!("attempt_reused") => number.max(1),
                 number => number + 1,
             });
             match chain.0.last_mut() {

@@ -4,6 +4,7 @@
 use super::Context;
 use crate::agent::{Chain, Exit, Report, ReportKind};
 use crate::command::{NodeReport, Object, Rejection, Reply};
+use crate::mutant;
 use crate::state::{Phase, State, Timer};
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
@@ -34,7 +35,7 @@ impl State {
             // Without a gap: a report that was refused while the node was lost comes again.
             let next = one.sequence.0 == node.reported.0.saturating_add(1);
             let first = node.resync && one.sequence > node.reported;
-            if next || first || cfg!(mutant = "report_twice") {
+            if next || first || mutant!("report_twice") {
                 (node.reported, node.resync) = (one.sequence, false);
                 self.take_report(context, report.node, one);
             }
@@ -169,7 +170,7 @@ impl State {
             return;
         }
         self.step_share(id, share, AssignmentState::Exited);
-        if cfg!(mutant = "gang_released_partly") && !exit.cause.is_success() {
+        if mutant!("gang_released_partly") && !exit.cause.is_success() {
             let node = self.allocations[id].shares[share].node;
             self.nodes[node].allocations.remove(&id);
         }

@@ -5,6 +5,7 @@ use super::bound::{between, legal_name, reached};
 use crate::command::{Actor, Object, Rejection, Reply, Submit};
 use crate::event::Event;
 use crate::job::{Group, JobPlan, Shape, Wanted};
+use crate::mutant;
 use crate::state::{Experiment, Holding, Job, Payers, Phase, State, Tasks, Timer, Waits};
 use crate::table::Shared;
 use yard_common::gpu::{GPU_PARTS, GpuCount};
@@ -181,7 +182,7 @@ impl State {
         let state = self.jobs.get(id)?.state;
         state.is_terminal().then(|| match wanted {
             Wanted::End => true,
-            Wanted::Success if cfg!(mutant = "dependency_any") => true,
+            Wanted::Success if mutant!("dependency_any") => true,
             Wanted::Success => state == JobState::Succeeded,
             Wanted::Failure => state != JobState::Succeeded,
         })

@@ -3,6 +3,7 @@
 use super::membership::Membership;
 use super::message::{Ack, Renewal};
 use super::times::{Deadline, LeaseTimes, RENEWALS_PER_LEASE_MAX};
+use crate::mutant;
 use std::collections::{BTreeMap, VecDeque};
 use yard_common::id::{LeaseId, MemberId, NodeId};
 
@@ -55,7 +56,7 @@ impl Count {
     fn answered(&mut self, member: MemberId, sent_ms: u64) {
         let latest_ms = self.sent_ms.entry(member).or_insert(sent_ms);
         *latest_ms = sent_ms.max(*latest_ms);
-        self.majority_ms = match cfg!(mutant = "ack_one_enough") {
+        self.majority_ms = match mutant!("ack_one_enough") {
             true => self.sent_ms.values().copied().max(),
             false => self.membership.majority_ms(|member| self.sent_ms.get(&member).copied()),
         };
@@ -110,7 +111,7 @@ impl Holder {
         }
         let Some(count) = self.count_of(&ack.membership) else { return false };
         // The bug: an answer may have been on its way for long.
-        let sent_ms = if cfg!(mutant = "ack_at_reply") { now_ms } else { ack.sent_ms };
+        let sent_ms = if mutant!("ack_at_reply") { now_ms } else { ack.sent_ms };
         count.answered(ack.member, sent_ms);
         true
     }

@@ -10,6 +10,7 @@ use super::stock::{Free, Stock};
 use super::{Budget, Policy};
 use crate::command::{Placement, Plan};
 use crate::fit::{Demand, Room};
+use crate::mutant;
 use crate::state::{Excess, Holdings, Job, State};
 use std::collections::{BTreeMap, BTreeSet};
 use yard_common::gpu::GpuCount;
@@ -158,7 +159,7 @@ impl<'a> Round<'a> {
                 break Ok(None);
             }
             let running = job.allocations.saturating_add(gangs.len() as u32);
-            if running_max.is_some_and(|max| running >= max) && !cfg!(mutant = "throttle_ignored") {
+            if running_max.is_some_and(|max| running >= max) && !mutant!("throttle_ignored") {
                 break Ok(Some(Stop::Throttle));
             }
             if self.placements.len() + gangs.len() >= PLAN_PLACEMENTS_MAX {

@@ -3,6 +3,7 @@
 use super::Question;
 use crate::command::LimitScope;
 use crate::job::Shape;
+use crate::mutant;
 use crate::state::{Holdings, Pending, State};
 use crate::table::{Ordered, Shared};
 use yard_common::Amounts;
@@ -63,7 +64,7 @@ pub(super) fn ever_starts(question: &Question<'_>) -> bool {
         }
         let node = &mut world.nodes[id];
         (node.state, node.cordoned, node.maintenance_until_ms) = (NodeState::Up, false, 0);
-        if cfg!(mutant = "full_is_never") {
+        if mutant!("full_is_never") {
             continue;
         }
         (node.drain, node.used) = (None, Amounts::ZERO);
