@@ -112,6 +112,8 @@ pub enum Fault {
     Thaw(usize),
     /// An agent starts again.
     AgentUp(usize),
+    /// A member wants to lead.
+    Campaign(usize),
     /// A disk is fast again.
     DiskFast(usize),
     /// The network is calm again.

@@ -55,9 +55,7 @@ impl World {
         let local_ms = member.local_ms(now_us);
         let membership = member.state.membership.clone();
         member.keeper = Keeper::new(member.id, membership, LeaseTimes::DEFAULT, local_ms);
-        if !yard_core::mutant!("promise_forgotten") {
-            member.keeper.restore(member.disk.promises.iter().copied());
-        }
+        member.keeper.restore(member.disk.promises.iter().copied());
         member.keeper.membership_appended(member.disk.membership().id);
         let leases: Vec<_> = member.state.nodes.iter().map(|(id, node)| (id, node.lease)).collect();
         for (node, lease) in leases {

@@ -140,7 +140,10 @@ impl World {
             members,
             machines,
             clients,
-            workload: Workload::new(seed),
+            workload: match scenario.lease_trouble {
+                true => Workload::new(seed).about_leases(),
+                false => Workload::new(seed),
+            },
             known: Vec::new(),
             requests: BTreeMap::new(),
             truth: Truth::new(seed),

@@ -148,9 +148,6 @@ impl Agent {
     /// Whether a rank may start now: a majority answers for the very lease that the set which
     /// wants it was minted under.
     fn may_start(&self) -> bool {
-        if mutant!("start_without_lease") {
-            return true;
-        }
         let held = |lease: Lease| lease.id == self.kept.lease && self.now_ms < lease.strict_ms;
         self.lease.is_some_and(held)
     }

@@ -76,12 +76,7 @@ impl State {
                 _ => (),
             }
         }
-        let stale = match self.leader {
-            // The bug: two leaders of one term are taken for one.
-            Some(current) if mutant!("fence_by_term") => current.term != leader.term,
-            current => current != Some(leader) && !mutant!("leader_not_fenced"),
-        };
-        if stale {
+        if self.leader != Some(leader) && !mutant!("leader_not_fenced") {
             return Err(Rejection::StaleLeader);
         }
         let initialise = matches!(command, Command::Cluster(Cluster::Initialise { .. }));

@@ -110,9 +110,7 @@ impl Holder {
             return false;
         }
         let Some(count) = self.count_of(&ack.membership) else { return false };
-        // The bug: an answer may have been on its way for long.
-        let sent_ms = if mutant!("ack_at_reply") { now_ms } else { ack.sent_ms };
-        count.answered(ack.member, sent_ms);
+        count.answered(ack.member, ack.sent_ms);
         true
     }
 

@@ -3,7 +3,6 @@
 use super::membership::{Membership, MembershipId};
 use super::message::{Ack, Promise, PromiseRecord, Refusal, Renewal};
 use super::times::LeaseTimes;
-use crate::mutant;
 use std::collections::BTreeMap;
 use yard_common::id::{LeaseId, MemberId, NodeId};
 
@@ -172,7 +171,7 @@ impl Keeper {
             return Err(Refusal::OtherLease { current });
         }
         let promised = seen.promise.is_some_and(|promised| renewal.lease <= promised.lease);
-        if promised && !mutant!("promise_not_kept") {
+        if promised {
             return Err(Refusal::Promised);
         }
         if renewal.lease_ms > self.longest.lease_ms() {
@@ -257,9 +256,6 @@ impl Keeper {
     fn ready_ms(&self, node: NodeId) -> u64 {
         let counted_on_ms = self.nodes.get(&node).and_then(|seen| seen.counted_on_ms);
         let forgotten_ms = self.settled_ms.saturating_add(self.longest.promise_wait_ms());
-        if mutant!("no_wait_after_restart") {
-            return counted_on_ms.unwrap_or(0);
-        }
         forgotten_ms.max(counted_on_ms.unwrap_or(0))
     }
 }
