@@ -19,7 +19,14 @@ mod secret;
 pub mod wire;
 
 /// The public API.
-#[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::unwrap_used)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used
+)]
 pub mod v1 {
     tonic::include_proto!("yard.v1");
 }
@@ -29,7 +36,14 @@ pub mod internal {
     pub use v1::*;
 
     /// The version that is spoken.
-    #[allow(missing_docs, unreachable_pub, rust_2018_idioms, clippy::all, clippy::unwrap_used)]
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        rust_2018_idioms,
+        clippy::all,
+        clippy::pedantic,
+        clippy::unwrap_used
+    )]
     pub mod v1 {
         tonic::include_proto!("yard.internal.v1");
     }

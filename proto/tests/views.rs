@@ -206,18 +206,18 @@ fn details_that_do_not_fit_beside_the_set_come_ahead() {
 fn tasks_are_told_as_people_count_them() {
     let mut lab = Lab::new();
     let node = lab.join("n1", 0);
-    let id = lab.submit("command: 'true'\nresources: { cpus: 8 }\narray: '0-1,8-9'\n");
+    let id = lab.submit("command: 'true'\nresources: { cpus: 8 }\narray: '0,8-10'\n");
     let job = lab.job(id);
     assert!(job.is_array && job.task_count == 4);
     let ranges = |runs: &[v1::TaskRun]| -> Vec<(u32, u32)> {
         runs.iter().map(|run| run.tasks.unwrap()).map(|tasks| (tasks.first, tasks.len)).collect()
     };
-    assert_eq!(ranges(&lab.runs(id)), [(0, 2), (8, 2)]);
+    assert_eq!(ranges(&lab.runs(id)), [(0, 1), (8, 3)]);
     let told = convert::event(
         &lab.state,
         &Event::Tasks {
             job: id,
-            tasks: TaskRange { first: 1, len: 2 },
+            tasks: TaskRange { first: 0, len: 2 },
             state: yard_common::state::TaskState::Queued,
             cause: None,
         },
@@ -229,7 +229,7 @@ fn tasks_are_told_as_people_count_them() {
     let detail = convert::detail::detail(&lab.state, node, assignment).unwrap();
     let tasks: Vec<_> =
         detail.tasks.iter().map(|t| (t.tasks.unwrap().first, t.shown_first)).collect();
-    assert_eq!(tasks, [(0, 0), (2, 8)]);
+    assert_eq!(tasks, [(0, 0), (1, 8)], "the chain has half of the tasks");
 
     // The first fails, and is told with its cause; the rest of the chain goes on.
     let chain = lab.state.allocations[allocation].chain.clone();
@@ -239,14 +239,7 @@ fn tasks_are_told_as_people_count_them() {
         .iter()
         .map(|a| (a.tasks.unwrap().first, a.tasks.unwrap().len, a.state()))
         .collect();
-    assert_eq!(
-        told,
-        [
-            (0, 1, v1::AttemptState::Running),
-            (1, 1, v1::AttemptState::Preparing),
-            (8, 2, v1::AttemptState::Preparing),
-        ]
-    );
+    assert_eq!(told, [(0, 1, v1::AttemptState::Running), (8, 1, v1::AttemptState::Preparing)]);
     let link = ChainLink { tasks: TaskRange::one(0), attempt: AttemptNumber(1) };
     let cause = ExitCause::Exited(3);
     let exit = Exit { link, cause, status: None, rank: Some(0) };
@@ -279,10 +272,9 @@ fn a_sweep_tells_the_parameters_of_each_task() {
             (task.shown_first, pairs.collect::<Vec<_>>().join(" "))
         })
         .collect();
-    let expected = [(0, "LR=0.1 SEED=0"), (1, "LR=0.1 SEED=1"), (2, "LR=0.2 SEED=0")];
+    let expected = [(0, "LR=0.1 SEED=0"), (1, "LR=0.1 SEED=1")];
     let expected: Vec<_> = expected.iter().map(|(at, text)| (*at, (*text).to_string())).collect();
-    assert_eq!(told[..3], expected);
-    assert_eq!(told.len(), 4);
+    assert_eq!(told, expected, "the chain has half of the tasks");
     assert_eq!(lab.job(id).task_count, 4);
 }
 
