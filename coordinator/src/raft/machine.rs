@@ -14,6 +14,7 @@ use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMe
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
+use yard_common::id::{LeaderId, LogIndex, MemberId};
 use yard_core::command::{Actor, Cluster, Command, Envelope, Stamp};
 use yard_core::event::Applied;
 use yard_core::state::State;
@@ -30,11 +31,15 @@ pub(super) struct Machine {
 /// Writes one snapshot, of a state that is a clone.
 pub(super) struct Builder {
     state: State,
-    meta: Option<SnapshotMeta>,
+    meta: SnapshotMeta,
     snapshots: Snapshots,
     current: Arc<Mutex<Option<Snapshot>>>,
     fault: Fault,
 }
+
+/// Before the first entry.
+const START: Position =
+    Position { leader: LeaderId { term: 0, member: MemberId(0) }, index: LogIndex(0) };
 
 type Commands = Vec<(Envelope, Command)>;
 
@@ -141,7 +146,7 @@ async fn keep(
 pub(super) fn to_raft(snapshot: Snapshot) -> SnapshotOf<Config, Snapshot> {
     let meta = snapshot.meta();
     let meta = SnapshotMetaOf::<Config> {
-        last_log_id: Some(position_to_raft(meta.last)),
+        last_log_id: (meta.last > START).then(|| position_to_raft(meta.last)),
         last_membership: stored_to_raft(&meta.members, meta.members_at),
     };
     SnapshotOf::<Config, Snapshot> { meta, snapshot }
@@ -174,11 +179,11 @@ impl RaftStateMachine<Config> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let inner = self.shared.lock();
-        let meta = inner.last.map(|last| SnapshotMeta {
-            last,
+        let meta = SnapshotMeta {
+            last: inner.last.unwrap_or(START),
             members: inner.members.clone(),
             members_at: inner.members_at,
-        });
+        };
         Builder {
             state: inner.state.clone(),
             meta,
@@ -208,10 +213,8 @@ impl RaftSnapshotBuilder<Config> for Builder {
     type SnapshotData = Snapshot;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<Config, Snapshot>, io::Error> {
-        let Some(meta) = self.meta.clone() else {
-            return Err(io::Error::other("nothing is applied yet"));
-        };
-        let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
+        let (meta, state) = (self.meta.clone(), self.state.clone());
+        let snapshots = self.snapshots.clone();
         let write = move || {
             let mut writer = snapshots.create(SnapshotWriter::BUILD, meta)?;
             match minicbor::encode(&state, &mut writer) {
