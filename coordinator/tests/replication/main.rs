@@ -1,4 +1,5 @@
 //! Whole members in one thread: restarts, crashes at any step, changes of the leader.
+#![allow(clippy::unwrap_used)]
 
 mod cluster;
 mod single;
