@@ -2,6 +2,8 @@
 //!
 //! Prints figures, one per line: `name value unit`.
 
+#![allow(clippy::disallowed_methods)]
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;

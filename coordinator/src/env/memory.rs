@@ -41,6 +41,8 @@ struct Disk {
     life: u64,
     steps: u64,
     fail_at: Option<u64>,
+    /// After a failure everything fails.
+    breaks: bool,
     broken: bool,
 }
 
@@ -102,7 +104,14 @@ impl MemoryDisk {
 
     /// The step with this number, and all after it, fail until the next crash.
     pub fn fail_at(&self, step: u64) {
-        self.lock().fail_at = Some(step);
+        let mut disk = self.lock();
+        (disk.fail_at, disk.breaks) = (Some(step), true);
+    }
+
+    /// The step with this number fails, and the next ones seem to work again.
+    pub fn fail_once_at(&self, step: u64) {
+        let mut disk = self.lock();
+        (disk.fail_at, disk.breaks) = (Some(step), false);
     }
 
     /// The process or the machine dies; what it had open is closed, and the disk works again.
@@ -205,7 +214,7 @@ impl MemoryDisk {
         let mut disk = self.enter(life)?;
         disk.steps += 1;
         if disk.fail_at.is_some_and(|step| step <= disk.steps) {
-            disk.broken = true;
+            (disk.broken, disk.fail_at) = (disk.breaks, None);
             return Err(io::Error::other("the disk fails, as the test asked"));
         }
         Ok(disk)

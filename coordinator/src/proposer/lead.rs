@@ -306,3 +306,25 @@ fn translate(
         outcome => Ok(outcome),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yard_core::command::Reply;
+
+    #[test]
+    fn a_command_that_came_after_another_leader_had_no_effect() {
+        let known = Some(MemberId(2));
+        let stale = translate(Err(Rejection::StaleLeader), known);
+        assert_eq!(stale, Err(ProposeError::NotLeader { hint: known }));
+        assert_eq!(translate(Err(Rejection::BadToken), known), Ok(Err(Rejection::BadToken)));
+        assert_eq!(translate(Ok(Reply::Done), known), Ok(Ok(Reply::Done)));
+    }
+
+    #[test]
+    fn the_clusters_time_never_falls() {
+        let clock = LeaderClock { base_ms: 100, boot_ms: 7_000 };
+        assert_eq!((clock.cluster_ms(7_050), clock.cluster_ms(6_000)), (150, 100));
+        assert_eq!(clock.cluster_ms(u64::MAX), u64::MAX - 6_900);
+    }
+}

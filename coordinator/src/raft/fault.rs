@@ -46,6 +46,13 @@ pub enum FatalError {
     StuckDisk(u64),
 }
 
+impl From<std::io::Error> for FatalError {
+    /// Work that was cut off because the process ends.
+    fn from(source: std::io::Error) -> FatalError {
+        FatalError::Storage(source.into())
+    }
+}
+
 /// Where the first fatal error is kept. Clones are the same place.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault(watch::Sender<Option<Arc<FatalError>>>);

@@ -110,12 +110,14 @@ impl Machine {
 
     async fn install(&self, snapshot: Snapshot) -> Result<(), FatalError> {
         let meta = snapshot.meta().clone();
-        let read = snapshot.clone();
-        let bytes = run_blocking(&**self.snapshots.env(), move || read.read()).await;
-        let bytes = bytes.map_err(FatalError::Storage)?;
-        let index = meta.last.index;
-        let state = State::from_bytes(&bytes)
-            .map_err(|source| FatalError::UnknownSnapshot { index, source })?;
+        let (read, index) = (snapshot.clone(), meta.last.index);
+        // A large state takes seconds to decode.
+        let load = move || {
+            let bytes = read.read().map_err(FatalError::Storage)?;
+            State::from_bytes(&bytes)
+                .map_err(|source| FatalError::UnknownSnapshot { index, source })
+        };
+        let state = run_blocking(&**self.snapshots.env(), load).await?;
         {
             let mut inner = self.shared.lock();
             let (members, members_at) = (meta.members, meta.members_at);

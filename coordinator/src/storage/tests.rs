@@ -207,6 +207,22 @@ async fn step_fails(log: &Log) -> bool {
     append(log, Vec::new()).await.is_err()
 }
 
+#[tokio::test]
+async fn a_failed_flush_is_never_tried_again() {
+    let disk = MemoryDisk::default();
+    let store = open(&disk).await.unwrap();
+    append(&store.log, vec![entry(1, 1)]).await.unwrap();
+    // A write, and the flush of it.
+    disk.fail_once_at(disk.steps() + 2);
+    let failed = append(&store.log, vec![entry(1, 2)]).await;
+    assert!(matches!(failed, Err(StorageError::Io { step: "sync", .. })), "{failed:?}");
+    let steps = disk.steps();
+    assert!(append(&store.log, vec![entry(1, 3)]).await.is_err());
+    let vote = Vote { leader: leader(5), committed: false };
+    assert!(store.log.save_vote(vote).await.is_err());
+    assert_eq!(disk.steps(), steps, "the disk is left alone");
+}
+
 /// A small folder with something in every file, and the entries of its log.
 async fn small_folder() -> (MemoryDisk, Vec<Entry>) {
     let disk = MemoryDisk::default();

@@ -106,6 +106,9 @@ async fn a_deposed_leader_answers_everyone_who_asked() {
     let new = rest[leader_of(&rest).await];
     let name = "user-of-the-new-leader";
     new.handle.propose(ADMIN, request(999), &add_user(name)).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let early = asked.iter().filter(|ask| ask.is_finished()).count();
+    assert!(early >= 100, "who waits behind a leader that is cut off is told: {early}");
     net.cut(old.id, false);
     let mut told = BTreeSet::new();
     for (nth, ask) in asked.into_iter().enumerate() {
