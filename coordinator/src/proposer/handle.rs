@@ -184,9 +184,11 @@ impl Handle {
         peer: Peer,
         first: &Command,
     ) -> Result<Result<Reply, Rejection>, MembersError> {
-        let fresh = self.0.consensus.peers().is_empty();
-        if fresh {
+        let peers = self.peers();
+        if peers.is_empty() {
             self.0.consensus.initialize(peer).await?;
+        } else if peers.len() > 1 {
+            return Err(MembersError::Refused("this member is part of a cluster already".into()));
         }
         let mut leadership = self.leadership();
         let leads = leadership.wait_for(|now| matches!(now, Leadership::Leader { .. }));

@@ -87,6 +87,7 @@ impl Service {
         let watchdog = Watchdog {
             consensus: consensus.clone(),
             log,
+            shared: shared.clone(),
             fault: fault.clone(),
             stop: stop.clone(),
         };

@@ -1,11 +1,12 @@
 //! Looks after the disk: takes snapshots when the log has grown, and does not let a leader sit on
 //! a disk that does not answer.
 
-use crate::raft::{Consensus, FatalError, Fault, Role};
+use crate::raft::{Consensus, FatalError, Fault, Role, Shared};
 use crate::storage::Log;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use yard_common::id::LogIndex;
 use yard_common::limits::LOG_SNAPSHOT_BYTES;
 
 /// Period of its looks.
@@ -19,6 +20,7 @@ const HAND_OVER_MS_MAX: u64 = 500;
 pub(super) struct Watchdog {
     pub(super) consensus: Consensus,
     pub(super) log: Log,
+    pub(super) shared: Shared,
     pub(super) fault: Fault,
     pub(super) stop: CancellationToken,
 }
@@ -28,7 +30,10 @@ impl Watchdog {
     pub(super) async fn run(self) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written = self.log.written();
+        let mut written = 0;
+        // What the log had when it was opened must be applied first: a snapshot of less is no help.
+        let begun = self.log.ends().1.map_or(LogIndex(0), |last| last.index);
+        let applied = self.shared.index();
         let mut handed_over = false;
         let roles = self.consensus.roles();
         loop {
@@ -37,7 +42,8 @@ impl Watchdog {
                 _ = ticks.tick() => (),
             }
             let large = self.consensus.snapshot().map_or(0, |(_, bytes)| bytes);
-            if self.log.written() - written > LOG_SNAPSHOT_BYTES.max(large) {
+            let caught_up = *applied.borrow() >= begun;
+            if caught_up && self.log.written() - written > LOG_SNAPSHOT_BYTES.max(large) {
                 written = self.log.written();
                 if self.consensus.take_snapshot().await.is_err() {
                     return;

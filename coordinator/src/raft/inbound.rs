@@ -177,7 +177,7 @@ impl Incoming {
             let mut receiving = match receiving {
                 Some(receiving) => receiving,
                 None => {
-                    let writer = snapshots.create(SnapshotWriter::RECEIVE, ask.meta.clone())?;
+                    let writer = snapshots.create(ask.meta.clone())?;
                     Receiving { vote, meta: ask.meta, next: 0, writer }
                 }
             };

@@ -4,9 +4,7 @@ use super::applied::{AppliedEntry, Inner, Shared, Update};
 use super::fault::{FatalError, Fault};
 use super::types::{Config, Outcomes, RaftEntry, entry_to_ours, position_to_raft, stored_to_raft};
 use crate::env::run_blocking;
-use crate::storage::{
-    Members, Payload, Position, Snapshot, SnapshotMeta, SnapshotWriter, Snapshots, StorageError,
-};
+use crate::storage::{Members, Payload, Position, Snapshot, SnapshotMeta, Snapshots, StorageError};
 use futures_util::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -118,13 +116,15 @@ impl Machine {
                 .map_err(|source| FatalError::UnknownSnapshot { index, source })
         };
         let state = run_blocking(&**self.snapshots.env(), load).await?;
+        let kept = keep(&self.snapshots, &self.current, snapshot).await;
+        kept.map_err(FatalError::Storage)?;
         {
             let mut inner = self.shared.lock();
             let (members, members_at) = (meta.members, meta.members_at);
             *inner = Inner { state, last: Some(meta.last), members, members_at };
             self.shared.tell(&inner, Some(Update::Replaced(index)));
         }
-        keep(&self.snapshots, &self.current, snapshot).await.map_err(FatalError::Storage)
+        Ok(())
     }
 }
 
@@ -134,6 +134,8 @@ async fn keep(
     current: &Mutex<Option<Snapshot>>,
     snapshot: Snapshot,
 ) -> Result<(), StorageError> {
+    let adopting = (snapshots.clone(), snapshot.clone());
+    run_blocking(&**snapshots.env(), move || adopting.0.adopt(&adopting.1)).await?;
     let kept = {
         let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
         let newer = |known: &Snapshot| known.meta().last.index > snapshot.meta().last.index;
@@ -218,7 +220,7 @@ impl RaftSnapshotBuilder<Config> for Builder {
         let (meta, state) = (self.meta.clone(), self.state.clone());
         let snapshots = self.snapshots.clone();
         let write = move || {
-            let mut writer = snapshots.create(SnapshotWriter::BUILD, meta)?;
+            let mut writer = snapshots.create(meta)?;
             match minicbor::encode(&state, &mut writer) {
                 Ok(()) => writer.finish(),
                 Err(error) => Err(error.into_write().expect("only the writing of it can fail")),

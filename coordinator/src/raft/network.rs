@@ -28,6 +28,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use yard_common::id::MemberId;
 
+/// How long the flush of entries at a follower may take. openraft's own limit is the period of
+/// heartbeats: on a slow disk everything would be sent again and again.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one piece of a snapshot may take, the last one apart.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -176,7 +179,11 @@ impl RaftNetworkV2<Config> for Link {
             entries: rpc.entries.into_iter().map(entry_to_ours).collect(),
             commit: rpc.leader_commit.as_ref().map(position_to_ours),
         };
-        let say = self.ask(Question::Append, &ask, option.hard_ttl()).await?;
+        let deadline = match self.lane {
+            Lane::Log => APPEND_TIMEOUT.max(option.hard_ttl()),
+            Lane::Control | Lane::Snapshot => option.hard_ttl(),
+        };
+        let say = self.ask(Question::Append, &ask, deadline).await?;
         Ok(match say {
             AppendSay::All => AppendEntriesResponse::Success,
             AppendSay::UpTo(last) => {

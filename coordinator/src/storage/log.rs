@@ -33,6 +33,17 @@ impl Log {
         self.jobs.send(Job { what, done }).await.map_err(|_| StorageError::Closed)
     }
 
+    /// Queues something, and waits until it is durable.
+    async fn write(&self, what: What) -> Result<(), StorageError> {
+        let (done, durable) = oneshot::channel();
+        let done = move |outcome| {
+            // Whoever waited may be gone.
+            let _ = done.send(outcome);
+        };
+        self.queue(what, Box::new(done)).await?;
+        durable.await.unwrap_or(Err(StorageError::Closed))
+    }
+
     /// Adds entries at the end. They can be read when this returns; `done` is called when they
     /// are durable.
     ///
@@ -49,13 +60,14 @@ impl Log {
         self.queue(What::Append(tickets), done).await
     }
 
-    /// Drops the entries after this index.
+    /// Drops the entries after this index. They are gone for good when this returns: a snapshot
+    /// that takes their place may become durable next.
     ///
     /// # Errors
-    /// If the log is closed.
+    /// If it cannot be made durable.
     pub async fn truncate_after(&self, index: LogIndex) -> Result<(), StorageError> {
         self.index().truncate(index);
-        self.queue(What::Truncate(index), Box::new(|_| ())).await
+        self.write(What::Truncate(index)).await
     }
 
     /// Drops the entries up to this position, which a durable snapshot holds.
@@ -72,13 +84,8 @@ impl Log {
     /// # Errors
     /// If it cannot be made durable.
     pub async fn save_vote(&self, vote: Vote) -> Result<(), StorageError> {
-        let (done, durable) = oneshot::channel();
         self.index().set_vote(Some(vote));
-        let done = move |outcome| {
-            let _ = done.send(outcome);
-        };
-        self.queue(What::Vote(vote), Box::new(done)).await?;
-        durable.await.unwrap_or(Err(StorageError::Closed))
+        self.write(What::Vote(vote)).await
     }
 
     /// The vote.

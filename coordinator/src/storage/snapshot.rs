@@ -1,7 +1,8 @@
 //! Snapshots: a whole state in one file, in chunks that are checked one by one.
 //!
 //! The first frame says what it stands for, the last one that it is complete. A file gets its name
-//! when it is durable, so one that has its name is whole, or damaged.
+//! when it is durable and taken for the state, so one that has its name is whole, or damaged. A file
+//! that never gets there is removed when nobody holds it any more.
 
 use super::StorageError;
 use super::frame::{self, OVERHEAD};
@@ -12,6 +13,7 @@ use super::record::{
 use super::segment::check_head;
 use crate::env::{Env, File, Folder};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use yard_common::id::{LeaderId, LogIndex, MemberId};
 use yard_common::limits::SNAPSHOT_CHUNK_BYTES;
 
@@ -22,6 +24,8 @@ pub struct Snapshots {
     folder: Arc<dyn Folder>,
     identity: Identity,
     found: Option<Snapshot>,
+    /// Numbers temporary files.
+    next: Arc<AtomicU64>,
 }
 
 /// A snapshot that is complete. Clones are the same file.
@@ -33,13 +37,30 @@ pub struct Snapshot {
     /// Where the first chunk begins.
     begin: u64,
     bytes: u64,
+    /// The name that it was written under.
+    written: Option<Arc<Temporary>>,
+}
+
+/// A file that has no name of its own yet.
+struct Temporary {
+    folder: Arc<dyn Folder>,
+    name: String,
+    adopted: AtomicBool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.adopted.load(Ordering::Acquire) {
+            // What stays behind is removed when the folder is opened.
+            let _ = self.folder.remove(&self.name);
+        }
+    }
 }
 
 /// A snapshot that is being written.
 pub struct SnapshotWriter {
-    folder: Arc<dyn Folder>,
     file: Arc<dyn File>,
-    temporary: &'static str,
+    temporary: Arc<Temporary>,
     meta: SnapshotMeta,
     crc: u32,
     begin: u64,
@@ -88,7 +109,7 @@ impl Snapshots {
         names: &[String],
     ) -> Result<Snapshots, StorageError> {
         let (env, folder) = (Arc::clone(env), Arc::clone(folder));
-        let mut snapshots = Snapshots { env, folder, identity, found: None };
+        let mut snapshots = Snapshots { env, folder, identity, found: None, next: Arc::default() };
         let latest = names.iter().max_by_key(|name| position_of(name).map(|p| p.index));
         if let Some(name) = latest.filter(|name| position_of(name).is_some()) {
             snapshots.found = Some(snapshots.read_head(name)?);
@@ -127,43 +148,40 @@ impl Snapshots {
             return Err(damaged("it is not what its name and its end say"));
         }
         let (name, meta) = (name.into(), Arc::new(head.meta));
-        Ok(Snapshot { file, name, meta, begin, bytes: end.bytes })
+        Ok(Snapshot { file, name, meta, begin, bytes: end.bytes, written: None })
     }
 
-    /// Begins a snapshot. Two at a time must have different purposes. Blocks.
+    /// Begins a snapshot. Blocks.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn create(
-        &self,
-        purpose: &'static str,
-        meta: SnapshotMeta,
-    ) -> Result<SnapshotWriter, StorageError> {
-        let temporary = purpose;
-        match self.folder.remove(temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StorageError::io("remove", temporary)(error));
-            }
-            _ => (),
-        }
-        let file = self.folder.create(temporary).map_err(StorageError::io("create", temporary))?;
+    pub fn create(&self, meta: SnapshotMeta) -> Result<SnapshotWriter, StorageError> {
+        let nth = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("snapshot-{nth}{TEMPORARY}");
+        let file = self.folder.create(&name).map_err(StorageError::io("create", &name))?;
+        let (folder, adopted) = (Arc::clone(&self.folder), AtomicBool::new(false));
+        let temporary = Arc::new(Temporary { folder, name, adopted });
         let head = SnapshotHead { format: FORMAT, identity: self.identity, meta: meta.clone() };
-        let folder = Arc::clone(&self.folder);
-        let chunk = to_bytes(&head);
-        let mut writer = SnapshotWriter {
-            folder,
-            file,
-            temporary,
-            meta,
-            crc: 0,
-            begin: 0,
-            at: 0,
-            bytes: 0,
-            chunk,
-        };
+        let (crc, begin, at, bytes, chunk) = (0, 0, 0, 0, to_bytes(&head));
+        let mut writer = SnapshotWriter { file, temporary, meta, crc, begin, at, bytes, chunk };
         writer.write_frame()?;
         writer.begin = writer.at;
         Ok(writer)
+    }
+
+    /// Gives a snapshot that was written its name. It is found again from here on. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn adopt(&self, snapshot: &Snapshot) -> Result<(), StorageError> {
+        let Some(temporary) = &snapshot.written else { return Ok(()) };
+        if temporary.adopted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let renamed = self.folder.rename(&temporary.name, &snapshot.name);
+        renamed.map_err(StorageError::io("rename", &temporary.name))?;
+        temporary.adopted.store(true, Ordering::Release);
+        self.folder.sync().map_err(StorageError::io("sync the folder of", &snapshot.name))
     }
 
     /// Removes all snapshots but this one, which must be durable. Blocks.
@@ -182,18 +200,13 @@ impl Snapshots {
 }
 
 impl SnapshotWriter {
-    /// The name under which a snapshot of the own state is written.
-    pub const BUILD: &'static str = "snapshot-build.tmp";
-    /// The name under which the snapshot of a leader is received.
-    pub const RECEIVE: &'static str = "snapshot-receive.tmp";
-
     fn write_frame(&mut self) -> Result<(), StorageError> {
         let mut buffer = Vec::with_capacity(self.chunk.len() + OVERHEAD);
         let at = frame::begin(&mut buffer);
         buffer.append(&mut self.chunk);
         self.crc = frame::finish(&mut buffer, at, self.crc);
         let written = self.file.write_at(self.at, &buffer);
-        written.map_err(StorageError::io("write", self.temporary))?;
+        written.map_err(StorageError::io("write", &self.temporary.name))?;
         self.at += buffer.len() as u64;
         Ok(())
     }
@@ -216,7 +229,7 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Completes the snapshot. It is durable when this returns. Blocks.
+    /// Completes the snapshot. Its bytes are durable when this returns; it has no name yet. Blocks.
     ///
     /// # Errors
     /// Those of the file system.
@@ -226,13 +239,10 @@ impl SnapshotWriter {
         }
         self.chunk = to_bytes(&SnapshotEnd { bytes: self.bytes });
         self.write_frame()?;
-        self.file.sync().map_err(StorageError::io("sync", self.temporary))?;
-        let name = name_of(self.meta.last);
-        let renamed = self.folder.rename(self.temporary, &name);
-        renamed.map_err(StorageError::io("rename", self.temporary))?;
-        self.folder.sync().map_err(StorageError::io("sync the folder of", &name))?;
-        let (name, meta) = (name.as_str().into(), Arc::new(self.meta));
-        Ok(Snapshot { file: self.file, name, meta, begin: self.begin, bytes: self.bytes })
+        self.file.sync().map_err(StorageError::io("sync", &self.temporary.name))?;
+        let name = name_of(self.meta.last).as_str().into();
+        let (file, meta, written) = (self.file, Arc::new(self.meta), Some(self.temporary));
+        Ok(Snapshot { file, name, meta, begin: self.begin, bytes: self.bytes, written })
     }
 }
 

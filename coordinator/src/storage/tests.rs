@@ -112,10 +112,7 @@ impl Step {
             Step::Append(term, range) => {
                 append(log, range.clone().map(|index| entry(*term, index)).collect()).await
             }
-            Step::Truncate(after) => {
-                log.truncate_after(LogIndex(*after)).await?;
-                append(log, Vec::new()).await
-            }
+            Step::Truncate(after) => log.truncate_after(LogIndex(*after)).await,
             Step::Purge(term, index) => {
                 log.purge(position(*term, *index)).await?;
                 append(log, Vec::new()).await
@@ -242,11 +239,13 @@ async fn small_folder() -> (MemoryDisk, Vec<Entry>) {
 fn write_snapshot(snapshots: &Snapshots, index: u64, bytes: &[u8]) -> Snapshot {
     let meta =
         SnapshotMeta { last: position(1, index), members: Members::default(), members_at: None };
-    let mut writer = snapshots.create(SnapshotWriter::BUILD, meta).unwrap();
+    let mut writer = snapshots.create(meta).unwrap();
     for part in bytes.chunks(1_000_003) {
         writer.write(part).unwrap();
     }
-    writer.finish().unwrap()
+    let written = writer.finish().unwrap();
+    assert!(snapshots.adopt(&written).is_ok(), "it gets its name");
+    written
 }
 
 /// The bytes of a file up to the last that is not zero.
@@ -351,8 +350,13 @@ async fn a_snapshot_comes_back_chunk_by_chunk() {
     let empty = write_snapshot(&store.snapshots, 10, b"");
     assert_eq!((empty.chunks(), empty.read().unwrap().len()), (0, 0));
     store.snapshots.keep_only(&made).unwrap();
-    let begun = store.snapshots.create(SnapshotWriter::RECEIVE, made.meta().clone()).unwrap();
-    drop(begun);
+    let temporary = || disk.names().iter().filter(|name| name.ends_with(".tmp")).count();
+    let begun = store.snapshots.create(made.meta().clone()).unwrap();
+    let unwanted = store.snapshots.create(made.meta().clone()).unwrap().finish().unwrap();
+    assert_eq!(temporary(), 2);
+    drop((begun, unwanted));
+    assert_eq!(temporary(), 0);
+    std::mem::forget(store.snapshots.create(made.meta().clone()).unwrap());
     close(store).await;
     let again = open(&disk).await.unwrap();
     let found = again.snapshots.found().unwrap();
