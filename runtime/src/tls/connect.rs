@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
-use yard_common::limits::HANDSHAKE_MS;
+use yard_common::limits::{HANDSHAKE_MS, STATUS_DETAILS_BYTES_MAX};
 
 /// How long opening a TCP connection may take.
 const DIAL: Duration = Duration::from_secs(3);
@@ -27,8 +27,8 @@ const DIAL: Duration = Duration::from_secs(3);
 const PING: Duration = Duration::from_secs(5);
 /// How long an answer to a ping may take.
 const PONG: Duration = Duration::from_secs(5);
-/// Bytes of the headers of one response: the details of a refusal travel there.
-const HEADERS_BYTES_MAX: u32 = 128 * 1024;
+/// Bytes of the headers of one response: the details of a refusal travel there, in Base64.
+const HEADERS_BYTES_MAX: u32 = 4 * STATUS_DETAILS_BYTES_MAX as u32;
 
 /// Who must be at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
