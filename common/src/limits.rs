@@ -181,6 +181,28 @@ pub const MAINTENANCE_MS_MAX: u64 = 10 * 60 * 1_000;
 /// `prepare_timeout`, in milliseconds.
 pub const BARRIER_SLACK_MS: u64 = 60 * 1_000;
 
+// --- Connections and files ------------------------------------------------------------------
+
+/// TLS handshakes in progress at one listener; a new one drops the oldest.
+pub const HANDSHAKES_MAX: usize = 1_024;
+/// How long a TLS handshake may take, in milliseconds.
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// Connections of one listener whose peers are known; further ones are closed.
+pub const CONNECTIONS_MAX: usize = 40_000;
+/// Connections of one listener whose peers have shown no certificate; further ones are closed.
+pub const STRANGERS_MAX: usize = 256;
+/// How long a connection without a client certificate may last, in milliseconds: long enough to
+/// join or to log in.
+pub const STRANGER_MS: u64 = 30_000;
+/// A request for a certificate.
+pub const CSR_BYTES_MAX: usize = 8 * 1024;
+/// A file of certificates and keys.
+pub const PEM_FILE_BYTES_MAX: usize = 64 * 1024;
+/// A configuration file of a daemon, or the contexts of a user.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 * 1024;
+/// Problems that are reported for one configuration file.
+pub const CONFIG_PROBLEMS_MAX: usize = 100;
+
 // --- Wire -----------------------------------------------------------------------------------
 
 /// One message between agents and members.
@@ -213,6 +235,8 @@ const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 102
 const _: () = assert!(LOG_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
+const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);
+
 const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
