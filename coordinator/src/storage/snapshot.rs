@@ -1,8 +1,8 @@
 //! Snapshots: a whole state in one file, in chunks that are checked one by one.
 //!
 //! The first frame says what it stands for, the last one that it is complete. A file gets its name
-//! when it is durable and taken for the state, so one that has its name is whole, or damaged. A file
-//! that never gets there is removed when nobody holds it any more.
+//! when it is durable and taken for the state, so one that has its name is whole, or damaged. A
+//! file that never gets there is removed when nobody holds it any more.
 
 use super::StorageError;
 use super::frame::{self, OVERHEAD};

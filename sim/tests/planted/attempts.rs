@@ -104,7 +104,7 @@ fn a_start_that_comes_twice() -> Found {
 }
 
 fn two_attempts_of(class: IsolationClass) -> Found {
-    let mut shown = Shown { checks: all(), truth: truth(class) };
+    let mut shown = Shown::of(truth(class));
     assert_eq!(start(&mut shown, run(0, 1, 1)), None);
     start(&mut shown, run(1, 2, 2))
 }
@@ -120,7 +120,7 @@ fn two_attempts_of_a_fenced_job() {
 
 /// The older of two attempts ends so long after the newer one began.
 fn an_overlap_of(seconds: u64) -> Found {
-    let mut shown = Shown { checks: all(), truth: truth(IsolationClass::Fenced) };
+    let mut shown = Shown::of(truth(IsolationClass::Fenced));
     shown.truth.start(run(0, 1, 1));
     shown.truth.start(run(1, 2, 2));
     shown.truth.now_us = seconds * SECOND;

@@ -50,9 +50,11 @@ fn a_task_that_ends_twice() -> Found {
 }
 
 fn a_request_with_two_answers() -> Found {
-    // Its first command was answered with `Done`.
-    let answer = Ok(Reply::Job(JobId(1)));
-    Shown::begun().command(tick(), answer, vec![], &State::default())
+    let (mut shown, state) = (Shown::begun(), State::default());
+    assert_eq!(shown.command(tick(), Ok(Reply::Done), vec![], &state), None);
+    // The same request again.
+    shown.requests -= 1;
+    shown.command(tick(), Ok(Reply::Job(JobId(1))), vec![], &state)
 }
 
 /// A job whose cancel was shown.
@@ -167,6 +169,7 @@ fn explanations_of_what_waits() {
 /// The world's answer to what is unfinished, with one member whose state this is.
 fn unfinished(state: &State) -> Option<String> {
     let mut world = World::new(1, false);
+    world.scenario.commands = 0;
     world.members[0].up = true;
     world.members[0].state = state.clone();
     world.unfinished()

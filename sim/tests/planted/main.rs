@@ -68,12 +68,18 @@ fn truth(class: IsolationClass) -> Truth {
 struct Shown {
     checks: Checks,
     truth: Truth,
+    requests: u128,
 }
 
 impl Shown {
+    /// Nothing was shown yet.
+    fn of(truth: Truth) -> Shown {
+        Shown { checks: all(), truth, requests: 0 }
+    }
+
     /// A leader has started.
     fn begun() -> Shown {
-        let mut shown = Shown { checks: all(), truth: truth(IsolationClass::Fenced) };
+        let mut shown = Shown::of(truth(IsolationClass::Fenced));
         shown.truth.now_us = LATE_US;
         let first = (LEADER, Command::Cluster(Cluster::LeaderStarted));
         assert_eq!(shown.command(first, Ok(Reply::Done), vec![], &State::default()), None);
@@ -92,7 +98,9 @@ impl Shown {
         events: Vec<Event>,
         state: &State,
     ) -> Found {
-        let (actor, request) = (Actor::User(PrincipalId(1)), Some(RequestId::from_u128(1)));
+        self.requests += 1;
+        let request = Some(RequestId::from_u128(self.requests));
+        let actor = Actor::User(PrincipalId(1));
         let envelope = Envelope { actor, leader, stamp: Stamp::default(), request };
         let audit = Audit {
             index: LogIndex(1),

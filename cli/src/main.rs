@@ -1,4 +1,0 @@
-//! `yard`: the one binary.
-#![forbid(unsafe_code)]
-
-fn main() {}
