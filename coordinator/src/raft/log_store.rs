@@ -14,7 +14,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use yard_common::id::LogIndex;
-use yard_common::limits::LOG_READ_BYTES_MAX;
+use yard_common::limits::ENTRIES_READ_BYTES_MAX;
 
 /// The log of this member.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ impl RaftLogReader<Config> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        self.read(start, end, LOG_READ_BYTES_MAX).await
+        self.read(start, end, ENTRIES_READ_BYTES_MAX).await
     }
 
     /// Piece by piece: after a restart the whole log may have to be applied.
@@ -83,7 +83,7 @@ impl RaftLogReader<Config> for LogStore {
             if from >= to {
                 return None;
             }
-            let piece = store.read(from, to, LOG_READ_BYTES_MAX).await;
+            let piece = store.read(from, to, ENTRIES_READ_BYTES_MAX).await;
             // The first piece may begin after entries that were purged.
             let next = match &piece {
                 Ok(entries) => entries.last().map(|entry| entry.log_id.index + 1)?,
