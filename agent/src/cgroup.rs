@@ -1,0 +1,307 @@
+//! Control groups: what the machine offers, and one group per assignment.
+//!
+//! Version 2 is used wherever it is mounted, with or without controllers: it can kill a group at
+//! once and says when it is empty. Limits come from its controllers, or from those of version 1.
+//! Without either, ranks are found as descendants of their shim, which is their subreaper.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Controllers of version 1 that are used.
+const V1: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// What went wrong with a group.
+#[derive(Debug, Error)]
+#[error("cgroup {path}: {what}")]
+pub struct CgroupError {
+    /// Which file or directory.
+    pub path: PathBuf,
+    /// What was tried.
+    pub what: &'static str,
+    /// The system's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+/// What the machine offers to this agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Support {
+    /// Where groups of version 2 are made.
+    pub v2: Option<PathBuf>,
+    /// Controllers of version 2 that the groups get.
+    pub controllers: Vec<String>,
+    /// Controllers of version 1, and where their groups are made.
+    pub v1: Vec<(String, PathBuf)>,
+}
+
+/// The limits of one group. None: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Bytes of memory.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Thousandths of a CPU; a weight against others, not a bound.
+    pub cpu_milli: Option<u64>,
+}
+
+/// The group of one assignment's ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    v2: Option<PathBuf>,
+    v1: Vec<(String, PathBuf)>,
+}
+
+impl Support {
+    /// Nothing is used: processes are found through `/proc`.
+    #[must_use]
+    pub fn none() -> Support {
+        Support::default()
+    }
+
+    /// Looks at what is mounted and may be written. `name` tells the groups of this agent from
+    /// those of others on the machine.
+    #[must_use]
+    pub fn detect(name: &str) -> Support {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Support::from_mounts(&mounts, name)
+    }
+
+    fn from_mounts(mounts: &str, name: &str) -> Support {
+        let mut support = Support::default();
+        for line in mounts.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let (mut left, mut right) = (left.split(' '), right.split(' '));
+            let (Some(at), Some(kind)) = (left.nth(4), right.next()) else { continue };
+            let group = Path::new(at).join(name);
+            if kind == "cgroup2" && support.v2.is_none() && usable(&group, "cgroup.procs") {
+                support.controllers = enable_controllers(Path::new(at), &group);
+                support.v2 = Some(group);
+            } else if kind == "cgroup" {
+                let options: Vec<&str> = right.nth(1).unwrap_or_default().split(',').collect();
+                let wanted = V1.iter().find(|controller| options.contains(*controller));
+                if let Some(controller) = wanted.filter(|_| usable(&group, "cgroup.procs")) {
+                    support.v1.push(((*controller).to_string(), group));
+                }
+            }
+        }
+        support
+    }
+
+    /// What is used, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let v1: Vec<&str> = self.v1.iter().map(|(name, _)| name.as_str()).collect();
+        match (&self.v2, v1.is_empty()) {
+            (Some(_), _) if !self.controllers.is_empty() => {
+                format!("v2 ({})", self.controllers.join(", "))
+            }
+            (Some(_), true) => "v2 without controllers: no limits".to_string(),
+            (Some(_), false) => format!("v1 ({}), v2 for kill and emptiness", v1.join(", ")),
+            (None, false) => format!("v1 ({})", v1.join(", ")),
+            (None, true) => "none: process groups and /proc".to_string(),
+        }
+    }
+
+    /// Makes the group of an assignment, or finds it.
+    ///
+    /// # Errors
+    /// If a directory cannot be made or a limit not be set.
+    pub fn group(&self, tag: &str, limits: &GroupLimits) -> Result<Group, CgroupError> {
+        let group = self.find(tag);
+        for path in group.v2.iter().chain(group.v1.iter().map(|(_, path)| path)) {
+            make(path)?;
+        }
+        group.limit(limits)?;
+        Ok(group)
+    }
+
+    /// The group of an assignment, whether or not it exists.
+    #[must_use]
+    pub fn find(&self, tag: &str) -> Group {
+        Group {
+            v2: self.v2.as_ref().map(|path| path.join(tag)),
+            v1: self.v1.iter().map(|(name, path)| (name.clone(), path.join(tag))).collect(),
+        }
+    }
+}
+
+/// Makes a directory and says whether processes could be put into it.
+fn usable(group: &Path, file: &str) -> bool {
+    let there = fs::create_dir_all(group).is_ok();
+    there && fs::OpenOptions::new().write(true).open(group.join(file)).is_ok()
+}
+
+/// Hands controllers down to the groups of assignments, as far as the system lets us.
+fn enable_controllers(root: &Path, group: &Path) -> Vec<String> {
+    let enable = |at: &Path| {
+        for controller in V1 {
+            let _ = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+    };
+    enable(root);
+    enable(group);
+    let there = fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
+    let there: Vec<&str> = there.split_whitespace().collect();
+    V1.iter().filter(|name| there.contains(*name)).map(|name| (*name).to_string()).collect()
+}
+
+fn make(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(CgroupError { path: path.into(), what: "make", source })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Group {
+    /// Whether there is any group at all.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.v2.is_some() || !self.v1.is_empty()
+    }
+
+    fn limit(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
+        let set = |path: PathBuf, value: String| match fs::write(&path, value) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(CgroupError { path, what: "set the limit", source }),
+        };
+        let v1 = |name: &str| self.v1.iter().find(|(v1, _)| v1 == name).map(|(_, path)| path);
+        let v2 = |file: &str| self.v2.as_ref().map(|at| at.join(file)).filter(|at| at.exists());
+        if let Some(bytes) = limits.memory_bytes {
+            if let Some(path) = v2("memory.max") {
+                set(path, bytes.to_string())?;
+            } else if let Some(at) = v1("memory") {
+                set(at.join("memory.limit_in_bytes"), bytes.to_string())?;
+            }
+        }
+        if let Some(pids) = limits.pids {
+            if let Some(path) = v2("pids.max") {
+                set(path, pids.to_string())?;
+            } else if let Some(at) = v1("pids") {
+                set(at.join("pids.max"), pids.to_string())?;
+            }
+        }
+        if let Some(milli) = limits.cpu_milli {
+            // The scales of both versions have their default at one CPU.
+            if let Some(path) = v2("cpu.weight") {
+                set(path, (milli / 10).clamp(1, 10_000).to_string())?;
+            } else if let Some(at) = v1("cpu") {
+                let shares = milli.saturating_mul(1_024) / 1_000;
+                set(at.join("cpu.shares"), shares.clamp(2, 262_144).to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opened files into which a process writes `0` to enter the group.
+    ///
+    /// # Errors
+    /// If one cannot be opened.
+    pub fn entrances(&self) -> Result<Vec<OwnedFd>, CgroupError> {
+        let open = |path: PathBuf| match fs::OpenOptions::new().write(true).open(&path) {
+            Ok(file) => Ok(file.into()),
+            Err(source) => Err(CgroupError { path, what: "open", source }),
+        };
+        self.directories().map(|at| open(at.join("cgroup.procs"))).collect()
+    }
+
+    fn directories(&self) -> impl Iterator<Item = &PathBuf> {
+        self.v2.iter().chain(self.v1.iter().map(|(_, path)| path))
+    }
+
+    /// Processes in the group; zombies left out where the kernel does so.
+    #[must_use]
+    pub fn members(&self) -> Vec<i32> {
+        let Some(at) = self.directories().next() else { return Vec::new() };
+        let text = fs::read_to_string(at.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Kills every process of the group, once. Those that fork meanwhile need another call.
+    pub fn kill(&self) {
+        let at_once = self.v2.as_ref().map(|at| fs::write(at.join("cgroup.kill"), "1"));
+        if !matches!(at_once, Some(Ok(()))) {
+            crate::process::kill_all(&self.members());
+        }
+    }
+
+    /// How many processes of the group the kernel has killed for lack of memory.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        let v2 = self.v2.as_ref().map(|at| at.join("memory.events"));
+        let v1 = self.v1.iter().find(|(name, _)| name == "memory");
+        let v1 = v1.map(|(_, at)| at.join("memory.oom_control"));
+        let count = |path: PathBuf| {
+            let text = fs::read_to_string(path).ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+            line.trim().parse::<u64>().ok()
+        };
+        v2.and_then(count).or_else(|| v1.and_then(count)).unwrap_or(0)
+    }
+
+    /// Removes the group, which is empty.
+    pub fn remove(&self) {
+        for at in self.directories() {
+            let _ = fs::remove_dir(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_said() {
+        let v1 = vec![("memory".to_string(), PathBuf::from("/m")), ("pids".into(), "/p".into())];
+        let cases = [
+            (Support::none(), "none: process groups and /proc"),
+            (Support { v1: v1.clone(), ..Support::none() }, "v1 (memory, pids)"),
+            (
+                Support { v1, v2: Some("/c".into()), controllers: Vec::new() },
+                "v1 (memory, pids), v2 for kill and emptiness",
+            ),
+            (
+                Support {
+                    v2: Some("/c".into()),
+                    controllers: vec!["memory".into()],
+                    ..Support::none()
+                },
+                "v2 (memory)",
+            ),
+        ];
+        for (support, text) in cases {
+            assert_eq!(support.describe(), text);
+        }
+    }
+
+    #[test]
+    fn mounts_that_cannot_be_written_are_not_used() {
+        let line = "30 24 0:26 / /nowhere/at/all rw shared:4 - cgroup2 cgroup2 rw\n";
+        assert_eq!(Support::from_mounts(line, "yard"), Support::none());
+    }
+
+    #[test]
+    fn limits_of_version_2_are_written_in_its_units() {
+        let directory = tempfile::tempdir().unwrap();
+        let support = Support { v2: Some(directory.path().into()), ..Support::none() };
+        let at = directory.path().join("57-0");
+        fs::create_dir(&at).unwrap();
+        for file in ["memory.max", "pids.max", "cpu.weight"] {
+            fs::write(at.join(file), "").unwrap();
+        }
+        let limits =
+            GroupLimits { memory_bytes: Some(1 << 30), pids: Some(64), cpu_milli: Some(2_000) };
+        support.group("57-0", &limits).unwrap();
+        let read = |file| fs::read_to_string(at.join(file)).unwrap();
+        assert_eq!(read("memory.max"), "1073741824");
+        assert_eq!((read("pids.max"), read("cpu.weight")), ("64".into(), "200".into()));
+        fs::write(at.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
+        assert_eq!(support.find("57-0").oom_kills(), 2);
+    }
+}

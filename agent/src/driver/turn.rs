@@ -1,0 +1,255 @@
+//! The thread of the driver: wait, take in, decide, write, do.
+
+use super::adopt;
+use super::clean::Cleaner;
+use super::handle::{DriverError, Options, Request, Share};
+use super::remains::Remains;
+use super::shims::Shim;
+use crate::launch::Site;
+use crate::lease_file::LeaseFile;
+use crate::paths::Paths;
+use crate::store::Store;
+use crate::sys;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use tokio::sync::mpsc::{self, Receiver};
+use yard_core::agent::{Action, Agent, AssignmentId, Fence, Input, Kept, Lease, Report};
+
+/// How often what cannot be waited for is looked at: shims in doubt, remains, ended children.
+const LOOK_MS: u64 = 5;
+
+/// Everything that the thread owns.
+pub(super) struct Turn {
+    pub(super) options: Options,
+    pub(super) site: Site,
+    pub(super) paths: Paths,
+    /// Held for as long as the driver lives.
+    _lock: File,
+    agent: Agent,
+    store: Store,
+    pub(super) lease_file: LeaseFile,
+    pub(super) shims: BTreeMap<AssignmentId, Shim>,
+    pub(super) remains: BTreeMap<AssignmentId, Remains>,
+    /// Processes of shims that were let go.
+    pub(super) leaving: Vec<Child>,
+    pub(super) cleaner: Cleaner,
+    /// What the automaton is to be told next.
+    pub(super) inputs: VecDeque<Input>,
+    pub(super) reports: Option<mpsc::Sender<Report>>,
+    pub(super) timers: BTreeSet<u64>,
+    requests: Receiver<Request>,
+    woken: UnixStream,
+}
+
+impl Turn {
+    /// Reads what is kept, and adopts what is there.
+    pub(super) fn start(
+        options: Options,
+        requests: Receiver<Request>,
+        woken: UnixStream,
+    ) -> Result<Turn, DriverError> {
+        let io = |step| move |source| DriverError::Io { step, source };
+        let paths = options.paths();
+        super::shims::make_directory(&paths.shims()).map_err(io("make the directory"))?;
+        let lock = File::create(paths.root().join("lock")).map_err(io("open the lock"))?;
+        if lock.try_lock().is_err() {
+            return Err(DriverError::InUse { root: options.root });
+        }
+        let site = options.site()?;
+        let boot = site.boot;
+        let (fence, last) = options.begin;
+        let (store, kept) = Store::open(&paths.store(), || Kept::new(boot, fence, last))?;
+        let lease_file =
+            LeaseFile::create(&paths.lease(), boot).map_err(io("open the lease file"))?;
+        let cleaner = Cleaner::start(paths.root().join("trash")).map_err(io("clean up"))?;
+        // The group that the shims enter.
+        let _ = options.cgroups.group(crate::shim::GROUP, &crate::cgroup::GroupLimits::default());
+        let adopted =
+            adopt::look(&paths, &kept, boot).map_err(io("look at the shims that are there"))?;
+        let lease = lease_file.read();
+        let (agent, actions) =
+            Agent::restore(kept, boot, adopted.found, lease, sys::boot_ms());
+        let mut turn = Turn {
+            options,
+            site,
+            paths,
+            _lock: lock,
+            agent,
+            store,
+            lease_file,
+            shims: adopted.shims,
+            remains: BTreeMap::new(),
+            leaving: Vec::new(),
+            cleaner,
+            inputs: VecDeque::new(),
+            reports: None,
+            timers: BTreeSet::new(),
+            requests,
+            woken,
+        };
+        turn.perform(vec![actions])?;
+        turn.settle()?;
+        Ok(turn)
+    }
+
+    /// The lease that the shims count on.
+    pub(super) fn lease(&self) -> Option<Lease> {
+        self.lease_file.read()
+    }
+
+    /// The last set that was obeyed.
+    pub(super) fn fence(&self) -> Fence {
+        self.agent.kept().fence
+    }
+
+    /// What is kept.
+    pub(super) fn kept(&self) -> &Kept {
+        self.agent.kept()
+    }
+
+    /// Works until it is told to end.
+    pub(super) fn run(mut self) -> Result<(), DriverError> {
+        loop {
+            self.wait()?;
+            let mut sink = [0; 64];
+            while self.woken.read(&mut sink).is_ok_and(|count| count > 0) {}
+            self.hear_shims();
+            self.look()?;
+            if !self.hear_requests()? {
+                return Ok(());
+            }
+            self.settle()?;
+        }
+    }
+
+    /// Steps the automaton until it has nothing more to be told.
+    fn settle(&mut self) -> Result<(), DriverError> {
+        while !self.inputs.is_empty() {
+            let now_ms = sys::boot_ms();
+            let inputs = std::mem::take(&mut self.inputs);
+            let lists = inputs.into_iter().map(|input| self.agent.step(input, now_ms)).collect();
+            self.perform(lists)?;
+        }
+        Ok(())
+    }
+
+    /// Does the actions of several steps: everything that is to be written first, at once, then
+    /// the rest in order.
+    fn perform(&mut self, lists: Vec<Vec<Action>>) -> Result<(), DriverError> {
+        let (mut changes, mut actions) = (Vec::new(), Vec::new());
+        for action in lists.into_iter().flatten() {
+            match action {
+                Action::Persist(more) => changes.extend(more),
+                other => actions.push(other),
+            }
+        }
+        if !changes.is_empty() {
+            self.store.persist(&changes, self.agent.kept())?;
+            self.tell_saved();
+        }
+        for action in actions {
+            self.act(action);
+        }
+        Ok(())
+    }
+
+    /// Tells shims which of their ends are on disk.
+    fn tell_saved(&mut self) {
+        for (id, record) in &self.agent.kept().records {
+            if let Some(shim) = self.shims.get_mut(id) {
+                shim.tell_saved(record.ended);
+            }
+        }
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&self) -> Result<(), DriverError> {
+        let now_ms = sys::boot_ms();
+        let looks = !self.remains.is_empty()
+            || !self.leaving.is_empty()
+            || self.shims.values().any(|shim| shim.in_doubt);
+        let look = looks.then_some(now_ms + LOOK_MS);
+        let next = look.into_iter().chain(self.timers.first().copied()).min();
+        let timeout = next.map_or(PollTimeout::NONE, |at_ms| {
+            let wait_ms = at_ms.saturating_sub(now_ms).min(60_000);
+            PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        for wire in self.shims.values().filter_map(Shim::wire) {
+            let out = if wire.is_waiting() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(wire.fd(), PollFlags::POLLIN | out));
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(DriverError::Io { step: "wait", source: errno.into() }),
+        }
+    }
+
+    /// Takes in what was asked. Returns whether to go on.
+    fn hear_requests(&mut self) -> Result<bool, DriverError> {
+        loop {
+            match self.requests.try_recv() {
+                Ok(Request::Desired(desired, details, reply)) => {
+                    let written = self.write_details(&desired, details);
+                    if let Ok(written) = &written {
+                        self.inputs.push_back(Input::Desired(desired));
+                        // It is obeyed and on disk before the answer.
+                        self.settle()?;
+                        self.drop_unused_details(written);
+                    }
+                    drop(reply.send(written.map(drop)));
+                }
+                Ok(Request::Lease(lease)) => self.renew(lease)?,
+                Ok(Request::Connected(reports)) => {
+                    self.settle()?;
+                    self.reports = Some(reports);
+                    self.inputs.push_back(Input::Connected);
+                }
+                Ok(Request::Disconnected) => self.reports = None,
+                Ok(Request::Acknowledged(up_to)) => {
+                    self.inputs.push_back(Input::Acknowledged(up_to));
+                }
+                Ok(Request::Shares(reply)) => {
+                    self.settle()?;
+                    drop(reply.send((self.fence(), self.shares())));
+                }
+                Ok(Request::Shutdown) | Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.settle()?;
+                    return Ok(false);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(true),
+            }
+        }
+    }
+
+    /// New deadlines: for the shims first, which keep them.
+    fn renew(&mut self, lease: Lease) -> Result<(), DriverError> {
+        let old = self.lease_file.read();
+        let lease = self
+            .lease_file
+            .advance(lease)
+            .map_err(|source| DriverError::Io { step: "write the lease file", source })?;
+        let was_over = old.is_none_or(|old| old.strict_ms <= sys::boot_ms());
+        if was_over {
+            self.shims.values_mut().for_each(Shim::tell_lease_moved);
+        }
+        self.inputs.push_back(Input::Lease(lease));
+        Ok(())
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        let share = |(id, record): (&AssignmentId, &yard_core::agent::Record)| Share {
+            id: *id,
+            state: record.state,
+            started: record.started,
+            ended: record.ended,
+            connected: self.shims.get(id).is_some_and(|shim| shim.wire().is_some()),
+        };
+        self.kept().records.iter().map(share).collect()
+    }
+}

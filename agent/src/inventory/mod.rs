@@ -1,0 +1,132 @@
+//! What the machine has, as the coordinator is told and as people see it.
+
+mod gpu;
+
+pub use gpu::{GpuFinding, model_name};
+
+use crate::cgroup::Support;
+use crate::process;
+use std::io;
+use std::path::{Path, PathBuf};
+use sysinfo::{Disks, System};
+use thiserror::Error;
+use yard_common::limits::{LABEL_BYTES_MAX, NODE_BYTES_MAX, NODE_CPU_MILLI_MAX};
+use yard_common::Amounts;
+use yard_core::command::Inventory;
+
+/// Where to look, and what to say instead.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory whose disk holds scratch and logs.
+    pub root: PathBuf,
+    /// Address that other nodes reach this one by; none: its host name.
+    pub address: Option<String>,
+    /// Labels from the configuration, sorted by key.
+    pub labels: Vec<(String, String)>,
+    /// Pretend to have so many GPUs: for `yard dev` alone.
+    pub gpus_fake: Option<u16>,
+    /// The node's name, which fake GPUs are named after.
+    pub node: String,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What the coordinator schedules by.
+    pub inventory: Inventory,
+    /// Host name.
+    pub hostname: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// How ranks are held together and limited.
+    pub cgroups: String,
+    /// Where the GPUs, or their absence, come from.
+    pub gpus: GpuFinding,
+}
+
+/// Why the machine cannot be described.
+#[derive(Debug, Error)]
+pub enum InventoryError {
+    /// The boot has no id.
+    #[error("the id of the boot cannot be read")]
+    Boot(#[source] io::Error),
+    /// The machine has no name.
+    #[error("the host name cannot be read: {0}")]
+    Hostname(nix::errno::Errno),
+}
+
+/// Looks at the machine. It may take as long as NVML is given, so not on a thread that others
+/// wait for.
+///
+/// # Errors
+/// If the machine has no boot id or no name.
+pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryError> {
+    let boot = process::boot_id().map_err(InventoryError::Boot)?;
+    let hostname = nix::unistd::gethostname().map_err(InventoryError::Hostname)?;
+    let hostname = short(&hostname.to_string_lossy());
+    let mut system = System::new();
+    system.refresh_memory();
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let amounts = Amounts {
+        cpu_milli: (cpus * 1_000).min(NODE_CPU_MILLI_MAX),
+        memory_bytes: memory_bytes(&system).min(NODE_BYTES_MAX),
+        disk_bytes: disk_bytes(&options.root).min(NODE_BYTES_MAX),
+    };
+    let (devices, gpus) = match options.gpus_fake {
+        Some(count) => gpu::fake(count, &options.node),
+        None => gpu::probe(),
+    };
+    let inventory = Inventory {
+        boot,
+        amounts,
+        devices,
+        labels: options.labels.clone(),
+        address: options.address.clone().unwrap_or_else(|| hostname.clone()),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+    };
+    let kernel = System::kernel_version().unwrap_or_default();
+    Ok(Facts { inventory, hostname, kernel, cgroups: cgroups.describe(), gpus })
+}
+
+/// Memory that jobs may use: of the machine, or of the group that the agent is confined to.
+fn memory_bytes(system: &System) -> u64 {
+    let of_machine = system.total_memory();
+    let of_group = system.cgroup_limits().map(|limits| limits.total_memory);
+    of_group.filter(|bytes| *bytes > 0).map_or(of_machine, |bytes| bytes.min(of_machine))
+}
+
+/// Size of the file system that holds a directory.
+fn disk_bytes(root: &Path) -> u64 {
+    let disks = Disks::new_with_refreshed_list();
+    let holds = disks.iter().filter(|disk| root.starts_with(disk.mount_point()));
+    let nearest = holds.max_by_key(|disk| disk.mount_point().components().count());
+    nearest.map_or(0, sysinfo::Disk::total_space)
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(LABEL_BYTES_MAX / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_something_to_give() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            root: directory.path().into(),
+            address: None,
+            labels: Vec::new(),
+            gpus_fake: Some(2),
+            node: "n1".into(),
+        };
+        let facts = take(&options, &Support::none()).unwrap();
+        let amounts = facts.inventory.amounts;
+        assert!(amounts.cpu_milli >= 1_000 && amounts.memory_bytes > 1 << 20, "{amounts:?}");
+        assert_eq!(facts.inventory.address, facts.hostname);
+        assert_eq!(facts.inventory.devices.len(), 2);
+        assert_eq!(facts.gpus, GpuFinding::Fake);
+        assert!(facts.cgroups.starts_with("none"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Whom the ranks run as.
+
+use super::error::PrepareError;
+use crate::sys::Identity;
+use nix::unistd::{Uid, User, geteuid, getgrouplist};
+use std::ffi::CString;
+
+/// A unix account, as the node's name service knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    /// Login.
+    pub(super) name: String,
+    /// Home directory.
+    pub(super) home: String,
+    /// Login shell.
+    pub(super) shell: String,
+    /// User and main group.
+    pub(super) uid: u32,
+    /// Main group.
+    pub(super) gid: u32,
+    /// Whom a process becomes; none: it already is.
+    pub(super) identity: Option<Identity>,
+}
+
+/// The account of a job's owner on this node.
+pub(super) fn resolve(login: Option<&str>, node: &str) -> Result<Account, PrepareError> {
+    let own = geteuid();
+    let user = match login {
+        Some(login) => by_name(login)?.ok_or_else(|| PrepareError::NoAccount {
+            login: login.to_string(),
+            node: node.to_string(),
+        })?,
+        None if own.is_root() => return Err(PrepareError::NoLogin),
+        None => by_uid(own, node)?,
+    };
+    if !own.is_root() && user.uid != own {
+        let own = by_uid(own, node)?.name;
+        return Err(PrepareError::OtherAccount { login: user.name, own, node: node.to_string() });
+    }
+    let identity = match own.is_root() && !user.uid.is_root() {
+        true => Some(Identity {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            groups: groups(&user)?,
+        }),
+        false => None,
+    };
+    Ok(Account {
+        home: user.dir.to_string_lossy().into_owned(),
+        shell: user.shell.to_string_lossy().into_owned(),
+        uid: user.uid.as_raw(),
+        gid: user.gid.as_raw(),
+        name: user.name,
+        identity,
+    })
+}
+
+fn by_name(login: &str) -> Result<Option<User>, PrepareError> {
+    User::from_name(login)
+        .map_err(|errno| PrepareError::Lookup { login: login.to_string(), errno })
+}
+
+fn by_uid(uid: Uid, node: &str) -> Result<User, PrepareError> {
+    let login = uid.to_string();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => Ok(user),
+        Ok(None) => Err(PrepareError::NoAccount { login, node: node.to_string() }),
+        Err(errno) => Err(PrepareError::Lookup { login, errno }),
+    }
+}
+
+fn groups(user: &User) -> Result<Vec<u32>, PrepareError> {
+    let lookup = |errno| PrepareError::Lookup { login: user.name.clone(), errno };
+    let name = CString::new(user.name.as_str())
+        .map_err(|_| PrepareError::Nul(user.name.clone()))?;
+    let groups = getgrouplist(&name, user.gid).map_err(lookup)?;
+    Ok(groups.into_iter().map(|gid| gid.as_raw()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_login_names_node_and_fix() {
+        let error = resolve(Some("no-such-login"), "n1").unwrap_err();
+        assert_eq!(error.step(), yard_common::cause::PrepareStep::Account);
+        let text = error.to_string();
+        assert!(text.starts_with("there is no account no-such-login on node n1;"), "{text}");
+    }
+
+    #[test]
+    fn only_root_becomes_somebody_else() {
+        let own = geteuid();
+        let login = User::from_uid(own).unwrap().unwrap().name;
+        assert_eq!(resolve(Some(&login), "n1").unwrap().identity, None);
+        if own.is_root() {
+            let nobody = resolve(Some("nobody"), "n1").unwrap();
+            assert_eq!(nobody.identity.unwrap().uid, nobody.uid);
+            assert!(matches!(resolve(None, "n1"), Err(PrepareError::NoLogin)));
+        } else {
+            let error = resolve(Some("root"), "n1").unwrap_err();
+            assert!(matches!(error, PrepareError::OtherAccount { .. }), "{error}");
+            assert_eq!(resolve(None, "n1").unwrap().name, login);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The words of a command.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use yard_common::spec::JobSpec;
+use yard_common::spec::placeholder::expand;
+use yard_common::spec::run::Command;
+
+
+/// The words that a rank runs: the shell and its line, or program and words.
+///
+/// A line gets the job's further `args` as `"$@"` behind it, so that no shell reads them.
+pub(super) fn words(
+    spec: &JobSpec,
+    command: &Command,
+    variables: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let args = spec.args.iter().map(|word| word.as_str().to_string());
+    match command {
+        Command::Shell(line) => {
+            let mut words: Vec<String> =
+                spec.shell.iter().map(|word| word.as_str().to_string()).collect();
+            if spec.args.is_empty() {
+                words.push(line.as_str().to_string());
+            } else {
+                words.push(format!("{} \"$@\"", line.as_str()));
+                words.push("yard".to_string());
+                words.extend(args);
+            }
+            words
+        }
+        Command::Exec(list) => {
+            let value = |name: &str| variables.get(name).map(String::as_str);
+            let list = list.iter().map(|word| word.as_str());
+            let all = list.chain(spec.args.iter().map(|word| word.as_str()));
+            all.map(|word| expand(word, value)).collect()
+        }
+    }
+}
+
+/// Where a program may be: itself if it is a path, else in each directory of `PATH`.
+pub(super) fn paths(program: &str, path: &str) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_string()];
+    }
+    let directories = path.split(':').filter(|directory| directory.starts_with('/'));
+    directories.map(|at| Path::new(at).join(program).to_string_lossy().into_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(yaml: &str) -> JobSpec {
+        JobSpec::from_yaml(yaml).unwrap()
+    }
+
+    fn of(yaml: &str) -> Vec<String> {
+        let spec = spec(yaml);
+        let variables = BTreeMap::from([("YARD_RANK".to_string(), "$(id) 3".to_string())]);
+        words(&spec, spec.command.as_ref().unwrap(), &variables)
+    }
+
+    #[test]
+    fn a_line_reaches_its_shell_untouched() {
+        assert_eq!(
+            of("command: echo ${YARD_RANK} '$x'"),
+            ["/bin/bash", "-c", "echo ${YARD_RANK} '$x'"]
+        );
+        assert_eq!(
+            of("command: echo\nargs: ['a b', '$(id)']"),
+            ["/bin/bash", "-c", "echo \"$@\"", "yard", "a b", "$(id)"]
+        );
+    }
+
+    #[test]
+    fn words_get_their_values_once_and_no_shell() {
+        let words = of("command: [prog, '--rank=${YARD_RANK}', $HOME]\nargs: ['${YARD_RANK}']");
+        assert_eq!(words, ["prog", "--rank=$(id) 3", "$HOME", "$(id) 3"]);
+    }
+
+    #[test]
+    fn programs_are_looked_for_in_absolute_directories() {
+        assert_eq!(paths("./x", "/bin"), ["./x"]);
+        assert_eq!(paths("x", "/bin:.::/usr/bin"), ["/bin/x", "/usr/bin/x"]);
+    }
+}

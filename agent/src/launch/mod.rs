@@ -1,0 +1,24 @@
+//! From a job spec and a place in a gang to processes.
+//!
+//! All of it runs in the shim, before and between the tasks of a chain: looking a user up may take
+//! its time, and none of it may hold up the agent.
+//!
+//! **Invariant:** no string of a user meets a shell, but for a command that is a line, which its
+//! shell gets untouched.
+
+mod account;
+mod assignment;
+mod command;
+mod environment;
+mod error;
+mod files;
+mod mpi;
+mod orders;
+mod plan;
+
+pub use assignment::{Assignment, GangNode, GrantedGpu, TaskParams};
+pub use error::PrepareError;
+pub use orders::{Orders, Site};
+pub(crate) use plan::{Part, Plan, Process, TaskPlan};
+pub(crate) use environment::mark;
+pub(crate) use files::open_stream;

@@ -1,0 +1,342 @@
+//! What a shim runs: prepared once, then asked for each task of its chain.
+
+use super::account::{self, Account};
+use super::command;
+use super::environment::{Scene, Variables};
+use super::error::PrepareError;
+use super::files::{self, TaskFiles};
+use super::mpi;
+use super::orders::Orders;
+use crate::cgroup::{Group, GroupLimits};
+use crate::paths::{Paths, tag};
+use crate::sys::{Identity, ProcessLimit};
+use nix::libc;
+use std::ffi::CString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use yard_common::id::{AttemptNumber, TaskIndex};
+use yard_common::spec::JobSpec;
+use yard_common::spec::policy::SignalName;
+use yard_common::spec::run::{Command, Launch};
+use yard_common::spec::scalar::Limit;
+
+/// What this node has to do for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Its ranks, all started by the shim.
+    Ranks,
+    /// One process that starts the ranks of the whole gang.
+    Launcher,
+    /// Programs that the launcher on the first node asks for.
+    Helpers,
+}
+
+/// One process to start.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Its rank on this node; none for a launcher.
+    pub(crate) local_rank: Option<u32>,
+    /// Paths to try.
+    pub(crate) paths: Vec<CString>,
+    /// Words, the name first.
+    pub(crate) words: Vec<CString>,
+    /// `NAME=value` each.
+    pub(crate) variables: Vec<CString>,
+    /// Files for output and errors.
+    pub(crate) streams: [PathBuf; 2],
+}
+
+/// The processes of one task on this node.
+#[derive(Debug)]
+pub(crate) struct TaskPlan {
+    /// What to do.
+    pub(crate) part: Part,
+    /// What to start at once.
+    pub(crate) processes: Vec<Process>,
+    files: TaskFiles,
+    /// Variables of a process that is no rank.
+    variables: Variables,
+}
+
+/// An assignment that is ready to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    orders: Orders,
+    spec: JobSpec,
+    account: Account,
+    scratch: PathBuf,
+    directory: CString,
+    limits: Vec<ProcessLimit>,
+    socket: Option<PathBuf>,
+    /// The group of its ranks.
+    pub(crate) group: Group,
+}
+
+impl Plan {
+    /// Checks everything that can be checked before the start, and makes what is needed. `home` is
+    /// the directory of the shim.
+    pub(crate) fn prepare(orders: Orders, home: &Path) -> Result<Plan, PrepareError> {
+        let assignment = &orders.assignment;
+        let spec = JobSpec::from_json(&assignment.spec)
+            .map_err(|problems| PrepareError::Spec(problems.to_string()))?;
+        let shape = || PrepareError::Shape {
+            node: assignment.node_rank,
+            nodes: assignment.nodes.len(),
+            group: assignment.group,
+        };
+        assignment.node().ok_or_else(shape)?;
+        match spec.launch {
+            Launch::Plain | Launch::Torch | Launch::Mpi | Launch::Custom => {}
+            other => return Err(PrepareError::Launcher(other)),
+        }
+        let many = spec.launch == Launch::Mpi && assignment.nodes.len() > 1;
+        if many && orders.site.gang_dir.is_none() {
+            return Err(PrepareError::NoGang(assignment.nodes.len()));
+        }
+        let account = account::resolve(assignment.login.as_deref(), &orders.site.node)?;
+        let scratch = Paths::new(&orders.site.root).scratch(assignment.job, orders.id);
+        files::make_scratch(&scratch, &account)?;
+        let directory = working_directory(&orders, &spec, &scratch)?;
+        let directory = text(&directory.to_string_lossy())?;
+        let amounts = &assignment.amounts;
+        let group_limits = GroupLimits {
+            memory_bytes: Some(amounts.memory_bytes).filter(|bytes| *bytes > 0),
+            pids: spec.limits.pids.and_then(|limit| match limit {
+                Limit::Max => None,
+                Limit::At(count) => Some(count.get()),
+            }),
+            cpu_milli: Some(amounts.cpu_milli).filter(|milli| *milli > 0),
+        };
+        let group = orders.site.cgroups().group(&tag(orders.id), &group_limits)?;
+        let socket = (spec.launch == Launch::Mpi).then(|| home.join("job.sock"));
+        if socket.is_some() {
+            write_script(&home.join(mpi::SCRIPT), &orders.site.program)?;
+        }
+        let limits = limits(&spec);
+        Ok(Plan { orders, spec, account, scratch, directory, limits, socket, group })
+    }
+
+    /// Whose processes it starts.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.account.identity.as_ref()
+    }
+
+    /// The user of the job.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        (self.account.uid, self.account.gid)
+    }
+
+    /// The working directory.
+    pub(crate) fn directory(&self) -> &CString {
+        &self.directory
+    }
+
+    /// Limits of each process.
+    pub(crate) fn limits(&self) -> &[ProcessLimit] {
+        &self.limits
+    }
+
+    /// The mode that new files do not get.
+    pub(crate) fn umask(&self) -> u32 {
+        u32::from(self.spec.umask.bits())
+    }
+
+    /// The signal that asks ranks to stop.
+    pub(crate) fn stop_signal(&self) -> i32 {
+        match self.spec.stop.signal.0 {
+            SignalName::Hup => libc::SIGHUP,
+            SignalName::Int => libc::SIGINT,
+            SignalName::Quit => libc::SIGQUIT,
+            SignalName::Usr1 => libc::SIGUSR1,
+            SignalName::Usr2 => libc::SIGUSR2,
+            SignalName::Term => libc::SIGTERM,
+        }
+    }
+
+    /// Whether the signal goes to every process, not to the main ones alone.
+    pub(crate) fn stops_all(&self) -> bool {
+        self.spec.stop.to == yard_common::spec::policy::StopTo::All
+    }
+
+    /// The job's own grace in milliseconds.
+    pub(crate) fn grace_ms(&self) -> u64 {
+        self.spec.stop.grace.ms()
+    }
+
+    /// The socket for the job's own processes, if it needs one.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// Position of a node of the gang by its name.
+    pub(crate) fn node_of(&self, name: &str) -> Option<u32> {
+        let position = self.orders.assignment.nodes.iter().position(|node| node.name == name)?;
+        u32::try_from(position).ok()
+    }
+
+    /// Where the output of a task goes.
+    pub(crate) fn log_directory(&self, task: TaskIndex, attempt: AttemptNumber) -> PathBuf {
+        let paths = Paths::new(&self.orders.site.root);
+        paths.attempt_logs(self.orders.assignment.job, task, attempt)
+    }
+
+    /// What this node does for a task of the chain.
+    pub(crate) fn task(
+        &self,
+        task: TaskIndex,
+        attempt: AttemptNumber,
+    ) -> Result<TaskPlan, PrepareError> {
+        let assignment = &self.orders.assignment;
+        let directory = self.log_directory(task, attempt);
+        let files = files::make_task(directory, assignment, &self.account)?;
+        let scene = Scene {
+            spec: &self.spec,
+            orders: &self.orders,
+            account: &self.account,
+            scratch: &self.scratch,
+            files: &files,
+            task,
+            attempt,
+            end_s: self.spec.time_limit.and_then(|limit| wall_s()?.checked_add(limit.ms() / 1_000)),
+            socket: self.socket.as_deref(),
+        };
+        let first = assignment.node_rank == 0;
+        let part = match self.spec.launch {
+            Launch::Mpi | Launch::Custom if !first => Part::Helpers,
+            Launch::Mpi => Part::Launcher,
+            _ => Part::Ranks,
+        };
+        let mut variables = scene.variables(None);
+        if let (Launch::Mpi, Some(socket)) = (self.spec.launch, &self.socket) {
+            let script = socket.with_file_name(mpi::SCRIPT);
+            mpi::settings(&self.spec, assignment, &script, self.account.uid, &mut variables);
+            for rank in self.ranks() {
+                let owner = assignment.first_rank().saturating_add(rank).to_string();
+                for stream in files.streams(&owner) {
+                    files::make_stream(&stream, &self.account)?;
+                }
+            }
+        }
+        let processes = match part {
+            Part::Helpers => Vec::new(),
+            Part::Launcher => {
+                let command = command::words(&self.spec, self.command()?, &variables);
+                let hostfile = &files.hostfile;
+                let words = mpi::launcher(&self.spec, assignment, hostfile, command);
+                vec![process(None, &words, &variables, files.streams("launcher"))?]
+            }
+            Part::Ranks => {
+                let mut processes = Vec::new();
+                for local_rank in self.ranks() {
+                    let variables = scene.variables(Some(local_rank));
+                    let words = command::words(&self.spec, self.command()?, &variables);
+                    let owner = assignment.first_rank().saturating_add(local_rank).to_string();
+                    let streams = files.streams(&owner);
+                    processes.push(process(Some(local_rank), &words, &variables, streams)?);
+                }
+                processes
+            }
+        };
+        Ok(TaskPlan { part, processes, files, variables })
+    }
+
+    /// Local ranks that this node starts or makes room for. `custom` has one for the whole gang.
+    fn ranks(&self) -> std::ops::Range<u32> {
+        let ranks = self.orders.assignment.node().map_or(0, |node| node.ranks);
+        match self.spec.launch {
+            Launch::Custom => 0..1,
+            _ => 0..ranks,
+        }
+    }
+
+    fn command(&self) -> Result<&Command, PrepareError> {
+        let assignment = &self.orders.assignment;
+        let role = self.spec.roles.get(usize::from(assignment.group)).map(|role| &role.command);
+        role.or(self.spec.command.as_ref()).ok_or(PrepareError::Shape {
+            node: assignment.node_rank,
+            nodes: assignment.nodes.len(),
+            group: assignment.group,
+        })
+    }
+}
+
+impl TaskPlan {
+    /// A program that the launcher of the gang asks this node to run.
+    pub(crate) fn helper(&self, words: &[String]) -> Result<Process, PrepareError> {
+        // The words are Open MPI's own, made for a shell: this is what `ssh` does with them.
+        let line = ["/bin/sh".to_string(), "-c".to_string(), words.join(" ")];
+        process(None, &line, &self.variables, self.files.streams("launcher"))
+    }
+}
+
+fn process(
+    local_rank: Option<u32>,
+    words: &[String],
+    variables: &Variables,
+    streams: [PathBuf; 2],
+) -> Result<Process, PrepareError> {
+    let path = variables.get("PATH").map_or("", String::as_str);
+    let program = words.first().map_or("", String::as_str);
+    let texts = |list: Vec<String>| list.iter().map(|one| text(one)).collect::<Result<_, _>>();
+    Ok(Process {
+        local_rank,
+        paths: texts(command::paths(program, path))?,
+        words: texts(words.to_vec())?,
+        variables: texts(variables.iter().map(|(name, value)| format!("{name}={value}")).collect())?,
+        streams,
+    })
+}
+
+/// Where ranks start. It is looked at as the agent; the rank enters it as the user.
+fn working_directory(
+    orders: &Orders,
+    spec: &JobSpec,
+    scratch: &Path,
+) -> Result<PathBuf, PrepareError> {
+    let assignment = &orders.assignment;
+    let root = assignment.code_dir.as_ref().or(assignment.submit_dir.as_ref());
+    let root = root.map_or(scratch, Path::new);
+    let path = spec.workdir.as_ref().map_or(root.to_path_buf(), |at| root.join(at.as_str()));
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(PrepareError::Workdir { path, node: orders.site.node.clone() })
+}
+
+fn limits(spec: &JobSpec) -> Vec<ProcessLimit> {
+    // What no process may exceed, whoever asks.
+    let open_max = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+    let open_max = open_max.and_then(|text| text.trim().parse().ok()).unwrap_or(1 << 20);
+    let bytes = |limit: Limit<yard_common::Bytes>| match limit {
+        Limit::Max => libc::RLIM_INFINITY,
+        Limit::At(bytes) => bytes.0,
+    };
+    let nofile = match spec.limits.nofile {
+        Limit::Max => open_max,
+        Limit::At(count) => u64::from(count.get()).min(open_max),
+    };
+    let mut limits = vec![
+        ProcessLimit { resource: libc::RLIMIT_NOFILE, value: nofile },
+        ProcessLimit { resource: libc::RLIMIT_MEMLOCK, value: bytes(spec.limits.memlock) },
+        ProcessLimit { resource: libc::RLIMIT_CORE, value: bytes(spec.limits.core) },
+    ];
+    if let Some(stack) = spec.limits.stack {
+        limits.push(ProcessLimit { resource: libc::RLIMIT_STACK, value: bytes(stack) });
+    }
+    limits
+}
+
+fn write_script(path: &Path, program: &str) -> Result<(), PrepareError> {
+    let failed = |source| PrepareError::Scratch { path: path.into(), source };
+    std::fs::write(path, mpi::script(program)).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(failed)
+}
+
+fn text(text: &str) -> Result<CString, PrepareError> {
+    CString::new(text).map_err(|_| PrepareError::Nul(text.to_string()))
+}
+
+fn wall_s() -> Option<u64> {
+    Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs())
+}

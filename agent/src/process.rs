@@ -1,0 +1,122 @@
+//! What `/proc` says of processes: who descends from whom, and who carries a mark.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::io::Read;
+use yard_common::id::BootId;
+
+/// The facts of one process that matter here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fact {
+    /// Its parent.
+    pub(crate) parent: i32,
+    /// When it started, in ticks since the boot: tells it from a later one of the same id.
+    pub(crate) started: u64,
+    /// Whether only its wait status is left.
+    pub(crate) zombie: bool,
+}
+
+/// The facts of a process; none if there is no such process.
+pub(crate) fn fact(pid: i32) -> Option<Fact> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some(Fact {
+        zombie: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// Every process of the machine.
+pub(crate) fn all() -> BTreeMap<i32, Fact> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| Some((pid, fact(pid)?))).collect()
+}
+
+/// Every living process below this one, itself left out.
+pub(crate) fn descendants(of: i32) -> Vec<i32> {
+    let all = all();
+    let below = |pid: i32| {
+        let mut at = pid;
+        // A chain of parents is no longer than there are processes.
+        for _ in 0..all.len() {
+            match all.get(&at) {
+                Some(fact) if fact.parent == of => return true,
+                Some(fact) => at = fact.parent,
+                None => return false,
+            }
+        }
+        false
+    };
+    all.iter().filter(|(_, fact)| !fact.zombie).map(|(pid, _)| *pid).filter(|p| below(*p)).collect()
+}
+
+/// Direct children of a process of one thread, zombies too.
+pub(crate) fn children(of: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children"));
+    match list {
+        Ok(list) => list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        // A kernel without that file.
+        Err(_) => all().iter().filter(|(_, fact)| fact.parent == of).map(|(pid, _)| *pid).collect(),
+    }
+}
+
+/// Sends a signal by its number; a process that is gone already does not matter.
+pub(crate) fn send(pid: i32, signal: i32) {
+    if let Ok(signal) = Signal::try_from(signal) {
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+}
+
+/// Living processes that were started with this variable in their environment. What cleared it is
+/// not found.
+pub(crate) fn marked(variable: &str) -> Vec<i32> {
+    let found = all().into_iter().filter(|(pid, fact)| !fact.zombie && has_variable(*pid, variable));
+    found.map(|(pid, _)| pid).collect()
+}
+
+fn has_variable(pid: i32, variable: &str) -> bool {
+    let Ok(mut file) = std::fs::File::open(format!("/proc/{pid}/environ")) else { return false };
+    let mut bytes = Vec::new();
+    // The kernel bounds an environment by a quarter of the stack.
+    let _ = file.read_to_end(&mut bytes);
+    bytes.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+}
+
+/// Kills processes; those that are gone already do not matter.
+pub(crate) fn kill_all(pids: &[i32]) {
+    for pid in pids {
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+}
+
+/// This boot of the kernel.
+pub(crate) fn boot_id() -> std::io::Result<BootId> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let value = u128::from_str_radix(&digits, 16).map_err(std::io::Error::other)?;
+    Ok(BootId::from_u128(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_its_facts() {
+        let own = std::process::id() as i32;
+        let fact = fact(own).unwrap();
+        assert_eq!(fact.parent, nix::unistd::getppid().as_raw());
+        assert!(!fact.zombie && fact.started > 0);
+        assert!(descendants(fact.parent).contains(&own));
+    }
+
+    #[test]
+    fn a_boot_has_an_id() {
+        assert_ne!(boot_id().unwrap().to_u128(), 0);
+    }
+}

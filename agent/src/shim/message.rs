@@ -1,0 +1,130 @@
+//! What agent and shim say to each other, and a job's own processes to the shim.
+//!
+//! Everything that a shim says is a fact that only grows, so that a repeat does no harm. Whoever
+//! connects gets the whole state first. A message that the other side does not know is skipped.
+
+use minicbor::{Decode, Encode};
+use yard_common::ExitCause;
+use yard_core::agent::Ending;
+
+/// From the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum ToShim {
+    /// Run so many tasks of the chain.
+    #[n(0)]
+    Start(#[n(0)] u32),
+    /// Start no task from this position on.
+    #[n(1)]
+    Cut(#[n(0)] u32),
+    /// Send the stop signal, start nothing more.
+    #[n(2)]
+    SignalStop,
+    /// Kill everything.
+    #[n(3)]
+    Kill,
+    /// The agent has so many ends on disk.
+    #[n(4)]
+    Saved(#[n(0)] u32),
+    /// The lease moved; told to those that wait for it.
+    #[n(5)]
+    LeaseMoved,
+    /// Nothing is left to do.
+    #[n(6)]
+    Leave,
+}
+
+/// From the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum FromShim {
+    /// The whole state.
+    #[n(0)]
+    State(#[n(0)] State),
+    /// Ready for the first task.
+    #[n(1)]
+    Prepared,
+    /// Preparing failed.
+    #[n(2)]
+    Failed(#[n(0)] ExitCause),
+    /// So many tasks have started.
+    #[n(3)]
+    Started(#[n(0)] u32),
+    /// Tasks from a position on have ended.
+    #[n(4)]
+    Ended(#[n(0)] u32, #[n(1)] Vec<End>),
+    /// So many tasks have started or may still.
+    #[n(5)]
+    Cut(#[n(0)] u32),
+    /// No process is left.
+    #[n(6)]
+    Reaped,
+}
+
+/// The state of a shim.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct State {
+    #[n(0)]
+    pub(crate) prepared: bool,
+    #[n(1)]
+    pub(crate) failed: Option<ExitCause>,
+    #[n(2)]
+    pub(crate) start_given: bool,
+    #[n(3)]
+    pub(crate) started: u32,
+    #[n(4)]
+    pub(crate) len: u32,
+    #[n(5)]
+    pub(crate) endings: Vec<End>,
+    #[n(6)]
+    pub(crate) reaped: bool,
+    /// The release of the shim, for people.
+    #[n(7)]
+    pub(crate) version: String,
+    /// Whether it was told to start less than the start said.
+    #[n(8)]
+    pub(crate) cut: bool,
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct End {
+    #[n(0)]
+    pub(crate) status: ExitCause,
+    #[n(1)]
+    pub(crate) stopped: bool,
+    #[n(2)]
+    pub(crate) rank: Option<u32>,
+}
+
+impl From<Ending> for End {
+    fn from(ending: Ending) -> End {
+        End { status: ending.status, stopped: ending.stopped, rank: ending.rank }
+    }
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Ending {
+        Ending { status: end.status, stopped: end.stopped, rank: end.rank }
+    }
+}
+
+/// Asks for a program on a node of the gang.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct DialRequest {
+    /// The node; none: the one that is asked.
+    #[n(0)]
+    pub(crate) host: Option<String>,
+    /// The words.
+    #[n(1)]
+    pub(crate) words: Vec<String>,
+}
+
+/// How the program ended, or why there was none.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct DialReply {
+    /// Its exit code; 255 as with `ssh` when it did not run.
+    #[n(0)]
+    pub(crate) code: i32,
+    /// For people.
+    #[n(1)]
+    pub(crate) problem: Option<String>,
+}

@@ -1,0 +1,131 @@
+//! Children: who has ended, who is to be killed, and when nothing is left.
+
+use super::ShimError;
+use super::message::FromShim;
+use super::record::Entry;
+use super::run::Shim;
+use crate::launch::Part;
+use crate::process;
+use crate::sys::{self, Waited};
+
+impl Shim {
+    /// Takes in who has ended. Statuses are written down; nothing that matters is reaped here.
+    pub(super) fn look_at_children(&mut self) -> Result<(), ShimError> {
+        let mains = self.running.as_ref().map_or(0, |running| running.mains.len());
+        for index in 0..mains {
+            let Some(running) = &self.running else { break };
+            let main = &running.mains[index];
+            if main.status.is_some() {
+                continue;
+            }
+            if let Waited::Ended(_, status) =
+                sys::wait(Some(main.pid), false).map_err(ShimError::Wait)?
+            {
+                self.main_ended(index, status)?;
+            }
+        }
+        self.reap_others()?;
+        self.end_task_if_over()
+    }
+
+    /// Reaps what is no main process of a task: programs of the gang's launcher, and whatever the
+    /// ranks left behind. Behind a zombie that waits to be durable nothing is seen; it is next.
+    fn reap_others(&mut self) -> Result<(), ShimError> {
+        while let Waited::Ended(pid, status) = sys::wait(None, false).map_err(ShimError::Wait)? {
+            if self.zombies.iter().any(|(_, zombie)| *zombie == pid) || self.is_main(pid) {
+                return Ok(());
+            }
+            sys::wait(Some(pid), true).map_err(ShimError::Wait)?;
+            self.peers.on_ended(pid, status);
+        }
+        Ok(())
+    }
+
+    fn is_main(&self, pid: i32) -> bool {
+        self.running.iter().flat_map(|running| &running.mains).any(|main| main.pid == pid)
+    }
+
+    /// Children that have not ended, of whatever kind.
+    fn living(&self) -> Vec<i32> {
+        let children = process::children(std::process::id() as i32);
+        let zombie = |pid: &i32| self.zombies.iter().any(|(_, zombie)| zombie == pid);
+        children.into_iter().filter(|pid| !zombie(pid)).collect()
+    }
+
+    /// Ends the task when its main processes are gone, and then whatever they left.
+    fn end_task_if_over(&mut self) -> Result<(), ShimError> {
+        let stopping = self.history.signalled || self.history.killing.is_some();
+        let Some(running) = &self.running else { return Ok(()) };
+        let over = match running.plan.part {
+            // It has done its part when all that it started for others is gone.
+            Part::Helpers => (running.has_helped || stopping) && self.living().is_empty(),
+            Part::Ranks | Part::Launcher => running.is_over(),
+        };
+        if !over {
+            return Ok(());
+        }
+        if self.is_empty() {
+            self.is_killing = false;
+            return self.task_over();
+        }
+        self.is_killing = true;
+        Ok(())
+    }
+
+    /// Whether nothing but zombies is left of what was started.
+    fn is_empty(&self) -> bool {
+        let members = self.work.as_ref().map(|work| work.plan.group.members());
+        members.is_none_or(|members| {
+            members.iter().all(|pid| self.zombies.iter().any(|(_, zombie)| zombie == pid))
+        }) && self.living().is_empty()
+    }
+
+    /// Kills what is there, again and again, until nothing is.
+    pub(super) fn go_on_killing(&mut self) -> Result<(), ShimError> {
+        if !self.is_killing {
+            return Ok(());
+        }
+        if !self.is_empty() {
+            if let Some(work) = &self.work {
+                work.plan.group.kill();
+            }
+            process::kill_all(&process::descendants(std::process::id() as i32));
+        }
+        self.look_at_children()?;
+        if !self.is_empty() || self.running.is_some() {
+            return Ok(());
+        }
+        if self.history.killing.is_none() {
+            self.is_killing = false;
+            return Ok(());
+        }
+        // The statuses go to disk, then the zombies, then the last word.
+        if self.zombies.is_empty() && !self.history.reaped {
+            if sys::wait(None, false).map_err(ShimError::Wait)? != Waited::Nobody {
+                return Ok(());
+            }
+            self.is_killing = false;
+            if let Some(work) = &self.work {
+                work.plan.group.remove();
+            }
+            self.write(&Entry::Reaped)?;
+            self.tell(&FromShim::Reaped);
+        }
+        Ok(())
+    }
+
+    /// Reaps the main processes of tasks whose ends are on disk.
+    pub(super) fn reap_durable(&mut self) -> Result<(), ShimError> {
+        let durable = self.durable;
+        let mut kept = Vec::new();
+        for (position, pid) in std::mem::take(&mut self.zombies) {
+            if position < durable {
+                sys::wait(Some(pid), true).map_err(ShimError::Wait)?;
+            } else {
+                kept.push((position, pid));
+            }
+        }
+        self.zombies = kept;
+        Ok(())
+    }
+}

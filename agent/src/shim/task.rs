@@ -1,0 +1,299 @@
+//! The task of a chain that runs: how it starts, and how its end is told.
+
+use super::ShimError;
+use super::message::FromShim;
+use super::record::{Entry, KillReason, MainProcess};
+use super::run::{Shim, Work};
+use crate::launch::{Part, Plan, PrepareError, Process, TaskPlan};
+use crate::lease_file::LeaseFile;
+use crate::process;
+use crate::sys::{self, Program, StartError, StartStep, Starting, WaitStatus};
+use nix::libc;
+use std::fs::File;
+use std::os::fd::AsFd;
+use yard_common::ExitCause;
+use yard_common::cause::{LostReason, PrepareStep};
+use yard_common::limits::{SHIM_STARTS_AHEAD, SIBLING_GRACE_MS};
+
+/// The task that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) position: u32,
+    pub(super) plan: TaskPlan,
+    pub(super) mains: Vec<Main>,
+    /// The end that decides, as soon as one failed.
+    pub(super) blame: Option<(ExitCause, Option<u32>)>,
+    /// When those that are left are killed, after one of them failed.
+    pub(super) kill_at_ms: Option<u64>,
+    /// Whether a program was run for the launcher of the gang.
+    pub(super) has_helped: bool,
+    /// Kills for lack of memory before it started.
+    oom_kills: u64,
+}
+
+/// A main process of the task.
+#[derive(Debug)]
+pub(super) struct Main {
+    pub(super) rank: Option<u32>,
+    pub(super) pid: i32,
+    pub(super) status: Option<WaitStatus>,
+}
+
+impl Running {
+    /// Whether every main process has ended. A node that helps has ended when nothing that it
+    /// started is left; see `reap`.
+    pub(super) fn is_over(&self) -> bool {
+        self.plan.part != Part::Helpers && self.mains.iter().all(|main| main.status.is_some())
+    }
+
+    /// Asks the main processes to stop, or everything.
+    pub(super) fn signal(&self, plan: &Plan) {
+        let own = std::process::id() as i32;
+        let pids = match self.plan.part {
+            _ if plan.stops_all() => process::descendants(own),
+            Part::Helpers => process::children(own),
+            Part::Ranks | Part::Launcher => {
+                let alive = self.mains.iter().filter(|main| main.status.is_none());
+                alive.map(|main| main.pid).collect()
+            }
+        };
+        for pid in pids {
+            process::send(pid, plan.stop_signal());
+        }
+    }
+}
+
+impl Shim {
+    /// Does what is due: the next start, the end of siblings, the kill.
+    pub(super) fn go_on(&mut self) -> Result<(), ShimError> {
+        let late = self.running.as_ref().and_then(|running| running.kill_at_ms);
+        if late.is_some_and(|at_ms| sys::boot_ms() >= at_ms) {
+            self.is_killing = true;
+        }
+        self.go_on_killing()?;
+        // Each task that could not start at all makes room for the next.
+        while self.may_start() && !self.start_next()? {}
+        Ok(())
+    }
+
+    fn may_start(&self) -> bool {
+        let history = &self.history;
+        history.prepared
+            && history.start_given
+            && !history.signalled
+            && history.killing.is_none()
+            && self.running.is_none()
+            && !self.is_killing
+            && (history.endings.len() as u32) < history.len
+            && (history.endings.len() as u32) < self.durable + SHIM_STARTS_AHEAD
+    }
+
+    /// Starts the next task, if the lease allows it. Returns whether to stop here: it runs, or
+    /// waits for the lease.
+    fn start_next(&mut self) -> Result<bool, ShimError> {
+        let lease = self.lease.as_ref().and_then(LeaseFile::read);
+        let strict_ms = lease.map_or(0, |lease| lease.strict_ms);
+        if sys::boot_ms() >= strict_ms {
+            self.waits_for_lease = true;
+            return Ok(true);
+        }
+        let position = self.history.endings.len() as u32;
+        if self.history.starting <= position {
+            self.write(&Entry::Starting(position))?;
+        }
+        let Some(Work { orders, plan }) = &self.work else { return Ok(true) };
+        let Some((task, attempt)) = orders.chain.tasks().nth(position as usize) else {
+            return Ok(true);
+        };
+        let task = match plan.task(task, attempt) {
+            Ok(task) => task,
+            Err(error) => {
+                note(plan, task, attempt, &error);
+                self.waits_for_lease = false;
+                self.end(position, ExitCause::PrepareFailed(error.step()), None, false)?;
+                return Ok(false);
+            }
+        };
+        let mut running = Running {
+            position,
+            oom_kills: plan.group.oom_kills(),
+            plan: task,
+            mains: Vec::new(),
+            blame: None,
+            kill_at_ms: None,
+            has_helped: false,
+        };
+        let failed = start_all(plan, &mut running, strict_ms);
+        if running.mains.is_empty()
+            && failed.is_some_and(|error| error.step == StartStep::Deadline)
+        {
+            self.write(&Entry::Held(position))?;
+            self.waits_for_lease = true;
+            return Ok(true);
+        }
+        self.waits_for_lease = false;
+        if running.mains.is_empty() && let Some(error) = failed {
+            self.end(position, cause_of(error), None, false)?;
+            return Ok(false);
+        }
+        if let Some(error) = failed {
+            // Some run, one does not: the task has failed, and the rest ends with it.
+            running.blame = Some((cause_of(error), None));
+            self.is_killing = true;
+        }
+        let processes = running.mains.iter().map(|main| MainProcess {
+            rank: main.rank,
+            pid: main.pid,
+            started: process::fact(main.pid).map_or(0, |fact| fact.started),
+        });
+        let processes = processes.collect();
+        self.running = Some(running);
+        self.write(&Entry::Started { position, processes })?;
+        self.tell(&FromShim::Started(position + 1));
+        Ok(true)
+    }
+
+    /// Notes the end of a main process.
+    pub(super) fn main_ended(
+        &mut self,
+        index: usize,
+        status: WaitStatus,
+    ) -> Result<(), ShimError> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        let main = &mut running.mains[index];
+        main.status = Some(status);
+        let (position, pid, rank) = (running.position, main.pid, main.rank);
+        let cause = match status {
+            WaitStatus::Exited(code) => ExitCause::Exited(code),
+            WaitStatus::Signaled(signal) => ExitCause::Signaled(signal),
+        };
+        let at_ms = sys::boot_ms();
+        self.write(&Entry::RankEnded { position, rank, status: cause, at_ms })?;
+        self.zombies.push((position, pid));
+        let stopped = self.history.signalled || self.history.killing.is_some();
+        let (Some(running), Some(work)) = (&mut self.running, &self.work) else { return Ok(()) };
+        if cause.is_success() || running.blame.is_some() {
+            return Ok(());
+        }
+        running.blame = Some((cause, rank));
+        if !stopped && !running.is_over() {
+            // The others cannot go on without it. They are not blamed.
+            running.signal(&work.plan);
+            let grace_ms = work.plan.grace_ms().min(SIBLING_GRACE_MS);
+            running.kill_at_ms = Some(at_ms + grace_ms);
+        }
+        Ok(())
+    }
+
+    /// The task that ran is over, and nothing of it is left.
+    pub(super) fn task_over(&mut self) -> Result<(), ShimError> {
+        let Some(running) = self.running.take() else { return Ok(()) };
+        let stopped = self.history.signalled || self.history.killing.is_some();
+        let oom_kills = self.work.as_ref().map_or(0, |work| work.plan.group.oom_kills());
+        let (mut status, rank) = running.blame.unwrap_or((ExitCause::Exited(0), None));
+        // A shell tells of a child that was killed by 128 and the signal.
+        let killed = matches!(status, ExitCause::Signaled(9) | ExitCause::Exited(137));
+        let helped = running.plan.part == Part::Helpers && !status.is_success();
+        if oom_kills > running.oom_kills && (killed || helped) {
+            status = ExitCause::OutOfMemory;
+        }
+        if status == ExitCause::Signaled(9) && self.history.killing == Some(KillReason::Deadline) {
+            status = ExitCause::Lost(LostReason::LeaseExpired);
+        }
+        self.end(running.position, status, rank, stopped)
+    }
+
+    fn end(
+        &mut self,
+        position: u32,
+        status: ExitCause,
+        rank: Option<u32>,
+        stopped: bool,
+    ) -> Result<(), ShimError> {
+        self.write(&Entry::Ended { position, status, stopped, rank })?;
+        let end = super::message::End { status, stopped, rank };
+        self.tell(&FromShim::Ended(position, vec![end]));
+        Ok(())
+    }
+}
+
+/// Starts every process of a task. Those that run are in `running`; the first error is returned.
+fn start_all(plan: &Plan, running: &mut Running, strict_ms: u64) -> Option<StartError> {
+    let mut starting: Vec<(Option<u32>, Starting)> = Vec::new();
+    let mut failed = None;
+    for process in &running.plan.processes {
+        match start_one(plan, process, strict_ms) {
+            Ok(started) => starting.push((process.local_rank, started)),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    for (rank, started) in starting {
+        let pid = started.pid;
+        match started.confirm() {
+            Ok(pid) => running.mains.push(Main { rank, pid, status: None }),
+            Err(error) => {
+                reap_failed(pid);
+                failed = failed.or(Some(error));
+            }
+        }
+    }
+    failed
+}
+
+/// Reaps a process that ended before it was a program: it says nothing that anybody waits for.
+fn reap_failed(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    while let Err(nix::errno::Errno::EINTR) = nix::sys::wait::waitpid(pid, None) {}
+}
+
+/// Starts one process.
+pub(super) fn start_one(
+    plan: &Plan,
+    process: &Process,
+    strict_ms: u64,
+) -> Result<Starting, StartError> {
+    let failed = |step| move |error: std::io::Error| StartError {
+        step,
+        errno: error.raw_os_error().unwrap_or(libc::EIO),
+    };
+    let null = File::open("/dev/null").map_err(failed(StartStep::Setup))?;
+    let open = |at: usize| crate::launch::open_stream(&process.streams[at]);
+    let out = open(0).map_err(failed(StartStep::Setup))?;
+    let err = open(1).map_err(failed(StartStep::Setup))?;
+    let cgroups = plan.group.entrances().map_err(|error| StartError {
+        step: StartStep::Cgroup,
+        errno: error.source.raw_os_error().unwrap_or(libc::EIO),
+    })?;
+    sys::start(&Program {
+        paths: &process.paths,
+        words: &process.words,
+        variables: &process.variables,
+        directory: plan.directory(),
+        stdio: [null.as_fd(), out.as_fd(), err.as_fd()],
+        cgroups: &cgroups,
+        limits: plan.limits(),
+        umask: plan.umask(),
+        identity: plan.identity(),
+        not_after_ms: strict_ms,
+    })
+}
+
+fn cause_of(error: StartError) -> ExitCause {
+    match error.step {
+        StartStep::Directory => ExitCause::PrepareFailed(PrepareStep::Workdir),
+        StartStep::Identity => ExitCause::PrepareFailed(PrepareStep::Account),
+        StartStep::Cgroup => ExitCause::PrepareFailed(PrepareStep::Limits),
+        StartStep::Deadline => ExitCause::Lost(LostReason::LeaseExpired),
+        StartStep::Fork | StartStep::Setup | StartStep::Exec => ExitCause::StartFailed(error.errno),
+    }
+}
+
+/// Says for people why a task could not be prepared.
+fn note(plan: &Plan, task: u32, attempt: yard_common::id::AttemptNumber, error: &PrepareError) {
+    let directory = plan.log_directory(task, attempt);
+    let _ = std::fs::create_dir_all(&directory);
+    let _ = std::fs::write(directory.join("prepare.err"), format!("{error}\n"));
+}

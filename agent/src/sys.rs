@@ -1,0 +1,399 @@
+//! The system calls that no safe wrapper gives: the boot clock, waiting for children without
+//! reaping them, and starting a process with everything set up between fork and exec.
+//!
+//! **Invariant:** this is the only module with `unsafe`. Between fork and exec nothing is
+//! allocated and nothing is locked: all that the child needs is laid out before.
+#![allow(unsafe_code)]
+
+use nix::libc;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// Milliseconds of the boot clock, which also runs while the machine is suspended.
+#[must_use]
+pub(crate) fn boot_ms() -> u64 {
+    boot_ms_raw()
+}
+
+fn boot_ms_raw() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours. The clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// What the kernel says of an ended process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaitStatus {
+    /// It returned this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signaled(i32),
+}
+
+/// The answer to a question about children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// This one has ended.
+    Ended(i32, WaitStatus),
+    /// None has ended.
+    Running,
+    /// There is no such child.
+    Nobody,
+}
+
+/// Asks about any child (`None`) or one, without waiting. With `reap` the answer is given once.
+pub(crate) fn wait(pid: Option<i32>, reap: bool) -> io::Result<Waited> {
+    // SAFETY: all zeros is a siginfo_t; the kernel leaves it so when nobody has ended.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let (kind, id) = match pid {
+        Some(pid) => (libc::P_PID, pid as libc::id_t),
+        None => (libc::P_ALL, 0),
+    };
+    let keep = if reap { 0 } else { libc::WNOWAIT };
+    // SAFETY: the pointer is to a siginfo_t of ours.
+    let result = unsafe { libc::waitid(kind, id, &mut info, libc::WEXITED | libc::WNOHANG | keep) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ECHILD) => Ok(Waited::Nobody),
+            Some(libc::EINTR) => Ok(Waited::Running),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: waitid succeeded, so these fields are those of a child, or zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => Waited::Running,
+        (pid, libc::CLD_EXITED) => Waited::Ended(pid, WaitStatus::Exited(status)),
+        (pid, _) => Waited::Ended(pid, WaitStatus::Signaled(status)),
+    })
+}
+
+/// A limit of a process: `soft` and `hard` if the system allows them, else as near as it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessLimit {
+    /// `RLIMIT_*`.
+    pub(crate) resource: libc::__rlimit_resource_t,
+    /// The wanted value of both limits; `RLIM_INFINITY` for none.
+    pub(crate) value: u64,
+}
+
+/// Whom a process becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// User.
+    pub(crate) uid: u32,
+    /// Main group.
+    pub(crate) gid: u32,
+    /// All groups.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// A process to start.
+#[derive(Debug)]
+pub(crate) struct Program<'a> {
+    /// Paths to try, in order.
+    pub(crate) paths: &'a [CString],
+    /// Words, the name first.
+    pub(crate) words: &'a [CString],
+    /// `NAME=value` each.
+    pub(crate) variables: &'a [CString],
+    /// Working directory.
+    pub(crate) directory: &'a CStr,
+    /// Standard input, output and error.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Open `cgroup.procs` files to enter.
+    pub(crate) cgroups: &'a [OwnedFd],
+    /// Limits.
+    pub(crate) limits: &'a [ProcessLimit],
+    /// Mode bits that new files do not get.
+    pub(crate) umask: u32,
+    /// Whom it becomes; none: nobody else.
+    pub(crate) identity: Option<&'a Identity>,
+    /// It does not run from this time of the boot clock on.
+    pub(crate) not_after_ms: u64,
+}
+
+/// Where a start failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StartStep {
+    /// Before there was a process.
+    Fork,
+    /// The shim died, or a signal mask could not be set.
+    Setup,
+    /// Entering the cgroup.
+    Cgroup,
+    /// Becoming the user.
+    Identity,
+    /// Entering the working directory.
+    Directory,
+    /// The time was over.
+    Deadline,
+    /// Running the program.
+    Exec,
+}
+
+const STEPS: [StartStep; 7] = [
+    StartStep::Fork,
+    StartStep::Setup,
+    StartStep::Cgroup,
+    StartStep::Identity,
+    StartStep::Directory,
+    StartStep::Deadline,
+    StartStep::Exec,
+];
+
+/// Why a process did not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StartError {
+    /// Where.
+    pub(crate) step: StartStep,
+    /// The system's error number.
+    pub(crate) errno: i32,
+}
+
+/// A process that was forked; it runs the program when the pipe closes.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    /// Its id.
+    pub(crate) pid: i32,
+    pipe: OwnedFd,
+}
+
+impl Starting {
+    /// Waits until the program runs, or until it is known why not. A process that did not start
+    /// is still to be reaped.
+    pub(crate) fn confirm(self) -> Result<i32, StartError> {
+        let mut report = [0u8; 8];
+        loop {
+            match nix::unistd::read(&self.pipe, &mut report) {
+                Err(nix::errno::Errno::EINTR) => {}
+                Ok(8) => {
+                    let number = |at: usize| {
+                        i32::from_ne_bytes([
+                            report[at],
+                            report[at + 1],
+                            report[at + 2],
+                            report[at + 3],
+                        ])
+                    };
+                    let step = STEPS.get(number(0) as usize).copied();
+                    let step = step.unwrap_or(StartStep::Setup);
+                    return Err(StartError { step, errno: number(4) });
+                }
+                // The end: exec closed it. A child that was killed closes it too, and its wait
+                // status tells.
+                Ok(_) | Err(_) => return Ok(self.pid),
+            }
+        }
+    }
+}
+
+/// Everything that the child touches, as raw pointers and numbers.
+struct Layout {
+    paths: Vec<*const libc::c_char>,
+    words: Vec<*const libc::c_char>,
+    variables: Vec<*const libc::c_char>,
+    directory: *const libc::c_char,
+    stdio: [RawFd; 3],
+    cgroups: Vec<RawFd>,
+    limits: Vec<ProcessLimit>,
+    umask: libc::mode_t,
+    identity: Option<(u32, u32, Vec<libc::gid_t>)>,
+    not_after_ms: u64,
+    parent: libc::pid_t,
+    pipe: RawFd,
+}
+
+/// Forks a process. The caller has one thread; it keeps what the program refers to alive.
+///
+/// # Errors
+/// If there is no process. Everything later is told by [`Starting::confirm`].
+pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
+    let fork_error = |errno: nix::errno::Errno| StartError {
+        step: StartStep::Fork,
+        errno: errno as i32,
+    };
+    let (read, write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(fork_error)?;
+    let list = |texts: &[CString]| {
+        let pointers = texts.iter().map(|text| text.as_ptr());
+        pointers.chain(std::iter::once(ptr::null())).collect::<Vec<_>>()
+    };
+    let layout = Layout {
+        paths: list(program.paths),
+        words: list(program.words),
+        variables: list(program.variables),
+        directory: program.directory.as_ptr(),
+        stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        cgroups: program.cgroups.iter().map(AsRawFd::as_raw_fd).collect(),
+        limits: program.limits.to_vec(),
+        umask: program.umask as libc::mode_t,
+        identity: program.identity.map(|who| (who.uid, who.gid, who.groups.clone())),
+        not_after_ms: program.not_after_ms,
+        parent: nix::unistd::getpid().as_raw(),
+        pipe: write.as_raw_fd(),
+    };
+    // SAFETY: the process has one thread, and the child calls only what may be called after a
+    // fork: see `child`.
+    match unsafe { libc::fork() } {
+        -1 => Err(fork_error(nix::errno::Errno::last())),
+        // SAFETY: this is the child; `layout` and all it points to was copied with the process.
+        0 => unsafe { child(&layout) },
+        pid => Ok(Starting { pid, pipe: read }),
+    }
+}
+
+/// What the child does until it is the program.
+///
+/// # Safety
+/// Only right after a fork. Every pointer of the layout is valid; nothing here allocates.
+unsafe fn child(layout: &Layout) -> ! {
+    let fail = |step: StartStep, errno: i32| -> ! {
+        let position = STEPS.iter().position(|known| *known == step).unwrap_or(1) as i32;
+        let mut report = [0u8; 8];
+        report[..4].copy_from_slice(&position.to_ne_bytes());
+        report[4..].copy_from_slice(&errno.to_ne_bytes());
+        // SAFETY: the buffer is ours; _exit never returns and runs no handler.
+        unsafe {
+            libc::write(layout.pipe, report.as_ptr().cast(), report.len());
+            libc::_exit(127)
+        }
+    };
+    // SAFETY: __errno_location is the thread's own.
+    let errno = || unsafe { *libc::__errno_location() };
+    // SAFETY: plain system calls on numbers and on pointers that the layout keeps valid.
+    unsafe {
+        libc::setpgid(0, 0);
+        // If the shim dies, its ranks have no witness: they end with it.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        reset_signals();
+        for fd in &layout.cgroups {
+            if libc::write(*fd, b"0".as_ptr().cast(), 1) != 1 {
+                fail(StartStep::Cgroup, errno());
+            }
+        }
+        for (target, fd) in layout.stdio.iter().enumerate() {
+            if libc::dup2(*fd, target as RawFd) < 0 {
+                fail(StartStep::Setup, errno());
+            }
+        }
+        for limit in &layout.limits {
+            set_limit(limit);
+        }
+        libc::umask(layout.umask);
+        if let Some((uid, gid, groups)) = &layout.identity {
+            if libc::setgroups(groups.len(), groups.as_ptr()) != 0
+                || libc::setresgid(*gid, *gid, *gid) != 0
+                || libc::setresuid(*uid, *uid, *uid) != 0
+            {
+                fail(StartStep::Identity, errno());
+            }
+            // It must not be possible to go back.
+            if *uid != 0 && libc::setresuid(0, 0, 0) == 0 {
+                fail(StartStep::Identity, libc::EPERM);
+            }
+            // A change of identity clears it.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        }
+        if libc::getppid() != layout.parent {
+            fail(StartStep::Setup, libc::ESRCH);
+        }
+        if libc::chdir(layout.directory) != 0 {
+            fail(StartStep::Directory, errno());
+        }
+        // Whatever was opened without close-on-exec by a library stays here. Kernels before 5.11
+        // do not know the flag; then only what we opened is closed.
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        );
+        // Here rather than before the fork: the machine may have stood still in between.
+        if boot_ms_raw() >= layout.not_after_ms {
+            fail(StartStep::Deadline, libc::ETIME);
+        }
+        let mut failure = libc::ENOENT;
+        for path in layout.paths.iter().filter(|path| !path.is_null()) {
+            libc::execve(*path, layout.words.as_ptr(), layout.variables.as_ptr());
+            match errno() {
+                libc::ENOENT | libc::ENOTDIR => {}
+                other => failure = other,
+            }
+        }
+        fail(StartStep::Exec, failure)
+    }
+}
+
+/// Signals as a program expects them: none blocked, none ignored.
+///
+/// # Safety
+/// Only in the child.
+unsafe fn reset_signals() {
+    // SAFETY: the set is ours; setting a default needs no handler. Errors are for numbers that
+    // cannot be set, such as SIGKILL.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
+        for signal in 1..=31 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Sets both limits, or the soft one as high as the hard one allows.
+///
+/// # Safety
+/// Only in the child.
+unsafe fn set_limit(limit: &ProcessLimit) {
+    let wanted = libc::rlimit { rlim_cur: limit.value, rlim_max: limit.value };
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to structures of ours.
+    unsafe {
+        if libc::setrlimit(limit.resource, &wanted) != 0
+            && libc::getrlimit(limit.resource, &mut now) == 0
+        {
+            now.rlim_cur = limit.value.min(now.rlim_max);
+            libc::setrlimit(limit.resource, &now);
+        }
+    }
+}
+
+/// From now on a signal does nothing to this process. Programs that it starts have the default.
+pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> nix::Result<()> {
+    use nix::sys::signal::SigHandler;
+    // SAFETY: no handler is installed, and none is replaced: this process has none.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map(|_| ())
+}
+
+/// Takes file descriptor 0 over from the process that started this one, and puts `/dev/null` in
+/// its place.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    take(0)
+}
+
+/// Takes file descriptor 1 over.
+pub(crate) fn take_stdout() -> io::Result<OwnedFd> {
+    take(1)
+}
+
+fn take(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with a number.
+    let taken = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if taken < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it, and nobody else knows it.
+    let taken = unsafe { OwnedFd::from_raw_fd(taken) };
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    // SAFETY: dup2 with numbers; `fd` is one of the standard three, which nobody owns.
+    if unsafe { libc::dup2(null.as_raw_fd(), fd) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(taken)
+}
