@@ -176,6 +176,26 @@ pub const LOG_READ_BYTES_MAX: usize = 256 * 1024;
 pub const LOG_STREAMS_MAX: usize = 2 * RANKS_PER_NODE_MAX as usize + 8;
 /// How long NVML may take to answer, in milliseconds; then the machine counts as without GPUs.
 pub const GPU_PROBE_MS: u64 = 10_000;
+// --- An agent and its coordinator --------------------------------------------------------------
+
+/// Members that an agent knows, those without a vote included; it takes no longer list.
+pub const MEMBERS_MAX: usize = 32;
+/// Reports in one message of an agent; the next ones go with the next.
+pub const REPORTS_PER_BATCH_MAX: usize = 64;
+/// Details that may come ahead of their desired set; a stream that brings more is ended.
+pub const DETAILS_AHEAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages of one stream that wait to be sent; what makes them waits beyond it.
+pub const STREAM_QUEUE_LEN_MAX: usize = 8;
+/// Questions for logs and files that an agent answers at a time; further ones are not heard.
+pub const DATA_CALLS_MAX: usize = 64;
+/// Entries of a directory that one answer lists; whoever wants more asks on.
+pub const FILE_ENTRIES_MAX: usize = 1_000;
+/// Entries of a directory that are looked at for that; a larger one is not listed.
+pub const FILE_ENTRIES_SCAN_MAX: usize = 1_000_000;
+/// A path below an attempt's directory.
+pub const FILE_PATH_BYTES_MAX: usize = 4_096;
+/// How far back the last lines of a stream are looked for.
+pub const TAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 // --- Relations ------------------------------------------------------------------------------
 
