@@ -253,7 +253,7 @@ async fn ask(options: &Options, request: &JoinFile, address: &str) -> Result<Ans
         Ok(Ok(response)) => Ok(Answer { response: response.into_inner(), key, tls }),
         Ok(Err(status)) => match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
-            | Code::ResourceExhausted | Code::Unknown => {
+            | Code::ResourceExhausted | Code::Unknown | Code::Internal => {
                 Err(Failure::Again(format!("{address}: {}", link::told(&status))))
             }
             _ => Err(Failure::Final(JoinError::Refused(Box::new(Refused::read(&status))))),

@@ -171,7 +171,6 @@ impl Stream<'_> {
         loop {
             let patience = if *welcomed { SILENCE } else { WELCOME };
             tokio::select! {
-                biased;
                 done = async { obeying.as_mut().expect("asked for above").await },
                     if obeying.is_some() =>
                 {
@@ -247,6 +246,8 @@ impl Stream<'_> {
         }
         // Once for each stream: it asks for everything that is not acknowledged.
         if self.reports.is_none() {
+            let committed = Sequence(welcome.reported_sequence);
+            self.shared.driver.acknowledged(committed).await?;
             self.reports = Some(self.shared.driver.connected().await?);
         }
         Ok(())

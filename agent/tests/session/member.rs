@@ -66,6 +66,8 @@ pub(crate) struct Book {
 pub(crate) struct Will {
     /// Renewals are never answered.
     pub(crate) stuck: bool,
+    /// Pings are not answered.
+    pub(crate) silent: bool,
     /// Another one leads.
     pub(crate) leader: Option<u64>,
     /// What goes to the agent on the present stream.
@@ -238,6 +240,7 @@ impl AgentService for Member {
                         let batch = Vec::<Report>::from_payload(&reports.payload).unwrap();
                         member.tell(Event::Reports(member.id, reports.nth, batch));
                     }
+                    Heard::Ping(_) if member.will.lock().unwrap().silent => {}
                     Heard::Ping(_) => {
                         let _ = out.send(Ok(said(Told::Pong(Pong {})))).await;
                     }
@@ -281,38 +284,38 @@ impl AgentService for Member {
     }
 }
 
-/// Calls that no agent makes.
-macro_rules! nobody {
+/// The service, with calls that no agent makes.
+macro_rules! node_service {
     ($($name:ident: $request:ident -> $response:ident;)+) => {
-        $(async fn $name(
-            &self,
-            _request: Request<v1::$request>,
-        ) -> Result<Response<v1::$response>, Status> {
-            Err(Status::unimplemented("no agent asks for this"))
-        })+
+        #[tonic::async_trait]
+        impl NodeService for Member {
+            async fn maintenance(
+                &self,
+                request: Request<v1::MaintenanceRequest>,
+            ) -> Result<Response<v1::Changed>, Status> {
+                node_of(&request)?;
+                let request = request.into_inner();
+                assert_eq!(request.node, crate::node::NAME);
+                self.tell(Event::Maintenance(self.id, request.for_ms));
+                Ok(Response::new(v1::Changed { applied_index: 3 }))
+            }
+
+            $(async fn $name(
+                &self,
+                _request: Request<v1::$request>,
+            ) -> Result<Response<v1::$response>, Status> {
+                Err(Status::unimplemented("no agent asks for this"))
+            })+
+        }
     };
 }
 
-#[tonic::async_trait]
-impl NodeService for Member {
-    async fn maintenance(
-        &self,
-        request: Request<v1::MaintenanceRequest>,
-    ) -> Result<Response<v1::Changed>, Status> {
-        node_of(&request)?;
-        let request = request.into_inner();
-        assert_eq!(request.node, crate::node::NAME);
-        self.tell(Event::Maintenance(self.id, request.for_ms));
-        Ok(Response::new(v1::Changed { applied_index: 3 }))
-    }
-
-    nobody! {
-        list: ListNodesRequest -> ListNodesResponse;
-        get: GetNodeRequest -> GetNodeResponse;
-        drain: DrainRequest -> Changed;
-        undrain: UndrainRequest -> Changed;
-        confirm_dead: ConfirmDeadRequest -> Changed;
-        remove: RemoveNodeRequest -> Changed;
-        create_join_token: CreateJoinTokenRequest -> CreateJoinTokenResponse;
-    }
+node_service! {
+    list: ListNodesRequest -> ListNodesResponse;
+    get: GetNodeRequest -> GetNodeResponse;
+    drain: DrainRequest -> Changed;
+    undrain: UndrainRequest -> Changed;
+    confirm_dead: ConfirmDeadRequest -> Changed;
+    remove: RemoveNodeRequest -> Changed;
+    create_join_token: CreateJoinTokenRequest -> CreateJoinTokenResponse;
 }
