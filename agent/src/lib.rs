@@ -31,3 +31,5 @@ pub mod shim;
 pub mod store;
 mod sys;
 mod wire;
+
+pub use sys::boot_ms;
