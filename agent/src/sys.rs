@@ -13,7 +13,7 @@ use std::ptr;
 
 /// Milliseconds of the boot clock, which also runs while the machine is suspended.
 #[must_use]
-pub(crate) fn boot_ms() -> u64 {
+pub fn boot_ms() -> u64 {
     boot_ms_raw()
 }
 

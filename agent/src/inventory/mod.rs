@@ -8,7 +8,7 @@ use crate::cgroup::Support;
 use crate::process;
 use std::io;
 use std::path::{Path, PathBuf};
-use sysinfo::{Disks, System};
+use sysinfo::System;
 use thiserror::Error;
 use yard_common::limits::{LABEL_BYTES_MAX, NODE_BYTES_MAX, NODE_CPU_MILLI_MAX};
 use yard_common::Amounts;
@@ -64,12 +64,10 @@ pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryErro
     let boot = process::boot_id().map_err(InventoryError::Boot)?;
     let hostname = nix::unistd::gethostname().map_err(InventoryError::Hostname)?;
     let hostname = short(&hostname.to_string_lossy());
-    let mut system = System::new();
-    system.refresh_memory();
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let amounts = Amounts {
         cpu_milli: (cpus * 1_000).min(NODE_CPU_MILLI_MAX),
-        memory_bytes: memory_bytes(&system).min(NODE_BYTES_MAX),
+        memory_bytes: memory_bytes().min(NODE_BYTES_MAX),
         disk_bytes: disk_bytes(&options.root).min(NODE_BYTES_MAX),
     };
     let (devices, gpus) = match options.gpus_fake {
@@ -89,7 +87,9 @@ pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryErro
 }
 
 /// Memory that jobs may use: of the machine, or of the group that the agent is confined to.
-fn memory_bytes(system: &System) -> u64 {
+fn memory_bytes() -> u64 {
+    let Ok(mut system) = System::new() else { return 0 };
+    system.refresh_memory();
     let of_machine = system.total_memory();
     let of_group = system.cgroup_limits().map(|limits| limits.total_memory);
     of_group.filter(|bytes| *bytes > 0).map_or(of_machine, |bytes| bytes.min(of_machine))
@@ -97,10 +97,8 @@ fn memory_bytes(system: &System) -> u64 {
 
 /// Size of the file system that holds a directory.
 fn disk_bytes(root: &Path) -> u64 {
-    let disks = Disks::new_with_refreshed_list();
-    let holds = disks.iter().filter(|disk| root.starts_with(disk.mount_point()));
-    let nearest = holds.max_by_key(|disk| disk.mount_point().components().count());
-    nearest.map_or(0, sysinfo::Disk::total_space)
+    let Ok(found) = nix::sys::statvfs::statvfs(root) else { return 0 };
+    found.blocks().saturating_mul(found.fragment_size())
 }
 
 fn short(text: &str) -> String {

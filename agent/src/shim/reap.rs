@@ -65,7 +65,8 @@ impl Shim {
             return Ok(());
         }
         if self.is_empty() {
-            self.is_killing = false;
+            // Under a kill, the last word is still to be said.
+            self.is_killing = self.history.killing.is_some();
             return self.task_over();
         }
         self.is_killing = true;
