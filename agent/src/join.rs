@@ -252,10 +252,13 @@ async fn ask(options: &Options, request: &JoinFile, address: &str) -> Result<Ans
         Err(_) => Err(Failure::Again(format!("{address} does not answer"))),
         Ok(Ok(response)) => Ok(Answer { response: response.into_inner(), key, tls }),
         Ok(Err(status)) => match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
-            | Code::ResourceExhausted | Code::Unknown | Code::Internal => {
-                Err(Failure::Again(format!("{address}: {}", link::told(&status))))
-            }
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Aborted
+            | Code::ResourceExhausted
+            | Code::Unknown
+            | Code::Internal => Err(Failure::Again(format!("{address}: {}", link::told(&status)))),
             _ => Err(Failure::Final(JoinError::Refused(Box::new(Refused::read(&status))))),
         },
     }
@@ -304,11 +307,9 @@ fn unconnected(address: &str, error: &tonic::transport::Error) -> Failure {
 /// The error that the transport keeps to itself, for whoever is told.
 fn copy(error: &ConnectError) -> ConnectError {
     match error {
-        ConnectError::OtherPeer { address, found, expected } => ConnectError::OtherPeer {
-            address: address.clone(),
-            found: *found,
-            expected: *expected,
-        },
+        ConnectError::OtherPeer { address, found, expected } => {
+            ConnectError::OtherPeer { address: address.clone(), found: *found, expected: *expected }
+        }
         ConnectError::Handshake(address, inner) => {
             let told = inner.get_ref().map_or_else(|| inner.to_string(), ToString::to_string);
             ConnectError::Handshake(address.clone(), io::Error::new(inner.kind(), told))
@@ -340,7 +341,9 @@ fn keep(
     }
     let cluster = convert::cluster_id(&response.cluster_id)?;
     if cluster != trust.cluster() {
-        return Err(CertificateError::from(IdentityError::BadBundle("it is of another cluster")).into());
+        return Err(
+            CertificateError::from(IdentityError::BadBundle("it is of another cluster")).into()
+        );
     }
     identity.save(memory.folder()).map_err(MemoryError::from)?;
     let roster = response.members.as_ref().and_then(Roster::read).unwrap_or_default();

@@ -6,30 +6,32 @@
 //!
 //! **Invariant:** an error of storage ends the process, and nothing that was started by it.
 
+mod options;
+
+pub use options::Options;
+
 use crate::cgroup::Support;
 use crate::driver::{self, Driver, DriverError};
 use crate::inventory::{self, InventoryError};
 use crate::paths::Paths;
 use crate::session::certificate::{self, Renewer};
 use crate::session::facts::{self, Observer};
-use crate::session::lease::{Keeper, not_held, times_of};
+use crate::session::lease::{Keeper, Succession, not_held, times_of};
 use crate::session::memory::{AwayFile, Memory, NodeFile};
-use crate::session::roster::Rosters;
+use crate::session::roster::{Roster, Rosters};
 use crate::session::{Fatal, MemoryError, Shared, control, maintenance};
 use crate::sys::boot_ms;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use yard_common::id::{NodeId, Sequence};
-use yard_common::limits::{LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX};
 use yard_common::state::AssignmentState;
 use yard_core::agent::Lease;
 use yard_core::lease::Holder;
-use yard_runtime::config::{self, ConfigError};
 use yard_runtime::files::{FileError, FolderLock};
 use yard_runtime::identity::{Identity, Principal};
 use yard_runtime::shutdown::{CancellationToken, Outcome, Signal, Signals, Tasks};
@@ -41,37 +43,14 @@ const LEAVE: Duration = Duration::from_secs(2);
 const RETURN: Duration = Duration::from_secs(60);
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(3);
+/// The one task that ends by itself.
+const RETURN_TASK: &str = "return";
+/// Errors that wait to be told; the first ends everything.
+const FATALS_MAX: usize = 8;
 /// How often the driver is asked whether it lives, when nothing else asks.
 const DRIVER_LOOK: Duration = Duration::from_secs(1);
-/// How long an agent may be away unless asked otherwise, in milliseconds.
-const MAINTENANCE_MS: u64 = 120_000;
 /// The exit code of a process whose storage failed (`EX_SOFTWARE`).
 const STORAGE_EXIT: u8 = 70;
-
-/// What an agent needs to know. Who it is stands in its directory, since it has joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// The agent's directory; absolute.
-    pub directory: PathBuf,
-    /// Our own program, which runs as `PROGRAM shim DIR`.
-    pub program: PathBuf,
-    /// Where members may be beside those that it knows: `host:port`.
-    pub coordinators: Vec<String>,
-    /// Address that other nodes reach this one by; none: its host name.
-    pub address: Option<String>,
-    /// Labels, sorted by key.
-    pub labels: Vec<(String, String)>,
-    /// Pretend to have so many GPUs: for `yard dev` alone.
-    pub gpus_fake: Option<u16>,
-    /// `PATH` of jobs.
-    pub job_path: String,
-    /// Where the shims of gangs meet if all nodes are on this machine.
-    pub gang_dir: Option<PathBuf>,
-    /// Name of its control group; none: `yard-` and the node's name. `none` uses no groups.
-    pub cgroup: Option<String>,
-    /// How long it may be away when it is stopped on purpose.
-    pub maintenance_ms: u64,
-}
 
 /// Why an agent cannot run, or does not go on.
 #[derive(Debug, Error)]
@@ -133,87 +112,6 @@ impl ServiceError {
     }
 }
 
-impl Options {
-    /// An agent with this directory and program, and defaults for the rest.
-    #[must_use]
-    pub fn new(directory: PathBuf, program: PathBuf) -> Options {
-        Options {
-            directory,
-            program,
-            coordinators: Vec::new(),
-            address: None,
-            labels: Vec::new(),
-            gpus_fake: None,
-            job_path: driver::Options::JOB_PATH.into(),
-            gang_dir: None,
-            cgroup: None,
-            maintenance_ms: MAINTENANCE_MS,
-        }
-    }
-
-    /// Reads a configuration file.
-    ///
-    /// # Errors
-    /// If it cannot be read, or has problems; all of them are told.
-    pub fn read(path: &Path, program: PathBuf) -> Result<Options, ConfigError> {
-        config::read(path, |root| {
-            let directory = root.path("directory", Path::new("/var/lib/trainyard/agent"));
-            let mut options = Options::new(directory, program);
-            let at = "\"host:port\"";
-            options.coordinators = root.list("coordinators", MEMBERS_MAX, at);
-            options.address = root.optional("address", "a host name or address");
-            let labels = root.list::<Label>("labels", LABELS_MAX, "\"key=value\"");
-            options.labels = labels.into_iter().map(|label| (label.key, label.value)).collect();
-            options.labels.sort();
-            let fake = root.number("gpus_fake", 0, 0..=NODE_DEVICES_MAX as u64);
-            options.gpus_fake = u16::try_from(fake).ok().filter(|count| *count > 0);
-            options.job_path = root.value("job_path", options.job_path, "\"/usr/bin:/bin\"");
-            options.gang_dir = root.optional("gang_dir", "a path");
-            options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
-            let range = 1_000..=MAINTENANCE_MS_MAX;
-            options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
-            Some(options)
-        })
-    }
-
-    fn inventory(&self, node: &NodeFile) -> inventory::Options {
-        inventory::Options {
-            root: self.directory.clone(),
-            address: self.address.clone(),
-            labels: self.labels.clone(),
-            gpus_fake: self.gpus_fake,
-            node: node.name.clone(),
-        }
-    }
-
-    fn cgroups(&self, node: &NodeFile) -> Support {
-        match self.cgroup.as_deref() {
-            Some("none") => Support::none(),
-            Some(name) => Support::detect(name),
-            None => Support::detect(&format!("yard-{}", node.name)),
-        }
-    }
-}
-
-/// A label of a configuration file.
-struct Label {
-    key: String,
-    value: String,
-}
-
-impl std::str::FromStr for Label {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Label, &'static str> {
-        let (key, value) = text.split_once('=').ok_or("there is no = in it")?;
-        let key = key.trim();
-        if key.is_empty() {
-            return Err("it has no key");
-        }
-        Ok(Label { key: key.into(), value: value.trim().into() })
-    }
-}
-
 /// The agent.
 #[derive(Debug)]
 pub struct Service;
@@ -237,82 +135,133 @@ impl Service {
     /// # Errors
     /// If the machine has not joined, another agent runs, or what it knows cannot be read.
     pub async fn start(options: Options) -> Result<Handle, ServiceError> {
-        let paths = Paths::new(&options.directory);
         let memory = Memory::new(&options.directory);
         let Some(node) = memory.node()? else {
             return Err(ServiceError::NotJoined(options.directory));
         };
         let lock = FolderLock::take(memory.folder()).map_err(ServiceError::InUse)?;
         let identity = load_identity(&memory, &node)?;
-        let tls = ClientTls::new(&identity)?;
-        if memory.has_begun() && !paths.store().exists() {
-            return Err(ServiceError::MemoryLost(paths.store()));
+        let store = Paths::new(&options.directory).store();
+        if memory.has_begun() && !store.exists() {
+            return Err(ServiceError::MemoryLost(store));
         }
         let mut seeds = options.coordinators.clone();
         seeds.extend(node.addresses.clone());
         let rosters = Rosters::load(memory.clone(), seeds)?;
         let cgroups = options.cgroups(&node);
-        let driver = Arc::new(Driver::start(driver_options(&options, &node, &cgroups)).await?);
+        let driver = Arc::new(Driver::start(options.driver(&node, &cgroups)).await?);
         if !memory.has_begun() {
             memory.save_begun()?;
         }
-        let kept = memory.lease()?.map(|file| file.lease_at(driver.found_fence()));
-        let lease = kept.unwrap_or(node.lease);
-        let mut tasks = Tasks::new(CancellationToken::new());
-        let stop = tasks.token();
-        let (fatal_sender, fatal) = mpsc::channel(8);
-        let held = watch::Sender::new(not_held(lease));
-        let certificates = watch::Sender::new(0);
-        let (successions, succession_queue) = mpsc::channel(1);
-        let times = times_of(node.lease_ms);
-        let keeper = Keeper {
-            holder: Holder::new(node.node, lease, times),
-            times,
-            tls: tls.clone(),
-            roster: rosters.watch(),
-            certificate: certificates.subscribe(),
-            successions: succession_queue,
-            held: held.clone(),
+        let (sender, fatal) = mpsc::channel(FATALS_MAX);
+        let mut start = Start {
+            tls: ClientTls::new(&identity)?,
+            tasks: Tasks::new(CancellationToken::new()),
+            certificates: watch::Sender::new(0),
+            fatal: sender,
+            node,
+            memory,
+            driver,
         };
         // Before anything else: ranks may live on the last seconds of their lease.
-        tasks.spawn("renewals", keeper.run(stop.clone()));
-        let pushed = push(driver.clone(), held.subscribe(), stop.clone());
-        tasks.spawn("deadlines", told(fatal_sender.clone(), pushed));
-        let look = options.inventory(&node);
-        let facts = facts::look(&look, &cgroups).await?;
-        tracing::info!(
-            node = node.name, kernel = facts.kernel, cgroups = facts.cgroups, gpus = %facts.gpus,
-            "the machine"
-        );
-        let found = facts::settled(memory.inventory()?.as_ref(), facts.inventory, &facts.gpus);
-        memory.save_inventory(&found)?;
-        let inventory = watch::Sender::new(found);
+        let (held, successions) = start.renew(rosters.watch())?;
+        let observer = start.look(options.inventory(&start.node), cgroups).await?;
         let shared = Arc::new(Shared {
-            name: node.name.clone(),
-            tls,
-            driver: driver.clone(),
-            paths,
-            memory: memory.clone(),
+            name: start.node.name.clone(),
+            tls: start.tls.clone(),
+            driver: start.driver.clone(),
+            paths: Paths::new(&options.directory),
+            memory: start.memory.clone(),
             rosters,
-            inventory: inventory.subscribe(),
-            held: held.subscribe(),
+            inventory: observer.inventory.subscribe(),
+            held,
             successions,
-            certificate: certificates.subscribe(),
-            fence: watch::Sender::new(driver.found_fence()),
+            certificate: start.certificates.subscribe(),
+            fence: watch::Sender::new(start.driver.found_fence()),
         });
-        let controlled = control::run(shared.clone(), stop.clone());
-        tasks.spawn("control stream", told(fatal_sender.clone(), controlled));
-        let observer = Observer { options: look, cgroups, memory: memory.clone(), inventory };
-        tasks.spawn("inventory", observer.run(stop.clone()));
-        let generation = certificates.clone();
-        let renewer = Renewer { shared: shared.clone(), identity, generation };
-        tasks.spawn("certificate", told(fatal_sender.clone(), renewer.run(stop.clone())));
-        if let Some(away) = memory.away()? {
-            let back = come_back(shared.clone(), away, stop);
-            tasks.spawn("return", told(fatal_sender, back));
-        }
+        start.go_on(&shared, observer, identity)?;
+        let Start { node, driver, tasks, certificates, .. } = start;
         let maintenance_ms = options.maintenance_ms;
         Ok(Handle { node, shared, driver, tasks, fatal, certificates, maintenance_ms, _lock: lock })
+    }
+}
+
+/// A start on its way.
+struct Start {
+    node: NodeFile,
+    memory: Memory,
+    tls: Arc<ClientTls>,
+    driver: Arc<driver::Handle>,
+    tasks: Tasks,
+    certificates: watch::Sender<u64>,
+    fatal: mpsc::Sender<Fatal>,
+}
+
+impl Start {
+    /// Renews the lease, and hands its deadlines on.
+    fn renew(
+        &mut self,
+        roster: watch::Receiver<Roster>,
+    ) -> Result<(watch::Receiver<Lease>, mpsc::Sender<Succession>), ServiceError> {
+        let obeyed = self.driver.found_fence();
+        let kept = self.memory.lease()?.map(|file| file.lease_at(obeyed));
+        let lease = kept.unwrap_or(self.node.lease);
+        let times = times_of(self.node.lease_ms);
+        let held = watch::Sender::new(not_held(lease));
+        let watched = held.subscribe();
+        let (successions, queue) = mpsc::channel(1);
+        let keeper = Keeper {
+            holder: Holder::new(self.node.node, lease, times),
+            times,
+            tls: self.tls.clone(),
+            roster,
+            certificate: self.certificates.subscribe(),
+            successions: queue,
+            held,
+        };
+        let stop = self.tasks.token();
+        self.tasks.spawn("renewals", keeper.run(stop.clone()));
+        let pushed = push(self.driver.clone(), watched.clone(), stop);
+        self.tasks.spawn("deadlines", told(self.fatal.clone(), pushed));
+        Ok((watched, successions))
+    }
+
+    /// Looks at the machine, which may take its time.
+    async fn look(
+        &self,
+        options: inventory::Options,
+        cgroups: Support,
+    ) -> Result<Observer, ServiceError> {
+        let facts = facts::look(&options, &cgroups).await?;
+        let (node, gpus) = (&self.node.name, facts.gpus.to_string());
+        tracing::info!(node, kernel = facts.kernel, cgroups = facts.cgroups, gpus, "the machine");
+        let before = self.memory.inventory()?;
+        let found = facts::settled(before.as_ref(), facts.inventory, &facts.gpus);
+        self.memory.save_inventory(&found)?;
+        let (memory, inventory) = (self.memory.clone(), watch::Sender::new(found));
+        Ok(Observer { options, cgroups, memory, inventory })
+    }
+
+    /// Starts everything else.
+    fn go_on(
+        &mut self,
+        shared: &Arc<Shared>,
+        observer: Observer,
+        identity: Identity,
+    ) -> Result<(), ServiceError> {
+        let stop = self.tasks.token();
+        let controlled = control::run(shared.clone(), stop.clone());
+        self.tasks.spawn("control stream", told(self.fatal.clone(), controlled));
+        self.tasks.spawn("inventory", observer.run(stop.clone()));
+        let generation = self.certificates.clone();
+        let renewer = Renewer { shared: shared.clone(), identity, generation };
+        let renewed = renewer.run(stop.clone());
+        self.tasks.spawn("certificate", told(self.fatal.clone(), renewed));
+        if let Some(away) = self.memory.away()? {
+            let back = come_back(shared.clone(), away, stop);
+            self.tasks.spawn(RETURN_TASK, told(self.fatal.clone(), back));
+        }
+        Ok(())
     }
 }
 
@@ -323,18 +272,6 @@ fn load_identity(memory: &Memory, node: &NodeFile) -> Result<Identity, ServiceEr
         return Err(ServiceError::Mixed { found, expected });
     }
     Ok(identity)
-}
-
-fn driver_options(options: &Options, node: &NodeFile, cgroups: &Support) -> driver::Options {
-    driver::Options {
-        root: options.directory.clone(),
-        node: node.name.clone(),
-        program: options.program.clone(),
-        job_path: options.job_path.clone(),
-        gang_dir: options.gang_dir.clone(),
-        cgroups: cgroups.clone(),
-        begin: (node.fence(), Sequence(0)),
-    }
 }
 
 /// Hands deadlines to the driver, the newest at once; and notices when the driver has ended.
@@ -413,7 +350,7 @@ impl Handle {
                 Some(fatal) = self.fatal.recv() => return Ended(Why::Fatal(fatal)),
                 Some(ended) = self.tasks.next_ended() => ended,
             };
-            if ended.name == "return" && ended.outcome == Outcome::Returned {
+            if ended.name == RETURN_TASK && ended.outcome == Outcome::Returned {
                 continue;
             }
             // What a task could not go on after is told before it ends.

@@ -90,7 +90,11 @@ async fn keep(shared: &Arc<Shared>, calls: &mut DataCalls) -> Fatal {
         match error {
             StreamError::Fatal(fatal) => return fatal,
             StreamError::Goodbye(goodbye) => {
-                tracing::info!(address, reason = goodbye.reason, "the stream to the leader is over");
+                tracing::info!(
+                    address,
+                    reason = goodbye.reason,
+                    "the stream to the leader is over"
+                );
                 let leader = goodbye.leader.map(|leader| leader.address);
                 if leader.is_some_and(|leader| candidates.hint(leader)) {
                     continue;
@@ -112,7 +116,7 @@ mod tests {
     fn members_are_tried_in_turn_and_hints_first() {
         let list: Vec<String> = ["a", "b", "c"].map(String::from).into();
         let mut candidates = Candidates::default();
-        let mut next = |candidates: &mut Candidates| candidates.next(&list).unwrap();
+        let next = |candidates: &mut Candidates| candidates.next(&list).unwrap();
         assert_eq!(next(&mut candidates), "a");
         assert!(candidates.hint("x".into()));
         assert_eq!(next(&mut candidates), "x");

@@ -3,12 +3,12 @@
 
 use crate::launch::{Assignment, GangNode, GrantedGpu, TaskParams};
 use thiserror::Error;
+use yard_common::ExitCause;
 use yard_common::id::{AllocationId, JobId};
 use yard_common::limits::{
     ARRAY_TASKS_MAX, CHAIN_TASKS_MAX, GANG_NODES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX,
     NODE_DEVICES_MAX, RANKS_PER_NODE_MAX, SPEC_BYTES_MAX, SPEC_ENTRIES_MAX,
 };
-use yard_common::ExitCause;
 use yard_core::agent::AssignmentId;
 use yard_core::command::Inventory;
 use yard_proto::convert::ConvertError;
@@ -25,7 +25,7 @@ pub(crate) enum DetailError {
     Missing(&'static str),
     /// This node's place is not one of the gang.
     #[error("node_rank: {node_rank} of {nodes} nodes is no place of group {group}")]
-    Place { node_rank: u32, nodes: usize, group: u32 },
+    Place { node_rank: u32, nodes: usize, group: u8 },
     /// Ranks are numbered in another way.
     #[error("gang[{at}].first_rank: {found}, and {expected} ranks come before it")]
     FirstRank { at: usize, found: u32, expected: u32 },
@@ -46,13 +46,14 @@ pub(crate) fn id(detail: &Detail) -> Result<AssignmentId> {
 
 /// The assignment of details; devices have the position that the machine's inventory gives them.
 pub(crate) fn assignment(detail: Detail, inventory: &Inventory) -> Result<Assignment> {
+    let group = group(detail.group)?;
     within("spec", detail.spec.len(), SPEC_BYTES_MAX)?;
     within("task_count", detail.task_count as usize, ARRAY_TASKS_MAX as usize)?;
     within("tasks", detail.tasks.len(), CHAIN_TASKS_MAX as usize)?;
     let nodes = gang(&detail)?;
     let here = nodes.get(detail.node_rank as usize);
-    if here.is_none_or(|node| u32::from(node.group) != detail.group) {
-        let (node_rank, group) = (detail.node_rank, detail.group);
+    if here.is_none_or(|node| node.group != group) {
+        let node_rank = detail.node_rank;
         return Err(DetailError::Place { node_rank, nodes: nodes.len(), group });
     }
     let amounts = detail.amounts.as_ref().ok_or(DetailError::Missing("amounts"))?;
@@ -62,7 +63,7 @@ pub(crate) fn assignment(detail: Detail, inventory: &Inventory) -> Result<Assign
         last_cause: last_cause(&detail.tasks)?,
         params: params(detail.tasks)?,
         gpus: gpus(detail.gpu_uuids, inventory)?,
-        group: group(detail.group)?,
+        group,
         node_rank: detail.node_rank,
         nodes,
         task_count: detail.task_count,
@@ -100,8 +101,11 @@ fn label(field: &'static str, text: String) -> Result<String> {
 
 fn group(found: u32) -> Result<u8> {
     let limit = u64::from(u8::MAX);
-    u8::try_from(found)
-        .map_err(|_| DetailError::Bound { field: "group", found: found.into(), limit })
+    u8::try_from(found).map_err(|_| DetailError::Bound {
+        field: "group",
+        found: found.into(),
+        limit,
+    })
 }
 
 fn gang(detail: &Detail) -> Result<Vec<GangNode>> {

@@ -26,7 +26,11 @@ pub(crate) struct Observer {
 }
 
 /// What is told, after what was told before.
-pub(crate) fn settled(before: Option<&Inventory>, mut found: Inventory, gpus: &GpuFinding) -> Inventory {
+pub(crate) fn settled(
+    before: Option<&Inventory>,
+    mut found: Inventory,
+    gpus: &GpuFinding,
+) -> Inventory {
     let Some(before) = before.filter(|before| before.boot == found.boot) else { return found };
     let answered = matches!(gpus, GpuFinding::Nvml | GpuFinding::Fake);
     let mut devices = before.devices.clone();
@@ -137,11 +141,8 @@ mod tests {
 
     #[test]
     fn a_device_that_comes_back_is_healthy_again() {
-        let before = settled(
-            Some(&inventory(1, &["a", "b"])),
-            inventory(1, &["b"]),
-            &GpuFinding::Nvml,
-        );
+        let before =
+            settled(Some(&inventory(1, &["a", "b"])), inventory(1, &["b"]), &GpuFinding::Nvml);
         assert_eq!(told(&before), "a! b");
         let again = settled(Some(&before), inventory(1, &["a", "b"]), &GpuFinding::Nvml);
         assert_eq!(told(&again), "a b");

@@ -97,8 +97,8 @@ impl Keeper {
         let mut tasks = Tasks::new(stop.child_token());
         let mut tended = BTreeMap::new();
         let mut ticks = ticks(&self.times);
+        self.tend(&mut tended, &mut tasks, &renewals, &answers);
         loop {
-            self.tend(&mut tended, &mut tasks, &renewals, &answers);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -118,6 +118,7 @@ impl Keeper {
                     if changed.is_err() {
                         break;
                     }
+                    self.tend(&mut tended, &mut tasks, &renewals, &answers);
                 }
                 Some(ended) = tasks.next_ended() => {
                     tracing::debug!(task = ended.name, outcome = ?ended.outcome, "a task ended");
@@ -137,9 +138,6 @@ impl Keeper {
         renewals: &watch::Sender<Renewal>,
         answers: &mpsc::Sender<Said>,
     ) {
-        if !self.roster.has_changed().unwrap_or(false) && !tended.is_empty() {
-            return;
-        }
         let roster = self.roster.borrow_and_update().clone();
         tended.retain(|id, task| {
             let stays = roster.members.iter().any(|(m, at)| m == id && *at == task.address);

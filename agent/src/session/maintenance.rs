@@ -3,8 +3,8 @@
 //! What is granted is handed to the shims if ranks run, which then count on it until it ends, for
 //! no deadline ever moves back. So it can be given back early only if no rank ran.
 
-use super::certificate::wall_ms;
 use super::Shared;
+use super::certificate::wall_ms;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};

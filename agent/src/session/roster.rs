@@ -22,10 +22,7 @@ impl Roster {
     pub(crate) fn read(message: &Members) -> Option<Roster> {
         let legal = |address: &str| !address.is_empty() && address.len() <= LABEL_BYTES_MAX + 6;
         let all = &message.members;
-        if all.is_empty()
-            || all.len() > MEMBERS_MAX
-            || !all.iter().all(|one| legal(&one.address))
-        {
+        if all.is_empty() || all.len() > MEMBERS_MAX || !all.iter().all(|one| legal(&one.address)) {
             return None;
         }
         let mut members: Vec<_> =

@@ -25,12 +25,12 @@ use yard_common::limits::{
     DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX, STREAM_QUEUE_LEN_MAX,
 };
 use yard_core::agent::{AssignmentId, Desired, Report};
+use yard_proto::internal;
 use yard_proto::internal::agent_message::What as Out;
 use yard_proto::internal::coordinator_message::What as In;
 use yard_proto::internal::{
     AgentMessage, CoordinatorMessage, Goodbye, Hello, Ping, Reports, Welcome,
 };
-use yard_proto::internal;
 use yard_proto::wire::{Payload, PayloadError};
 use yard_runtime::identity::Tree;
 use yard_runtime::tls::Expect;
@@ -216,7 +216,11 @@ impl Stream<'_> {
     }
 
     /// Takes one message. A set is obeyed by what is returned.
-    async fn hear(&mut self, what: In, welcomed: &mut bool) -> Result<Option<Obeying>, StreamError> {
+    async fn hear(
+        &mut self,
+        what: In,
+        welcomed: &mut bool,
+    ) -> Result<Option<Obeying>, StreamError> {
         match what {
             In::Welcome(welcome) => {
                 self.welcome(welcome).await?;

@@ -164,7 +164,7 @@ impl Cluster {
         loop {
             use yard_proto::internal::agent_data::What;
             let data = self.next(|event| match event {
-                Event::Data(_, data) => Some(*data),
+                Event::Data(data) => Some(*data),
                 _ => None,
             });
             let data = data.await;

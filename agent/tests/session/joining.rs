@@ -57,7 +57,7 @@ async fn a_retry_asks_for_the_very_same() {
     let ids: Vec<_> = asked(&mut cluster)
         .into_iter()
         .map(|event| match event {
-            Event::Join(_, request) => request,
+            Event::Join(request) => request,
             other => panic!("{other:?}"),
         })
         .collect();

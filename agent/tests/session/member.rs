@@ -29,18 +29,19 @@ use yard_proto::wire::Payload;
 use yard_runtime::identity::{Authority, Principal, Secret};
 use yard_runtime::tls::Caller;
 
-/// What a member heard. The first field is its number.
+/// What a member heard. Where there is one, the first number is its own.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Join(u64, RequestId),
+    Join(RequestId),
     Renewed(u64, Renewal),
     /// With the serial number of the certificate that the agent showed.
     Hello(u64, Box<Hello>, Vec<u8>),
     Reports(u64, u64, Vec<Report>),
-    Closed(u64),
-    Data(u64, Box<AgentData>),
-    Certificate(u64),
-    Maintenance(u64, u64),
+    Closed,
+    Data(Box<AgentData>),
+    Certificate,
+    /// For how long.
+    Maintenance(u64),
 }
 
 /// What all members know.
@@ -119,7 +120,11 @@ impl Member {
     fn redeem(&self, request: &JoinRequest) -> Result<u32, Status> {
         let refused = || {
             let code = ErrorCode::BadToken;
-            Status::from(Refused::new(tonic::Code::PermissionDenied, code, "the token is not valid"))
+            Status::from(Refused::new(
+                tonic::Code::PermissionDenied,
+                code,
+                "the token is not valid",
+            ))
         };
         let id = convert::request_id(&request.request_id).map_err(|_| refused())?;
         let token = convert::token_id(&request.token_id).map_err(|_| refused())?;
@@ -155,7 +160,7 @@ impl AgentService for Member {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let request = request.into_inner();
         let id = convert::request_id(&request.request_id).unwrap();
-        self.tell(Event::Join(self.id, id));
+        self.tell(Event::Join(id));
         let node_id = self.redeem(&request)?;
         {
             let mut book = self.book.lock().unwrap();
@@ -178,7 +183,10 @@ impl AgentService for Member {
         }))
     }
 
-    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
         let (node, _) = node_of(&request)?;
         let renewal = Renewal::from_payload(&request.into_inner().renewal).unwrap();
         assert_eq!(renewal.node, NodeId(node));
@@ -231,10 +239,11 @@ impl AgentService for Member {
             while let Some(Ok(message)) = inbound.next().await {
                 match message.what.unwrap() {
                     Heard::Hello(hello) => {
-                        member.tell(Event::Hello(member.id, Box::new(hello), serial.clone()));
+                        // First of all: the test may say something once it knows of the stream.
                         if let Some(welcome) = welcome.take() {
                             let _ = out.send(Ok(said(Told::Welcome(welcome)))).await;
                         }
+                        member.tell(Event::Hello(member.id, Box::new(hello), serial.clone()));
                     }
                     Heard::Reports(reports) => {
                         let batch = Vec::<Report>::from_payload(&reports.payload).unwrap();
@@ -246,7 +255,7 @@ impl AgentService for Member {
                     }
                 }
             }
-            member.tell(Event::Closed(member.id));
+            member.tell(Event::Closed);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
     }
@@ -266,7 +275,7 @@ impl AgentService for Member {
             let want = MemberData { what: want };
             let _ = out.send(Ok(want)).await;
             while let Some(Ok(data)) = inbound.next().await {
-                member.tell(Event::Data(member.id, Box::new(data)));
+                member.tell(Event::Data(Box::new(data)));
             }
             drop(out);
         });
@@ -278,7 +287,7 @@ impl AgentService for Member {
         request: Request<RenewAgentCertificateRequest>,
     ) -> Result<Response<AgentCertificate>, Status> {
         let (node, _) = node_of(&request)?;
-        self.tell(Event::Certificate(self.id));
+        self.tell(Event::Certificate);
         self.book.lock().unwrap().life_ms = crate::cluster::LONG_MS;
         Ok(Response::new(self.issue(&request.into_inner().csr_der, node)?))
     }
@@ -296,7 +305,7 @@ macro_rules! node_service {
                 node_of(&request)?;
                 let request = request.into_inner();
                 assert_eq!(request.node, crate::node::NAME);
-                self.tell(Event::Maintenance(self.id, request.for_ms));
+                self.tell(Event::Maintenance(request.for_ms));
                 Ok(Response::new(v1::Changed { applied_index: 3 }))
             }
 

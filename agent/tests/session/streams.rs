@@ -12,7 +12,7 @@ use yard_proto::internal::{self, Goodbye};
 use yard_proto::wire::Payload;
 
 fn closed(event: Event) -> Option<()> {
-    matches!(event, Event::Closed(_)).then_some(())
+    matches!(event, Event::Closed).then_some(())
 }
 
 fn fence(generation: u64) -> Fence {
@@ -31,10 +31,8 @@ async fn a_set_becomes_a_process_and_its_end_is_told() {
     // Details come ahead of their set, with one that nothing can be made of.
     let mut bad = detail(58, "exit 0");
     bad.gpu_uuids = vec!["none of ours".into()];
-    let ahead = internal::Desired {
-        payload: Default::default(),
-        details: vec![detail(57, "exit 3"), bad],
-    };
+    let ahead =
+        internal::Desired { payload: Default::default(), details: vec![detail(57, "exit 3"), bad] };
     cluster.say(member, Told::Desired(ahead)).await;
     cluster.say(member, told(&set(2, &[57, 58]), Vec::new())).await;
     let mut reaped = 0;
@@ -49,11 +47,13 @@ async fn a_set_becomes_a_process_and_its_end_is_told() {
     assert!(batches[0] == 1 && batches.windows(2).all(|w| w[1] == w[0] || w[1] == w[0] + 1));
     let cause = |allocation| {
         all.iter().find_map(|(_, report)| match &report.what {
-            ReportKind::Exited(exits) if report.assignment == id(allocation) => Some(exits[0].cause),
+            ReportKind::Exited(exits) if report.assignment == id(allocation) => {
+                Some(exits[0].cause)
+            }
             _ => None,
         })
     };
-    assert_eq!(cause(57), Some(ExitCause::Exited(3)));
+    assert_eq!(cause(57), Some(ExitCause::Exited(3)), "{all:#?}");
     // The other failed by itself.
     assert!(matches!(cause(58), Some(ExitCause::PrepareFailed(_))), "{:?}", cause(58));
     handle.stop().await.unwrap();

@@ -51,7 +51,8 @@ fn sources(wanted: &[LogSource]) -> Result<Vec<Source>, DataError> {
             LogStream::Unspecified => &[Kind::Out, Kind::Err],
         };
         let (local_rank, offset) = (one.local_rank, one.offset);
-        let source = |kind: &Kind| Source { local_rank, kind: *kind, offset, reader: None, done: false };
+        let source =
+            |kind: &Kind| Source { local_rank, kind: *kind, offset, reader: None, done: false };
         sources.extend(kinds.iter().map(source));
         if sources.len() > LOG_STREAMS_MAX {
             return Err(DataError::limit(format!("more than {LOG_STREAMS_MAX} streams")));
@@ -155,7 +156,9 @@ impl Following {
         let first_rank = self.first_rank;
         let opened = blocking(move || {
             let reader = match first_rank {
-                Some(first) => open(&logs, Writer::Rank(Place::global_rank(first, local_rank)?), kind)?,
+                Some(first) => {
+                    open(&logs, Writer::Rank(Place::global_rank(first, local_rank)?), kind)?
+                }
                 None => None,
             };
             let reader = instead(&logs, reader, local_rank, kind, over)?;

@@ -17,10 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use yard_common::id::MemberId;
 use yard_common::limits::{DATA_CALLS_MAX, STREAM_QUEUE_LEN_MAX};
+use yard_proto::internal;
 use yard_proto::internal::agent_data::What as Said;
 use yard_proto::internal::member_data::What as Want;
 use yard_proto::internal::{AgentData, DataCall, DataEnd, DataErrorKind, MemberData};
-use yard_proto::internal;
 use yard_runtime::identity::Principal;
 use yard_runtime::tls::Expect;
 

@@ -136,7 +136,9 @@ impl Place {
     /// A local rank's number in the gang.
     pub(super) fn global_rank(first: u32, local_rank: u32) -> Result<u32, DataError> {
         if local_rank >= RANKS_PER_NODE_MAX {
-            return Err(DataError::not_found(format!("no node has a rank {local_rank} of its own")));
+            return Err(DataError::not_found(format!(
+                "no node has a rank {local_rank} of its own"
+            )));
         }
         Ok(first.saturating_add(local_rank))
     }
