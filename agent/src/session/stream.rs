@@ -283,9 +283,10 @@ impl Stream<'_> {
         if self.ahead_bytes > DETAILS_AHEAD_BYTES_MAX || self.ahead.len() >= NODE_ASSIGNMENTS_MAX {
             return Err(StreamError::Details(self.ahead_bytes));
         }
-        let inventory = self.shared.inventory.borrow().clone();
+        let inventory = self.shared.inventory.borrow();
         let allocation = one.allocation_id;
         let read = detail::id(&one).and_then(|id| Ok((id, detail::assignment(one, &inventory)?)));
+        drop(inventory);
         match read {
             Ok((id, assignment)) => {
                 self.ahead.insert(id, assignment);

@@ -90,7 +90,8 @@ pub(crate) fn set(generation: u64, allocations: &[u64]) -> Desired {
     let one = |allocation: &u64| DesiredAssignment {
         id: id(*allocation),
         job: JobId(JOB),
-        chain: Chain::one(0, AttemptNumber(*allocation as u32)),
+        // One task each: of one task, only the highest attempt runs.
+        chain: Chain::one(*allocation as u32, AttemptNumber(1)),
         keep: 1,
         phase: DesiredPhase::Run,
         isolation: Isolation::Fenced,
@@ -124,9 +125,9 @@ pub(crate) fn detail(allocation: u64, command: &str) -> Detail {
         group_name: "main".into(),
         gang: vec![node],
         amounts: Some(v1::ResourceAmounts { cpu_milli: 1_000, ..Default::default() }),
-        task_count: 1,
+        task_count: 1_000,
         tasks: vec![DetailTask {
-            tasks: Some(v1::TaskRange { first: 0, len: 1 }),
+            tasks: Some(v1::TaskRange { first: allocation as u32, len: 1 }),
             ..Default::default()
         }],
         ..Default::default()
@@ -144,7 +145,7 @@ pub(crate) fn reference(allocation: u64) -> Option<AssignmentRef> {
         allocation_id: allocation,
         group: 0,
         job_id: JOB,
-        task_index: 0,
-        attempt: allocation as u32,
+        task_index: allocation as u32,
+        attempt: 1,
     })
 }
