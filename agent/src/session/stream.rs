@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -25,6 +25,7 @@ use yard_common::limits::{
     DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX, STREAM_QUEUE_LEN_MAX,
 };
 use yard_core::agent::{AssignmentId, Desired, Report};
+use yard_core::command::Inventory;
 use yard_proto::internal;
 use yard_proto::internal::agent_message::What as Out;
 use yard_proto::internal::coordinator_message::What as In;
@@ -131,12 +132,30 @@ pub(super) async fn serve(
     let lease_ms = yard_common::limits::LEASE_MS;
     let mut stream =
         Stream { shared, calls, out, reports, batch, sent: 0, lease_ms, ahead, ahead_bytes: 0 };
+    // From before the first word on: whatever changes later is told, or ends the stream.
+    let mut news = News::of(shared);
     match stream.open(address, queue).await {
-        Ok(mut inbound) => match stream.work(&mut inbound, welcomed).await {
+        Ok(mut inbound) => match stream.work(&mut inbound, &mut news, welcomed).await {
             Ok(never) => match never {},
             Err(error) => error,
         },
         Err(error) => error,
+    }
+}
+
+/// What may change while a stream is open.
+struct News {
+    inventory: watch::Receiver<Inventory>,
+    certificate: watch::Receiver<u64>,
+}
+
+impl News {
+    fn of(shared: &Shared) -> News {
+        let (mut inventory, mut certificate) =
+            (shared.inventory.clone(), shared.certificate.clone());
+        inventory.mark_unchanged();
+        certificate.mark_unchanged();
+        News { inventory, certificate }
     }
 }
 
@@ -159,14 +178,11 @@ impl Stream<'_> {
     async fn work(
         &mut self,
         inbound: &mut Streaming<CoordinatorMessage>,
+        news: &mut News,
         welcomed: &mut bool,
     ) -> Result<std::convert::Infallible, StreamError> {
         let (mut pings, mut heard) = (pings(), Instant::now());
         let mut obeying: Option<Obeying> = None;
-        let mut inventory = self.shared.inventory.clone();
-        inventory.mark_unchanged();
-        let mut certificate = self.shared.certificate.clone();
-        certificate.mark_unchanged();
         let out = self.out.clone();
         loop {
             let patience = if *welcomed { SILENCE } else { WELCOME };
@@ -201,14 +217,14 @@ impl Stream<'_> {
                     self.batch = Some(batch?);
                 }
                 _ = pings.tick() => self.ping()?,
-                changed = inventory.changed() => {
+                changed = news.inventory.changed() => {
                     if changed.is_err() {
                         return Err(StreamError::Closed);
                     }
                     let hello = self.hello()?;
                     out.send(hello).await.map_err(|_| StreamError::Closed)?;
                 }
-                changed = certificate.changed() => {
+                changed = news.certificate.changed() => {
                     return Err(changed.map_or(StreamError::Closed, |()| StreamError::Certificate));
                 }
             }

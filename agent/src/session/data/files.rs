@@ -31,7 +31,7 @@ pub(super) async fn list(
     want: FileListWant,
     answers: &Answers,
 ) -> Result<(), Cut> {
-    let at = root(&Place::new(shared, want.assignment.clone())?, want.root())?;
+    let at = root(&Place::new(shared, want.assignment)?, want.root())?;
     let listed = blocking(move || {
         let directory = Root::open(&at)?.directory(&want.path)?;
         let count_max = match want.entries_max as usize {
@@ -92,7 +92,7 @@ pub(super) async fn read(
     want: FileWant,
     answers: &Answers,
 ) -> Result<(), Cut> {
-    let at = root(&Place::new(shared, want.assignment.clone())?, want.root())?;
+    let at = root(&Place::new(shared, want.assignment)?, want.root())?;
     let path = want.path;
     let file = Arc::new(blocking(move || Root::open(&at)?.file(&path)).await?);
     let end = match want.len {
