@@ -55,6 +55,15 @@ pub struct Group {
     v1: Vec<(String, PathBuf)>,
 }
 
+/// The way into a group of version 2.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Its directory, for kernels that start a process in it.
+    pub(crate) directory: OwnedFd,
+    /// Where a process writes `0` to enter it, for others.
+    pub(crate) procs: OwnedFd,
+}
+
 impl Support {
     /// Nothing is used: processes are found through `/proc`.
     #[must_use]
@@ -149,6 +158,11 @@ fn enable_controllers(root: &Path, group: &Path) -> Vec<String> {
     V1.iter().filter(|name| there.contains(*name)).map(|name| (*name).to_string()).collect()
 }
 
+fn enter(at: &Path) -> Result<(), CgroupError> {
+    let path = at.join("cgroup.procs");
+    fs::write(&path, "0").map_err(|source| CgroupError { path, what: "enter", source })
+}
+
 fn make(path: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(path) {
         Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
@@ -183,7 +197,8 @@ impl Group {
             if let Some(path) = v2("pids.max") {
                 set(path, pids.to_string())?;
             } else if let Some(at) = v1("pids") {
-                set(at.join("pids.max"), pids.to_string())?;
+                // The shim is one of them.
+                set(at.join("pids.max"), pids.saturating_add(1).to_string())?;
             }
         }
         if let Some(milli) = limits.cpu_milli {
@@ -198,16 +213,34 @@ impl Group {
         Ok(())
     }
 
-    /// Opened files into which a process writes `0` to enter the group.
+    /// Moves this process into the groups of version 1, for all that it will start: they inherit
+    /// them for nothing, while each move costs milliseconds.
     ///
     /// # Errors
-    /// If one cannot be opened.
-    pub fn entrances(&self) -> Result<Vec<OwnedFd>, CgroupError> {
-        let open = |path: PathBuf| match fs::OpenOptions::new().write(true).open(&path) {
-            Ok(file) => Ok(file.into()),
-            Err(source) => Err(CgroupError { path, what: "open", source }),
-        };
-        self.directories().map(|at| open(at.join("cgroup.procs"))).collect()
+    /// If one cannot be entered.
+    pub fn enter_v1(&self) -> Result<(), CgroupError> {
+        self.v1.iter().try_for_each(|(_, at)| enter(at))
+    }
+
+    /// Moves this process into the group of version 2.
+    ///
+    /// # Errors
+    /// If it cannot be entered.
+    pub fn enter_v2(&self) -> Result<(), CgroupError> {
+        self.v2.iter().try_for_each(|at| enter(at))
+    }
+
+    /// The group of version 2, in which processes are started.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn open_v2(&self) -> Result<Option<Entrance>, CgroupError> {
+        let Some(at) = &self.v2 else { return Ok(None) };
+        let failed = |path: PathBuf| move |source| CgroupError { path, what: "open", source };
+        let procs = at.join("cgroup.procs");
+        let directory = fs::File::open(at).map_err(failed(at.clone()))?.into();
+        let opened = fs::OpenOptions::new().write(true).open(&procs);
+        Ok(Some(Entrance { directory, procs: opened.map_err(failed(procs))?.into() }))
     }
 
     fn directories(&self) -> impl Iterator<Item = &PathBuf> {
@@ -219,7 +252,9 @@ impl Group {
     pub fn members(&self) -> Vec<i32> {
         let Some(at) = self.directories().next() else { return Vec::new() };
         let text = fs::read_to_string(at.join("cgroup.procs")).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        // A shim is in the groups of version 1 itself.
+        let own = std::process::id() as i32;
+        text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != own).collect()
     }
 
     /// Kills every process of the group, once. Those that fork meanwhile need another call.

@@ -89,9 +89,7 @@ impl LeaseFile {
     }
 
     fn decode(&self, bytes: &[u8; LEN]) -> Option<Lease> {
-        let field = |at: usize| {
-            bytes[at * 8..at * 8 + 8].try_into().map_or(0, u64::from_le_bytes)
-        };
+        let field = |at: usize| bytes[at * 8..at * 8 + 8].try_into().map_or(0, u64::from_le_bytes);
         let boot = u128::from(field(0)) << 64 | u128::from(field(1));
         (boot == self.boot.to_u128()).then(|| Lease {
             id: LeaseId(field(2)),

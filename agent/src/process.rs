@@ -75,7 +75,8 @@ pub(crate) fn send(pid: i32, signal: i32) {
 /// Living processes that were started with this variable in their environment. What cleared it is
 /// not found.
 pub(crate) fn marked(variable: &str) -> Vec<i32> {
-    let found = all().into_iter().filter(|(pid, fact)| !fact.zombie && has_variable(*pid, variable));
+    let found =
+        all().into_iter().filter(|(pid, fact)| !fact.zombie && has_variable(*pid, variable));
     found.map(|(pid, _)| pid).collect()
 }
 

@@ -5,6 +5,7 @@
 //! allocated and nothing is locked: all that the child needs is laid out before.
 #![allow(unsafe_code)]
 
+use crate::cgroup::Entrance;
 use nix::libc;
 use std::ffi::{CStr, CString};
 use std::io;
@@ -105,8 +106,8 @@ pub(crate) struct Program<'a> {
     pub(crate) directory: &'a CStr,
     /// Standard input, output and error.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
-    /// Open `cgroup.procs` files to enter.
-    pub(crate) cgroups: &'a [OwnedFd],
+    /// The cgroup to start in.
+    pub(crate) cgroup: Option<&'a Entrance>,
     /// Limits.
     pub(crate) limits: &'a [ProcessLimit],
     /// Mode bits that new files do not get.
@@ -199,7 +200,8 @@ struct Layout {
     variables: Vec<*const libc::c_char>,
     directory: *const libc::c_char,
     stdio: [RawFd; 3],
-    cgroups: Vec<RawFd>,
+    /// To be entered by itself, where the kernel did not start it in its cgroup.
+    procs: Option<RawFd>,
     limits: Vec<ProcessLimit>,
     umask: libc::mode_t,
     identity: Option<(u32, u32, Vec<libc::gid_t>)>,
@@ -213,12 +215,9 @@ struct Layout {
 /// # Errors
 /// If there is no process. Everything later is told by [`Starting::confirm`].
 pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
-    let fork_error = |errno: nix::errno::Errno| StartError {
-        step: StartStep::Fork,
-        errno: errno as i32,
-    };
-    let (read, write) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(fork_error)?;
+    let fork_error =
+        |errno: nix::errno::Errno| StartError { step: StartStep::Fork, errno: errno as i32 };
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(fork_error)?;
     let list = |texts: &[CString]| {
         let pointers = texts.iter().map(|text| text.as_ptr());
         pointers.chain(std::iter::once(ptr::null())).collect::<Vec<_>>()
@@ -229,7 +228,7 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
         variables: list(program.variables),
         directory: program.directory.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
-        cgroups: program.cgroups.iter().map(AsRawFd::as_raw_fd).collect(),
+        procs: program.cgroup.map(|entrance| entrance.procs.as_raw_fd()),
         limits: program.limits.to_vec(),
         umask: program.umask as libc::mode_t,
         identity: program.identity.map(|who| (who.uid, who.gid, who.groups.clone())),
@@ -237,9 +236,19 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
         parent: nix::unistd::getpid().as_raw(),
         pipe: write.as_raw_fd(),
     };
+    let mut layout = layout;
     // SAFETY: the process has one thread, and the child calls only what may be called after a
     // fork: see `child`.
-    match unsafe { libc::fork() } {
+    let pid = match program.cgroup.map(|at| unsafe { fork_into(at.directory.as_raw_fd()) }) {
+        Some(pid) if pid >= 0 => {
+            layout.procs = None;
+            pid
+        }
+        // Kernels before 5.7 cannot, and some sandboxes do not let us.
+        // SAFETY: as above.
+        _ => unsafe { libc::fork() },
+    };
+    match pid {
         -1 => Err(fork_error(nix::errno::Errno::last())),
         // SAFETY: this is the child; `layout` and all it points to was copied with the process.
         0 => unsafe { child(&layout) },
@@ -247,10 +256,31 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
     }
 }
 
+/// See clone(2); the constant of `libc` has too few bits.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// Forks a process in a cgroup of version 2: to move it there later would cost milliseconds.
+///
+/// # Safety
+/// As for a fork: one thread, and a child that does next to nothing.
+// SAFETY: for callers, see above.
+unsafe fn fork_into(directory: RawFd) -> libc::pid_t {
+    // SAFETY: all zeros is a clone_args that asks for nothing.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = directory as u64;
+    let size = std::mem::size_of::<libc::clone_args>();
+    // SAFETY: the pointer is to a structure of ours, of the size that is given. Without CLONE_VM
+    // the child has its own copy of everything, as after a fork.
+    unsafe { libc::syscall(libc::SYS_clone3, &args, size) as libc::pid_t }
+}
+
 /// What the child does until it is the program.
 ///
 /// # Safety
 /// Only right after a fork. Every pointer of the layout is valid; nothing here allocates.
+// SAFETY: for callers, see above.
 unsafe fn child(layout: &Layout) -> ! {
     let fail = |step: StartStep, errno: i32| -> ! {
         let position = STEPS.iter().position(|known| *known == step).unwrap_or(1) as i32;
@@ -271,10 +301,16 @@ unsafe fn child(layout: &Layout) -> ! {
         // If the shim dies, its ranks have no witness: they end with it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         reset_signals();
-        for fd in &layout.cgroups {
-            if libc::write(*fd, b"0".as_ptr().cast(), 1) != 1 {
-                fail(StartStep::Cgroup, errno());
-            }
+        if let Some(procs) = layout.procs
+            && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
+        {
+            fail(StartStep::Cgroup, errno());
+        }
+        // The shim is the last to be killed for memory, its ranks are not.
+        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+        if score >= 0 {
+            libc::write(score, c"0".as_ptr().cast(), 1);
+            libc::close(score);
         }
         for (target, fd) in layout.stdio.iter().enumerate() {
             if libc::dup2(*fd, target as RawFd) < 0 {
@@ -285,19 +321,10 @@ unsafe fn child(layout: &Layout) -> ! {
             set_limit(limit);
         }
         libc::umask(layout.umask);
-        if let Some((uid, gid, groups)) = &layout.identity {
-            if libc::setgroups(groups.len(), groups.as_ptr()) != 0
-                || libc::setresgid(*gid, *gid, *gid) != 0
-                || libc::setresuid(*uid, *uid, *uid) != 0
-            {
-                fail(StartStep::Identity, errno());
-            }
-            // It must not be possible to go back.
-            if *uid != 0 && libc::setresuid(0, 0, 0) == 0 {
-                fail(StartStep::Identity, libc::EPERM);
-            }
-            // A change of identity clears it.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if let Some(identity) = &layout.identity
+            && !become_user(identity)
+        {
+            fail(StartStep::Identity, errno());
         }
         if libc::getppid() != layout.parent {
             fail(StartStep::Setup, libc::ESRCH);
@@ -329,10 +356,29 @@ unsafe fn child(layout: &Layout) -> ! {
     }
 }
 
+/// Becomes somebody else for good. Returns whether that worked.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn become_user((uid, gid, groups): &(u32, u32, Vec<libc::gid_t>)) -> bool {
+    // SAFETY: system calls on numbers, and on a list that the layout keeps.
+    unsafe {
+        let done = libc::setgroups(groups.len(), groups.as_ptr()) == 0
+            && libc::setresgid(*gid, *gid, *gid) == 0
+            && libc::setresuid(*uid, *uid, *uid) == 0;
+        // A change of identity clears it.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        // It must not be possible to go back.
+        done && (*uid == 0 || libc::setresuid(0, 0, 0) != 0)
+    }
+}
+
 /// Signals as a program expects them: none blocked, none ignored.
 ///
 /// # Safety
 /// Only in the child.
+// SAFETY: for callers, see above.
 unsafe fn reset_signals() {
     // SAFETY: the set is ours; setting a default needs no handler. Errors are for numbers that
     // cannot be set, such as SIGKILL.
@@ -340,8 +386,12 @@ unsafe fn reset_signals() {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
-        for signal in 1..=31 {
-            libc::signal(signal, libc::SIG_DFL);
+        // The call itself rather than the library's, which refuses the two that it uses. All zeros
+        // are the default; no kernel's structure is longer.
+        let default = [0u64; 4];
+        for signal in 1..=64 {
+            let (new, old) = (default.as_ptr(), ptr::null_mut::<u64>());
+            libc::syscall(libc::SYS_rt_sigaction, signal, new, old, 8usize);
         }
     }
 }
@@ -350,6 +400,7 @@ unsafe fn reset_signals() {
 ///
 /// # Safety
 /// Only in the child.
+// SAFETY: for callers, see above.
 unsafe fn set_limit(limit: &ProcessLimit) {
     let wanted = libc::rlimit { rlim_cur: limit.value, rlim_max: limit.value };
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -2,14 +2,15 @@
 
 use super::shims::Shim;
 use crate::paths::{Paths, from_tag};
+use crate::shim::RECORD;
 use crate::shim::message::FromShim;
 use crate::shim::record::History;
-use crate::shim::{DETAIL, RECORD};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use yard_common::id::BootId;
-use yard_core::agent::{AssignmentId, Found, Kept};
+use yard_core::agent::{AssignmentId, Found, Kept, Order, Record};
 
 /// How long a living shim may take to answer. One that does not is taken by its record, and
 /// connected to later.
@@ -25,7 +26,12 @@ pub(super) struct Adopted {
 }
 
 /// Looks at every directory of a shim.
-pub(super) fn look(paths: &Paths, kept: &Kept, boot: BootId) -> std::io::Result<Adopted> {
+pub(super) fn look(
+    paths: &Paths,
+    kept: &Kept,
+    boot: BootId,
+    program: &Path,
+) -> std::io::Result<Adopted> {
     let mut adopted = Adopted::default();
     for entry in std::fs::read_dir(paths.shims())? {
         let entry = entry?;
@@ -33,22 +39,31 @@ pub(super) fn look(paths: &Paths, kept: &Kept, boot: BootId) -> std::io::Result<
         let mut shim = Shim::found(entry.path());
         let alive = !shim.lock_is_free() && answers(&mut shim);
         let record = entry.path().join(RECORD);
+        let record_of = kept.records.get(&id);
         if !alive && !record.exists() {
-            // It was not made yet. What it was to do is known only if it is still wanted.
-            if !kept.records.contains_key(&id) || !entry.path().join(DETAIL).exists() {
+            // It never lived, so it never got an order.
+            if record_of.is_none() {
                 let _ = std::fs::remove_dir_all(entry.path());
+            } else if kept.boot == boot && record_of.is_some_and(is_expected) {
+                // The agent died between writing and making it. Made now, it is the witness that
+                // nothing ran.
+                if let Ok(shim) = Shim::spawn(entry.path(), program) {
+                    adopted.found.push(History::default().found(id, true, boot, 0, None, 0));
+                    adopted.shims.insert(id, shim);
+                }
             }
             continue;
         }
-        let record_of = kept.records.get(&id);
         let chain_len = record_of.map_or(0, |record| record.assignment.chain.len());
-        let ordered = record_of
-            .filter(|record| record.order == yard_core::agent::Order::Start)
-            .map(|record| record.len);
+        let ordered =
+            record_of.filter(|record| record.order == Order::Start).map(|record| record.len);
         let ended = record_of.map_or(0, |record| record.ended);
         // An unreadable record tells nothing: everything may have started.
-        let history = History::read(&record)
-            .unwrap_or(History { damaged: true, boot: Some(boot), ..History::default() });
+        let history = History::read(&record).unwrap_or(History {
+            damaged: true,
+            boot: Some(boot),
+            ..History::default()
+        });
         adopted.found.push(history.found(id, alive, boot, chain_len, ordered, ended));
         if !alive {
             shim = Shim::dead(entry.path());
@@ -56,6 +71,11 @@ pub(super) fn look(paths: &Paths, kept: &Kept, boot: BootId) -> std::io::Result<
         adopted.shims.insert(id, shim);
     }
     Ok(adopted)
+}
+
+/// Whether the agent had ordered a shim that still has something to do.
+fn is_expected(record: &Record) -> bool {
+    record.order > Order::Nothing && record.is_live() && record.stop.is_none()
 }
 
 /// Whether the shim lives. Waits for its first word, which comes after it has heard all that an

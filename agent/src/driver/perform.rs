@@ -202,8 +202,11 @@ impl Turn {
         tracing::warn!(assignment = %id, "the shim is dead");
         let record = shim.directory().join(RECORD);
         let chain_len = self.chain_len(id);
-        let history = History::read(&record)
-            .unwrap_or(History { damaged: true, boot: Some(self.site.boot), ..History::default() });
+        let history = History::read(&record).unwrap_or(History {
+            damaged: true,
+            boot: Some(self.site.boot),
+            ..History::default()
+        });
         let state = State {
             prepared: history.prepared,
             failed: history.failed,

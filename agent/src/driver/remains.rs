@@ -25,8 +25,7 @@ impl Remains {
         let mut left = self.group.members();
         left.extend(process::marked(&self.mark));
         let is_same = |main: &&MainProcess| {
-            process::fact(main.pid)
-                .is_some_and(|fact| fact.started == main.started && !fact.zombie)
+            process::fact(main.pid).is_some_and(|fact| fact.started == main.started && !fact.zombie)
         };
         left.extend(self.mains.iter().filter(is_same).map(|main| main.pid));
         if left.is_empty() {

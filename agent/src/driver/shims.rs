@@ -115,8 +115,7 @@ impl Shim {
     /// What it says. The end of the connection puts it in doubt.
     pub(super) fn receive(&mut self) -> Vec<FromShim> {
         let Some(wire) = &mut self.wire else { return Vec::new() };
-        let received: Result<Vec<FromShim>, WireError> =
-            wire.flush().and_then(|()| wire.receive());
+        let received: Result<Vec<FromShim>, WireError> = wire.flush().and_then(|()| wire.receive());
         received.unwrap_or_else(|_| {
             self.lose();
             Vec::new()
@@ -198,7 +197,12 @@ impl Shim {
 }
 
 fn open_lock(directory: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(directory.join(LOCK))
 }
 
 /// Makes the directory of a shim: others may pass through, to the socket of the job.

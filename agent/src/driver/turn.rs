@@ -12,16 +12,19 @@ use crate::store::Store;
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
+use std::time::Duration;
 use tokio::sync::mpsc::{self, Receiver};
 use yard_core::agent::{Action, Agent, AssignmentId, Fence, Input, Kept, Lease, Report};
 
 /// How often what cannot be waited for is looked at: shims in doubt, remains, ended children.
 const LOOK_MS: u64 = 5;
+/// How long a new agent waits for the last one to be gone.
+const LOCK_MS: u64 = 2_000;
 
 /// Everything that the thread owns.
 pub(super) struct Turn {
@@ -46,6 +49,26 @@ pub(super) struct Turn {
     woken: UnixStream,
 }
 
+/// Takes the directory for this agent. One that was killed while it started a shim may hold it for
+/// a moment longer, through a process that is not yet the shim.
+fn lock(paths: &Paths) -> Result<File, DriverError> {
+    let io = |source| DriverError::Io { step: "lock the directory", source };
+    let lock = File::create(paths.root().join("lock")).map_err(io)?;
+    let end_ms = sys::boot_ms() + LOCK_MS;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if sys::boot_ms() < end_ms => {
+                std::thread::sleep(Duration::from_millis(LOOK_MS));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(DriverError::InUse { root: paths.root().into() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+    }
+}
+
 impl Turn {
     /// Reads what is kept, and adopts what is there.
     pub(super) fn start(
@@ -56,10 +79,7 @@ impl Turn {
         let io = |step| move |source| DriverError::Io { step, source };
         let paths = options.paths();
         super::shims::make_directory(&paths.shims()).map_err(io("make the directory"))?;
-        let lock = File::create(paths.root().join("lock")).map_err(io("open the lock"))?;
-        if lock.try_lock().is_err() {
-            return Err(DriverError::InUse { root: options.root });
-        }
+        let lock = lock(&paths)?;
         let site = options.site()?;
         let boot = site.boot;
         let (fence, last) = options.begin;
@@ -69,11 +89,10 @@ impl Turn {
         let cleaner = Cleaner::start(paths.root().join("trash")).map_err(io("clean up"))?;
         // The group that the shims enter.
         let _ = options.cgroups.group(crate::shim::GROUP, &crate::cgroup::GroupLimits::default());
-        let adopted =
-            adopt::look(&paths, &kept, boot).map_err(io("look at the shims that are there"))?;
+        let adopted = adopt::look(&paths, &kept, boot, &options.program)
+            .map_err(io("look at the shims that are there"))?;
         let lease = lease_file.read();
-        let (agent, actions) =
-            Agent::restore(kept, boot, adopted.found, lease, sys::boot_ms());
+        let (agent, actions) = Agent::restore(kept, boot, adopted.found, lease, sys::boot_ms());
         let mut turn = Turn {
             options,
             site,

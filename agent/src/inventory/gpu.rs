@@ -140,7 +140,8 @@ pub fn model_name(name: &str) -> String {
     let noise = ["NVIDIA", "Tesla", "GeForce", "Quadro"];
     let words: Vec<&str> = words.filter(|word| !noise.contains(word) && !word.is_empty()).collect();
     // `RTX 4090` and `RTX A6000` need their number; `H100`, `A100`, `V100` and `T4` are whole.
-    let count = if words.first().is_some_and(|word| matches!(*word, "RTX" | "GTX")) { 2 } else { 1 };
+    let count =
+        if words.first().is_some_and(|word| matches!(*word, "RTX" | "GTX")) { 2 } else { 1 };
     let model: String = words.iter().take(count).flat_map(|word| word.chars()).collect();
     model.to_ascii_lowercase().chars().take(LABEL_BYTES_MAX).collect()
 }

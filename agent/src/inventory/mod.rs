@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use sysinfo::System;
 use thiserror::Error;
-use yard_common::limits::{LABEL_BYTES_MAX, NODE_BYTES_MAX, NODE_CPU_MILLI_MAX};
 use yard_common::Amounts;
+use yard_common::limits::{LABEL_BYTES_MAX, NODE_BYTES_MAX, NODE_CPU_MILLI_MAX};
 use yard_core::command::Inventory;
 
 /// Where to look, and what to say instead.

@@ -56,8 +56,7 @@ pub(super) fn resolve(login: Option<&str>, node: &str) -> Result<Account, Prepar
 }
 
 fn by_name(login: &str) -> Result<Option<User>, PrepareError> {
-    User::from_name(login)
-        .map_err(|errno| PrepareError::Lookup { login: login.to_string(), errno })
+    User::from_name(login).map_err(|errno| PrepareError::Lookup { login: login.to_string(), errno })
 }
 
 fn by_uid(uid: Uid, node: &str) -> Result<User, PrepareError> {
@@ -71,8 +70,8 @@ fn by_uid(uid: Uid, node: &str) -> Result<User, PrepareError> {
 
 fn groups(user: &User) -> Result<Vec<u32>, PrepareError> {
     let lookup = |errno| PrepareError::Lookup { login: user.name.clone(), errno };
-    let name = CString::new(user.name.as_str())
-        .map_err(|_| PrepareError::Nul(user.name.clone()))?;
+    let name =
+        CString::new(user.name.as_str()).map_err(|_| PrepareError::Nul(user.name.clone()))?;
     let groups = getgrouplist(&name, user.gid).map_err(lookup)?;
     Ok(groups.into_iter().map(|gid| gid.as_raw()).collect())
 }

@@ -6,7 +6,6 @@ use yard_common::spec::JobSpec;
 use yard_common::spec::placeholder::expand;
 use yard_common::spec::run::Command;
 
-
 /// The words that a rank runs: the shell and its line, or program and words.
 ///
 /// A line gets the job's further `args` as `"$@"` behind it, so that no shell reads them.

@@ -28,10 +28,14 @@ pub enum PrepareError {
     #[error("launch: {0} cannot be launched by this release; use plain, torch, mpi or custom")]
     Launcher(Launch),
     /// The owner has no unix account.
-    #[error("the job's owner has no unix login; an operator sets it: yard user add NAME --unix LOGIN")]
+    #[error(
+        "the job's owner has no unix login; an operator sets it: yard user add NAME --unix LOGIN"
+    )]
     NoLogin,
     /// The login is unknown here.
-    #[error("there is no account {login} on node {node}; create it, or give the owner another login")]
+    #[error(
+        "there is no account {login} on node {node}; create it, or give the owner another login"
+    )]
     NoAccount {
         /// The login.
         login: String,
@@ -39,8 +43,10 @@ pub enum PrepareError {
         node: String,
     },
     /// Only root becomes somebody else.
-    #[error("the agent of node {node} runs as {own} and cannot start processes as {login}; run the \
-        agent as root, or submit as {own}")]
+    #[error(
+        "the agent of node {node} runs as {own} and cannot start processes as {login}; run the \
+        agent as root, or submit as {own}"
+    )]
     OtherAccount {
         /// The login that is asked for.
         login: String,
@@ -58,8 +64,10 @@ pub enum PrepareError {
         errno: nix::errno::Errno,
     },
     /// The working directory is not there.
-    #[error("the working directory {path} is not on node {node}; set code: to ship it, workdir: to \
-        name one that every node has, or use a shared file system")]
+    #[error(
+        "the working directory {path} is not on node {node}; set code: to ship it, workdir: to \
+        name one that every node has, or use a shared file system"
+    )]
     Workdir {
         /// The directory.
         path: PathBuf,

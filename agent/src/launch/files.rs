@@ -31,10 +31,17 @@ pub(super) fn make_scratch(path: &Path, account: &Account) -> Result<(), Prepare
     give(path, account.uid, account.gid)
 }
 
+/// Writes nodes and ranks down, in the form that Open MPI reads.
+pub(super) fn write_hostfile(path: &Path, assignment: &Assignment) -> Result<(), PrepareError> {
+    let lines = assignment.nodes.iter().map(|node| format!("{} slots={}\n", node.name, node.ranks));
+    let failed = |source| PrepareError::Scratch { path: path.into(), source };
+    fs::write(path, lines.collect::<String>()).map_err(failed)
+}
+
 /// Makes the directory of a task's output, readable for the job's user alone.
 pub(super) fn make_task(
     directory: PathBuf,
-    assignment: &Assignment,
+    hostfile: &Path,
     account: &Account,
 ) -> Result<TaskFiles, PrepareError> {
     if let Some(parent) = directory.parent() {
@@ -42,19 +49,13 @@ pub(super) fn make_task(
     }
     make_dir(&directory, 0o750)?;
     give_group(&directory, account.gid)?;
-    let hostfile = directory.join("hostfile");
-    let lines = assignment.nodes.iter().map(|node| format!("{} slots={}\n", node.name, node.ranks));
-    write_once(&hostfile, lines.collect::<String>().as_bytes(), account)?;
-    Ok(TaskFiles { directory, hostfile })
+    Ok(TaskFiles { directory, hostfile: hostfile.into() })
 }
 
 impl TaskFiles {
     /// The two files of a stream's owner: a rank, or the launcher.
     pub(crate) fn streams(&self, owner: &str) -> [PathBuf; 2] {
-        [
-            self.directory.join(format!("{owner}.out")),
-            self.directory.join(format!("{owner}.err")),
-        ]
+        [self.directory.join(format!("{owner}.out")), self.directory.join(format!("{owner}.err"))]
     }
 }
 
@@ -70,12 +71,6 @@ pub(super) fn make_stream(path: &Path, account: &Account) -> Result<(), PrepareE
     let failed = |source| PrepareError::Scratch { path: path.into(), source };
     open_stream(path).map_err(failed)?;
     give(path, account.uid, account.gid)
-}
-
-fn write_once(path: &Path, bytes: &[u8], account: &Account) -> Result<(), PrepareError> {
-    fs::write(path, bytes)
-        .map_err(|source| PrepareError::Scratch { path: path.into(), source })?;
-    give_group(path, account.gid)
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), PrepareError> {

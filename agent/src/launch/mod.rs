@@ -17,8 +17,8 @@ mod orders;
 mod plan;
 
 pub use assignment::{Assignment, GangNode, GrantedGpu, TaskParams};
+pub(crate) use environment::mark;
 pub use error::PrepareError;
+pub(crate) use files::open_stream;
 pub use orders::{Orders, Site};
 pub(crate) use plan::{Part, Plan, Process, TaskPlan};
-pub(crate) use environment::mark;
-pub(crate) use files::open_stream;

@@ -65,8 +65,6 @@ pub(super) fn settings(
     }
     set("OMPI_MCA_plm_rsh_agent", &script.display().to_string());
     set("OMPI_MCA_plm_rsh_no_tree_spawn", "1");
-    // Addresses of sockets are short: below a long scratch directory they would not fit.
-    set("OMPI_MCA_orte_tmpdir_base", "/tmp");
     let ranks = assignment.node().map_or(1, |node| node.ranks);
     if u64::from(ranks) * 1_000 > assignment.amounts.cpu_milli {
         set("OMPI_MCA_mpi_yield_when_idle", "1");

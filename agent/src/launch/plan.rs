@@ -7,7 +7,7 @@ use super::error::PrepareError;
 use super::files::{self, TaskFiles};
 use super::mpi;
 use super::orders::Orders;
-use crate::cgroup::{Group, GroupLimits};
+use crate::cgroup::{Entrance, Group, GroupLimits};
 use crate::paths::{Paths, tag};
 use crate::sys::{Identity, ProcessLimit};
 use nix::libc;
@@ -69,8 +69,10 @@ pub(crate) struct Plan {
     directory: CString,
     limits: Vec<ProcessLimit>,
     socket: Option<PathBuf>,
+    hostfile: PathBuf,
     /// The group of its ranks.
     pub(crate) group: Group,
+    entrance: Option<Entrance>,
 }
 
 impl Plan {
@@ -109,12 +111,32 @@ impl Plan {
             cpu_milli: Some(amounts.cpu_milli).filter(|milli| *milli > 0),
         };
         let group = orders.site.cgroups().group(&tag(orders.id), &group_limits)?;
+        group.enter_v1()?;
+        let entrance = group.open_v2()?;
+        let hostfile = home.join("hostfile");
+        files::write_hostfile(&hostfile, assignment)?;
         let socket = (spec.launch == Launch::Mpi).then(|| home.join("job.sock"));
         if socket.is_some() {
             write_script(&home.join(mpi::SCRIPT), &orders.site.program)?;
         }
         let limits = limits(&spec);
-        Ok(Plan { orders, spec, account, scratch, directory, limits, socket, group })
+        Ok(Plan {
+            orders,
+            spec,
+            account,
+            scratch,
+            directory,
+            limits,
+            socket,
+            hostfile,
+            group,
+            entrance,
+        })
+    }
+
+    /// The cgroup that its processes start in.
+    pub(crate) fn entrance(&self) -> Option<&Entrance> {
+        self.entrance.as_ref()
     }
 
     /// Whose processes it starts.
@@ -189,7 +211,7 @@ impl Plan {
     ) -> Result<TaskPlan, PrepareError> {
         let assignment = &self.orders.assignment;
         let directory = self.log_directory(task, attempt);
-        let files = files::make_task(directory, assignment, &self.account)?;
+        let files = files::make_task(directory, &self.hostfile, &self.account)?;
         let scene = Scene {
             spec: &self.spec,
             orders: &self.orders,
@@ -283,7 +305,9 @@ fn process(
         local_rank,
         paths: texts(command::paths(program, path))?,
         words: texts(words.to_vec())?,
-        variables: texts(variables.iter().map(|(name, value)| format!("{name}={value}")).collect())?,
+        variables: texts(
+            variables.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        )?,
         streams,
     })
 }

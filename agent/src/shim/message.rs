@@ -79,9 +79,6 @@ pub(crate) struct State {
     /// The release of the shim, for people.
     #[n(7)]
     pub(crate) version: String,
-    /// Whether it was told to start less than the start said.
-    #[n(8)]
-    pub(crate) cut: bool,
 }
 
 /// How a task ended.

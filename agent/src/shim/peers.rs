@@ -83,16 +83,17 @@ impl Peers {
         self.connections.clear();
     }
 
-    /// A process has ended; if somebody waits for it, they hear how.
-    pub(super) fn on_ended(&mut self, pid: i32, status: WaitStatus) {
+    /// A process has ended; if somebody waits for it, they hear how. Returns whether it was one
+    /// of theirs.
+    pub(super) fn on_ended(&mut self, pid: i32, status: WaitStatus) -> bool {
         let code = match status {
             WaitStatus::Exited(code) => code,
             WaitStatus::Signaled(signal) => 128 + signal,
         };
         let waiting = |peer: &&mut Peer| matches!(peer.state, PeerState::Runs(of) if of == pid);
-        if let Some(peer) = self.connections.iter_mut().find(waiting) {
-            peer.answer(DialReply { code, problem: None });
-        }
+        let Some(peer) = self.connections.iter_mut().find(waiting) else { return false };
+        peer.answer(DialReply { code, problem: None });
+        true
     }
 
     fn add(&mut self, stream: UnixStream, state: PeerState) -> Option<u64> {

@@ -1,12 +1,13 @@
 //! Children: who has ended, who is to be killed, and when nothing is left.
 
-use super::ShimError;
 use super::message::FromShim;
 use super::record::Entry;
 use super::run::Shim;
+use super::task::cause_of;
+use super::{GROUP, ShimError};
 use crate::launch::Part;
 use crate::process;
-use crate::sys::{self, Waited};
+use crate::sys::{self, WaitStatus, Waited};
 
 impl Shim {
     /// Takes in who has ended. Statuses are written down; nothing that matters is reaped here.
@@ -29,16 +30,56 @@ impl Shim {
     }
 
     /// Reaps what is no main process of a task: programs of the gang's launcher, and whatever the
-    /// ranks left behind. Behind a zombie that waits to be durable nothing is seen; it is next.
+    /// ranks left behind.
     fn reap_others(&mut self) -> Result<(), ShimError> {
         while let Waited::Ended(pid, status) = sys::wait(None, false).map_err(ShimError::Wait)? {
-            if self.zombies.iter().any(|(_, zombie)| *zombie == pid) || self.is_main(pid) {
-                return Ok(());
+            if self.is_kept(pid) {
+                // The kernel shows this one until it is reaped: ask for each of the others.
+                return self.reap_others_by_name();
             }
             sys::wait(Some(pid), true).map_err(ShimError::Wait)?;
-            self.peers.on_ended(pid, status);
+            self.other_ended(pid, status);
         }
         Ok(())
+    }
+
+    fn reap_others_by_name(&mut self) -> Result<(), ShimError> {
+        for pid in process::children(std::process::id() as i32) {
+            if self.is_kept(pid) {
+                continue;
+            }
+            if let Waited::Ended(_, status) = sys::wait(Some(pid), true).map_err(ShimError::Wait)? {
+                self.other_ended(pid, status);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody other than a main process was reaped.
+    ///
+    /// A program that was run for the gang's launcher may leave a daemon behind, which is what the
+    /// launcher was after: we inherit it when the program ends. A daemon that fails is to blame,
+    /// as the launcher may wait for it forever.
+    fn other_ended(&mut self, pid: i32, status: WaitStatus) {
+        if self.peers.on_ended(pid, status) {
+            let inherited = self.living();
+            if let Some(running) = &mut self.running {
+                running.daemons.extend(inherited);
+            }
+        }
+        let stopping = self.history.signalled || self.history.killing.is_some();
+        if let Some(running) = &mut self.running
+            && running.daemons.remove(&pid)
+            && status != WaitStatus::Exited(0)
+            && !stopping
+        {
+            running.blame = running.blame.or(Some((cause_of(status), None)));
+        }
+    }
+
+    /// Whether it is a main process, or one whose end is not durable yet.
+    fn is_kept(&self, pid: i32) -> bool {
+        self.zombies.iter().any(|(_, zombie)| *zombie == pid) || self.is_main(pid)
     }
 
     fn is_main(&self, pid: i32) -> bool {
@@ -53,7 +94,7 @@ impl Shim {
     }
 
     /// Ends the task when its main processes are gone, and then whatever they left.
-    fn end_task_if_over(&mut self) -> Result<(), ShimError> {
+    pub(super) fn end_task_if_over(&mut self) -> Result<(), ShimError> {
         let stopping = self.history.signalled || self.history.killing.is_some();
         let Some(running) = &self.running else { return Ok(()) };
         let over = match running.plan.part {
@@ -107,6 +148,8 @@ impl Shim {
             }
             self.is_killing = false;
             if let Some(work) = &self.work {
+                // Out of the group, so that it can go.
+                let _ = work.orders.site.cgroups().find(GROUP).enter_v1();
                 work.plan.group.remove();
             }
             self.write(&Entry::Reaped)?;

@@ -353,12 +353,7 @@ mod tests {
             Entry::StartGiven(40),
             Entry::Starting(0),
             Entry::Started { position: 0, processes: vec![process] },
-            Entry::RankEnded {
-                position: 0,
-                rank: Some(0),
-                status: ExitCause::Exited(0),
-                at_ms: 9,
-            },
+            Entry::RankEnded { position: 0, rank: Some(0), status: ExitCause::Exited(0), at_ms: 9 },
             ended(0),
             Entry::Starting(1),
         ]

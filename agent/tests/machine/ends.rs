@@ -66,10 +66,8 @@ async fn the_tail_of_a_chain_is_recalled() {
     let mut node = Node::start().await;
     let directory = tempfile::tempdir().unwrap();
     let gate = directory.path().join("gate");
-    let chain = Chain(vec![ChainLink {
-        tasks: TaskRange { first: 0, len: 4 },
-        attempt: AttemptNumber(1),
-    }]);
+    let chain =
+        Chain(vec![ChainLink { tasks: TaskRange { first: 0, len: 4 }, attempt: AttemptNumber(1) }]);
     let yaml =
         format!("command: while [ ! -e {} ]; do sleep 0.01; done\narray: 0-3", gate.display());
     let mut wants = wanted(1, chain, DesiredPhase::Run);

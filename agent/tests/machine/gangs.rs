@@ -1,6 +1,6 @@
 //! Gangs of several nodes, all on this machine.
 
-use crate::world::{Node, assignment, eventually, id, one, variables, wanted};
+use crate::world::{Node, Root, assignment, eventually, id, one, variables, wanted};
 use yard_agent::launch::{Assignment, GangNode};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
@@ -12,7 +12,7 @@ async fn nodes(count: u32) -> (tempfile::TempDir, Vec<Node>) {
     let mut nodes = Vec::new();
     for number in 0..count {
         let gang = meeting.path().join("gang");
-        let root = tempfile::tempdir().unwrap();
+        let root = Root::new();
         nodes.push(
             Node::with(root, &format!("yard-node-{number}"), |options| {
                 options.gang_dir = Some(gang);
@@ -52,7 +52,7 @@ async fn start(nodes: &mut [Node], yaml: &str, ranks: u32) {
 #[tokio::test]
 async fn ranks_of_torch_find_each_other() {
     let (_meeting, mut nodes) = nodes(2).await;
-    let yaml = "nodes: 2\nranks_per_node: 2\nlaunch: torch\ncommand: env";
+    let yaml = "nodes: 2\nranks_per_node: 2\nlaunch: torch\ncommand: env; cat $YARD_HOSTFILE";
     start(&mut nodes, yaml, 2).await;
     let mut ports = Vec::new();
     for (rank, node) in (0..).zip(&mut nodes) {
@@ -60,7 +60,9 @@ async fn ranks_of_torch_find_each_other() {
         assert_eq!(node.heard.causes(id(1)), [ExitCause::Exited(0)]);
         for local in 0..2 {
             let number = rank * 2 + local;
-            let found = variables(&node.output(0, Writer::Rank(number), Kind::Out));
+            let text = node.output(0, Writer::Rank(number), Kind::Out);
+            assert!(text.ends_with("\nyard-node-0 slots=2\nyard-node-1 slots=2\n"), "{text}");
+            let found = variables(&text);
             let expected = [
                 ("RANK", number.to_string()),
                 ("LOCAL_RANK", local.to_string()),
@@ -74,8 +76,6 @@ async fn ranks_of_torch_find_each_other() {
             for (name, value) in expected {
                 assert_eq!(found.get(name), Some(&value), "{name} of rank {number}");
             }
-            let hosts = std::fs::read_to_string(&found["YARD_HOSTFILE"]).unwrap();
-            assert_eq!(hosts, "yard-node-0 slots=2\nyard-node-1 slots=2\n");
             ports.push(found["MASTER_PORT"].clone());
         }
     }
@@ -115,7 +115,7 @@ async fn mpi_reaches_the_other_nodes_through_their_shims() {
     }
     let (_meeting, mut nodes) = nodes(2).await;
     let yaml = "nodes: 2\nranks_per_node: 2\nlaunch: mpi\n\
-                command: 'echo rank $YARD_RANK of $OMPI_COMM_WORLD_SIZE on $YARD_NODE_NAME; sleep 1'";
+                command: 'echo rank $YARD_RANK of $OMPI_COMM_WORLD_SIZE on $YARD_NODE_NAME'";
     start(&mut nodes, yaml, 2).await;
     for (rank, node) in (0..).zip(&mut nodes) {
         node.until(|heard| heard.is_reaped(id(1))).await;
@@ -134,10 +134,15 @@ async fn the_code_of_a_failing_mpi_rank_is_the_end_of_the_gang() {
     if !has_mpi() {
         return;
     }
-    let (_meeting, mut nodes) = nodes(2).await;
-    let yaml = "nodes: 2\nranks_per_node: 1\nlaunch: mpi\n\
-                command: 'echo $$; if [ $YARD_RANK = 1 ]; then exit 7; fi; sleep 1000'";
-    start(&mut nodes, yaml, 1).await;
+    let (meeting, mut nodes) = nodes(2).await;
+    let gate = meeting.path().join("gate");
+    let yaml = format!(
+        "nodes: 2\nranks_per_node: 1\nlaunch: mpi\n\
+         command: 'echo $$; if [ $YARD_RANK = 0 ]; then touch {gate}; sleep 1000; fi; \
+         while [ ! -e {gate} ]; do sleep 0.01; done; exit 7'",
+        gate = gate.display()
+    );
+    start(&mut nodes, &yaml, 1).await;
     nodes[0].until(|heard| heard.is_reaped(id(1))).await;
     assert_eq!(nodes[0].heard.causes(id(1)), [ExitCause::Exited(7)]);
     nodes[1].until(|heard| heard.is_reaped(id(1))).await;

@@ -1,6 +1,8 @@
 //! How ranks are stopped: the signal, the grace, the kill, and the deadline of the lease.
 
-use crate::world::{Agent, Heard, LONG_MS, Node, assignment, eventually, id, lives, one, set, wanted};
+use crate::world::{
+    Agent, Heard, LONG_MS, Node, Root, assignment, eventually, id, lives, one, set, wanted,
+};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
 use yard_common::cause::LostReason;
@@ -13,8 +15,11 @@ fn stop(grace_ms: u64) -> DesiredPhase {
 #[tokio::test]
 async fn a_rank_that_obeys_ends_with_the_cause_of_the_stop() {
     let mut node = Node::start().await;
-    node.run(1, "command: 'trap \"echo saved; exit 0\" TERM; echo on; while :; do sleep 0.01; done'")
-        .await;
+    node.run(
+        1,
+        "command: 'trap \"echo saved; exit 0\" TERM; echo on; while :; do sleep 0.01; done'",
+    )
+    .await;
     node.until(|heard| heard.started(id(1)) == 1).await;
     eventually("the trap is set", || node.output(0, Writer::Rank(0), Kind::Out) == "on\n");
     node.desire(vec![wanted(1, one(), stop(LONG_MS))], Vec::new()).await;
@@ -60,7 +65,7 @@ async fn what_is_no_longer_wanted_is_gone_without_a_trace() {
 /// The deadline is kept by the shim alone: no agent runs when it comes.
 #[test]
 fn ranks_kill_themselves_at_the_deadline() {
-    let root = tempfile::tempdir().unwrap();
+    let root = Root::new();
     let mut agent = Agent::start(root.path());
     let desired: Desired = set(1, vec![wanted(1, one(), DesiredPhase::Run)]);
     agent.lease(3_000);
@@ -81,7 +86,7 @@ fn ranks_kill_themselves_at_the_deadline() {
 
 #[tokio::test]
 async fn nothing_starts_without_the_lease() {
-    let root = tempfile::tempdir().unwrap();
+    let root = Root::new();
     let cgroups = crate::world::cgroups(root.path());
     let options = crate::world::options(root.path(), "n1", cgroups);
     let handle = yard_agent::driver::Driver::start(options).await.unwrap();

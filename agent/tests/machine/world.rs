@@ -51,12 +51,7 @@ pub(crate) fn assignment(yaml: &str) -> Assignment {
         group: 0,
         group_name: "main".into(),
         node_rank: 0,
-        nodes: vec![GangNode {
-            group: 0,
-            name: "n1".into(),
-            address: "127.0.0.1".into(),
-            ranks,
-        }],
+        nodes: vec![GangNode { group: 0, name: "n1".into(), address: "127.0.0.1".into(), ranks }],
         gpus: Vec::<GrantedGpu>::new(),
         amounts: Amounts { cpu_milli: 2_000, memory_bytes: 0, disk_bytes: 0 },
         params: Vec::new(),
@@ -125,9 +120,53 @@ pub(crate) fn group_name(root: &Path) -> String {
     format!("yard-test-{}", name.trim_start_matches('.'))
 }
 
+/// A directory of an agent, that leaves neither processes nor groups when the story is over, even
+/// if it went wrong.
+pub(crate) struct Root(TempDir);
+
+impl Root {
+    pub(crate) fn new() -> Root {
+        Root(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // Where there is no control group, a shim is known by its working directory.
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let at = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            if let Some(pid) = pid.filter(|_| at.starts_with(self.path())) {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        let support = cgroups(self.path());
+        let groups = support.v2.iter().chain(support.v1.iter().map(|(_, path)| path));
+        for group in groups {
+            let inner = std::fs::read_dir(group).into_iter().flatten().flatten();
+            for inner in inner.filter(|entry| entry.path().is_dir()) {
+                let _ = std::fs::write(inner.path().join("cgroup.kill"), "1");
+                // A group empties a moment after its processes have ended.
+                for _ in 0..1_000 {
+                    if std::fs::remove_dir(inner.path()).is_ok() {
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+            }
+            let _ = std::fs::remove_dir(group);
+        }
+    }
+}
+
 /// A node whose driver runs in this process.
 pub(crate) struct Node {
-    pub(crate) root: TempDir,
+    pub(crate) root: Root,
     pub(crate) handle: Handle,
     pub(crate) heard: Heard,
     reports: tokio::sync::mpsc::Receiver<Report>,
@@ -142,7 +181,10 @@ pub(crate) struct Heard {
 
 impl Heard {
     /// How each task ended, in order, and with what evidence.
-    pub(crate) fn exits(&self, of: AssignmentId) -> Vec<(ExitCause, Option<ExitCause>, Option<u32>)> {
+    pub(crate) fn exits(
+        &self,
+        of: AssignmentId,
+    ) -> Vec<(ExitCause, Option<ExitCause>, Option<u32>)> {
         let of = self.reports.iter().filter(|report| report.assignment == of);
         let exits = of.filter_map(|report| match &report.what {
             ReportKind::Exited(exits) => Some(exits),
@@ -189,10 +231,10 @@ impl Heard {
 impl Node {
     /// A node with a long lease.
     pub(crate) async fn start() -> Node {
-        Node::with(tempfile::tempdir().unwrap(), "n1", |_| {}).await
+        Node::with(Root::new(), "n1", |_| {}).await
     }
 
-    pub(crate) async fn with(root: TempDir, name: &str, change: impl FnOnce(&mut Options)) -> Node {
+    pub(crate) async fn with(root: Root, name: &str, change: impl FnOnce(&mut Options)) -> Node {
         let mut options = options(root.path(), name, cgroups(root.path()));
         change(&mut options);
         let handle = Driver::start(options).await.unwrap();

@@ -36,9 +36,16 @@ fn agent(arguments: Vec<String>) -> ExitCode {
         cgroups: if group == "none" { Support::none() } else { Support::detect(group) },
         begin: (Fence::NONE, Sequence(0)),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };
-    let Ok(handle) = runtime.block_on(Driver::start(options)) else { return ExitCode::FAILURE };
+    let handle = match runtime.block_on(Driver::start(options)) {
+        Ok(handle) => handle,
+        Err(error) => {
+            eprintln!("the agent does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let Ok(mut reports) = runtime.block_on(handle.connected()) else { return ExitCode::FAILURE };
     let printer = runtime.spawn(async move {
         while let Some(report) = reports.recv().await {

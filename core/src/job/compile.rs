@@ -70,7 +70,9 @@ pub fn compile(spec: &JobSpec, context: &Context) -> JobPlan {
             lease_ms: spec.isolation.lease.map(|lease| lease.ms()),
         },
         decides: match spec.launch {
-            Launch::Custom => Decides::FirstRank,
+            // One program on the first node stands for all: it starts the ranks, and its exit is
+            // theirs.
+            Launch::Custom | Launch::Mpi => Decides::FirstRank,
             _ => Decides::EveryRank,
         },
         array: array(spec, context.rows),
@@ -205,6 +207,17 @@ mod tests {
     fn compiled(json: &str) -> JobPlan {
         let spec = JobSpec::from_json(json).unwrap_or_else(|problems| panic!("{problems}"));
         compile(&spec, &Context { pool: None, wall_ms: 1_000, rows: 7 })
+    }
+
+    #[test]
+    fn a_launcher_that_stands_for_its_ranks_decides() {
+        let decides = |launch: &str| {
+            let json = r#"{"name":"a","command":"true","launch":"LAUNCH"}"#;
+            compiled(&json.replace("LAUNCH", launch)).decides
+        };
+        assert_eq!(decides("mpi"), Decides::FirstRank);
+        assert_eq!(decides("custom"), Decides::FirstRank);
+        assert_eq!(decides("torch"), Decides::EveryRank);
     }
 
     #[test]

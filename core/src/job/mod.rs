@@ -247,7 +247,8 @@ pub enum Decides {
     /// Success when every rank exits 0; the first other exit ends the gang.
     #[n(0)]
     EveryRank,
-    /// Rank 0 alone, which lives on the first node of the first group (launcher `custom`).
+    /// Rank 0 alone, which lives on the first node of the first group (launchers `custom` and
+    /// `mpi`).
     #[n(1)]
     FirstRank,
 }
