@@ -7,7 +7,7 @@
 use super::data::DataCalls;
 use super::lease::{Succession, held_now, times_of};
 use super::memory::LeaseFile;
-use super::{Fatal, Shared, detail, link};
+use super::{Fatal, Shared, data, detail, link};
 use crate::driver::DriverError;
 use crate::launch::Assignment;
 use std::collections::BTreeMap;
@@ -379,7 +379,15 @@ async fn obey(
         let saved = tokio::task::spawn_blocking(move || memory.save_lease(&file)).await;
         saved.expect("writing a file does not panic").map_err(Fatal::from)?;
     }
+    let noted = details.iter().filter(|(_, assignment)| data::needs_note(assignment));
+    let notes: Vec<_> =
+        noted.map(|(id, assignment)| (*id, assignment.job, assignment.first_rank())).collect();
     shared.driver.desired(set, details).await?;
+    for (id, job, first_rank) in notes {
+        if let Err(error) = data::note(&shared.paths, id, job, first_rank) {
+            tracing::warn!(assignment = %id, %error, "its output will not be found by rank");
+        }
+    }
     if !newer {
         return Ok(());
     }

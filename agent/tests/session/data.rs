@@ -6,7 +6,7 @@ use yard_core::agent::ReportKind;
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::member_data::What as Want;
 use yard_proto::internal::{
-    AgentData, DataErrorKind, FileListWant, FileWant, LogEnd, LogSource, LogWant,
+    AgentData, DataErrorKind, FileListWant, FileWant, GangNode, LogEnd, LogSource, LogWant,
 };
 use yard_proto::v1::{FileRoot, LogStream};
 
@@ -68,6 +68,42 @@ async fn logs_are_followed_to_the_end_and_read_again_later() {
     // Nobody has heard of this one.
     let all = cluster.ask(member, log_want(99, false, 0, 0)).await;
     assert_eq!(error(&all), DataErrorKind::NotFound);
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_shares_of_a_gang_on_one_node_keep_their_ranks() {
+    let (root, mut cluster) = (Root::new(), Cluster::start(1).await);
+    joined(&root, &cluster).await;
+    let handle = started(&root).await;
+    let (member, _) = cluster.hello().await;
+    let mut both = set(2, &[57, 57]);
+    both.assignments[1].id.group = 1;
+    let share = |group: u32| {
+        let mut share = detail(57, "echo group $YARD_RANK");
+        let node = share.gang[0].clone();
+        share.gang.push(GangNode { group: 1, first_rank: 1, ..node });
+        (share.group, share.node_rank) = (group, group);
+        share
+    };
+    cluster.say(member, told(&both, vec![share(0), share(1)])).await;
+    let mut reaped = 0;
+    cluster
+        .reports(true, |report| {
+            reaped += u32::from(report.what == ReportKind::Reaped);
+            reaped == 2
+        })
+        .await;
+    cluster.say(member, told(&set(3, &[]), Vec::new())).await;
+    while root.path().join("shims/57-0").exists() || root.path().join("shims/57-1").exists() {
+        tokio::task::yield_now().await;
+    }
+    for (group, expected) in [(0, "group 0\n"), (1, "group 1\n")] {
+        let Want::Log(mut want) = log_want(57, false, 0, 0) else { panic!() };
+        want.assignment.as_mut().unwrap().group = group;
+        let all = cluster.ask(member, Want::Log(want)).await;
+        assert_eq!(text(&all, 0).0, expected);
+    }
     handle.stop().await.unwrap();
 }
 

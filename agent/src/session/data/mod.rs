@@ -7,6 +7,8 @@ mod files;
 mod logs;
 mod place;
 
+pub(super) use place::{needs_note, note};
+
 use super::{Shared, link};
 use std::sync::Arc;
 use std::time::Duration;

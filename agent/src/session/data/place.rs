@@ -2,9 +2,14 @@
 //! have ended.
 
 use super::DataError;
-use crate::launch::Orders;
+use crate::launch::{Assignment, Orders};
+use crate::logs::{AttemptLogs, LogError, Stream, Writer};
+use crate::paths::{Paths, tag};
 use crate::session::Shared;
 use crate::shim::DETAIL;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use yard_common::id::{AllocationId, AttemptNumber, JobId, TaskIndex};
@@ -14,8 +19,8 @@ use yard_core::agent::AssignmentId;
 use yard_proto::internal::AssignmentRef;
 use yard_runtime::files;
 
-/// A hostfile has a line for each node of a gang.
-const HOSTFILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A note is one number.
+const NOTE_BYTES_MAX: usize = 32;
 
 /// One task of one assignment.
 #[derive(Clone, Debug)]
@@ -77,31 +82,30 @@ impl Place {
 
     /// The first of its ranks on this node, by number in the gang; none while nothing tells.
     ///
-    /// What its shim was told goes when the assignment is released; the list of nodes stays beside
-    /// the output. Where it names this node once for each of several groups, nothing tells which
-    /// is which any more.
+    /// What its shim was told goes when the assignment is released, a note stays beside the
+    /// output. Without one, all output of the attempt on this node is of one share, and its ranks
+    /// follow each other.
     pub(super) fn first_rank(&self) -> Result<Option<u32>, DataError> {
         if let Some(orders) = self.orders() {
             return Ok(Some(orders.assignment.first_rank()));
         }
-        let path = self.logs().join("hostfile");
-        let Ok(text) = files::read_text(&path, HOSTFILE_BYTES_MAX) else { return Ok(None) };
-        let (mut before, mut found) = (0u32, Vec::new());
-        for line in text.lines() {
-            let Some((name, slots)) = line.split_once(" slots=") else { continue };
-            if name == self.shared.name {
-                found.push(before);
-            }
-            before = before.saturating_add(slots.parse().unwrap_or(0));
+        let note = note_path(&self.shared.paths, self.id, self.job);
+        if let Ok(text) = files::read_text(&note, NOTE_BYTES_MAX)
+            && let Ok(first) = text.trim().parse()
+        {
+            return Ok(Some(first));
         }
-        match found[..] {
-            [first] => Ok(Some(first)),
-            [] => Ok(None),
-            [..] => Err(DataError::not_found(
-                "several groups of this attempt ran on this node, and which ranks were whose is \
-                 not known any more; its files can be read one by one",
-            )),
-        }
+        let logs = AttemptLogs::new(&self.shared.paths, self.job, self.task, self.attempt);
+        let streams = match logs.streams() {
+            Ok(streams) => streams,
+            Err(LogError::Missing) => return Ok(None),
+            Err(error) => return Err(DataError::io(error.to_string())),
+        };
+        let rank = |stream: &Stream| match stream.writer {
+            Writer::Rank(rank) => Some(rank),
+            Writer::Launcher | Writer::Prepare => None,
+        };
+        Ok(streams.iter().filter_map(rank).min())
     }
 
     /// How far it has come.
@@ -142,4 +146,29 @@ impl Place {
         }
         Ok(first.saturating_add(local_rank))
     }
+}
+
+fn note_path(paths: &Paths, id: AssignmentId, job: JobId) -> PathBuf {
+    paths.logs().join(job.to_string()).join(format!("{}.first", tag(id)))
+}
+
+/// Whether a node has several shares of a gang, whose output then lies in one directory.
+pub(in crate::session) fn needs_note(assignment: &Assignment) -> bool {
+    let own = assignment.node().map(|node| &node.name);
+    assignment.nodes.iter().filter(|node| Some(&node.name) == own).count() > 1
+}
+
+/// Notes which ranks an assignment has, for those who read its output when it is gone.
+pub(in crate::session) fn note(
+    paths: &Paths,
+    id: AssignmentId,
+    job: JobId,
+    first_rank: u32,
+) -> io::Result<()> {
+    let path = note_path(paths, id, job);
+    if let Some(folder) = path.parent() {
+        // As the shim makes it: ranks pass through it to their output.
+        DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
+    }
+    std::fs::write(path, first_rank.to_string())
 }
