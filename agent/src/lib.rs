@@ -1,11 +1,13 @@
 //! The per-machine process and its shim.
 //!
 //! ```text
-//!   session (later) --> driver --Start, Cut, Kill--> shim --fork, exec--> ranks
+//!           session --> driver --Start, Cut, Kill--> shim --fork, exec--> ranks
 //!                         |    <--Started, Ended----   |
 //!                       store                       record
 //! ```
 //!
+//! - [`join`] makes a machine a node; [`service`] is the process of one; [`session`] carries what
+//!   node and coordinator say to each other.
 //! - [`driver`] carries out what `yard_core::agent` decides, on one thread; [`store`] keeps what
 //!   must survive.
 //! - [`shim`] is one small process per assignment that outlives the agent. It prepares, starts,
@@ -22,11 +24,14 @@ pub mod driver;
 pub mod frames;
 pub mod gang;
 pub mod inventory;
+pub mod join;
 pub mod launch;
 pub mod lease_file;
 pub mod logs;
 pub mod paths;
 mod process;
+pub mod service;
+pub mod session;
 pub mod shim;
 pub mod store;
 mod sys;

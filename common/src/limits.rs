@@ -181,6 +181,64 @@ pub const MAINTENANCE_MS_MAX: u64 = 10 * 60 * 1_000;
 /// `prepare_timeout`, in milliseconds.
 pub const BARRIER_SLACK_MS: u64 = 60 * 1_000;
 
+// --- Machines -------------------------------------------------------------------------------
+
+/// One message between an agent and a shim; a longer one ends the connection.
+pub const SHIM_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that wait to be sent to one peer of a shim; beyond it the peer is dropped, and finds the
+/// present state when it comes back.
+pub const SHIM_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Tasks of a chain that may start ahead of what is on disk. After a loss of power this many
+/// count as started beyond the last one that is known to have ended.
+pub const SHIM_STARTS_AHEAD: u32 = 16;
+/// How long an exit may wait for the agent to make it durable, in milliseconds; then the shim
+/// flushes its record itself.
+pub const SHIM_FLUSH_MS: u64 = 25;
+/// How long ranks of a node may go on after one of them failed, in milliseconds, if the job's own
+/// grace is not shorter.
+pub const SIBLING_GRACE_MS: u64 = 5_000;
+/// Programs that other nodes of a gang may start at a time in one assignment.
+pub const HELPERS_MAX: usize = 1_024;
+/// Words and bytes of one such program.
+pub const HELPER_WORDS_MAX: usize = 1_024;
+/// One record in a file of the agent or a shim; a longer one is damage.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// A file of shim records as it is read back.
+pub const SHIM_RECORD_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// What an agent's log may hold beyond its last compaction before it is written anew.
+pub const AGENT_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The details of one assignment, its job's spec included.
+pub const DETAIL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Requests to an agent's driver that wait; the sender waits beyond it.
+pub const DRIVER_QUEUE_LEN_MAX: usize = 64;
+/// Bytes of one read from the output of a rank.
+pub const LOG_READ_BYTES_MAX: usize = 256 * 1024;
+/// Streams of one attempt on one node that a listing names.
+pub const LOG_STREAMS_MAX: usize = 2 * RANKS_PER_NODE_MAX as usize + 8;
+/// How long NVML may take to answer, in milliseconds; then the machine counts as without GPUs.
+pub const GPU_PROBE_MS: u64 = 10_000;
+
+// --- An agent and its coordinator -------------------------------------------------------------
+
+/// Members that an agent knows, those without a vote included; it takes no longer list.
+pub const MEMBERS_MAX: usize = 32;
+/// Reports in one message of an agent; the next ones go with the next.
+pub const REPORTS_PER_BATCH_MAX: usize = 64;
+/// Details that may come ahead of their desired set; a stream that brings more is ended.
+pub const DETAILS_AHEAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages of one stream that wait to be sent; what makes them waits beyond it.
+pub const STREAM_QUEUE_LEN_MAX: usize = 8;
+/// Questions for logs and files that an agent answers at a time; further ones are not heard.
+pub const DATA_CALLS_MAX: usize = 64;
+/// Entries of a directory that one answer lists; whoever wants more asks on.
+pub const FILE_ENTRIES_MAX: usize = 1_000;
+/// Entries of a directory that are looked at for that; a larger one is not listed.
+pub const FILE_ENTRIES_SCAN_MAX: usize = 1_000_000;
+/// A path below an attempt's directory.
+pub const FILE_PATH_BYTES_MAX: usize = 4_096;
+/// How far back the last lines of a stream are looked for.
+pub const TAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 // --- Connections and files ------------------------------------------------------------------
 
 /// TLS handshakes in progress at one listener; a new one drops the oldest.
@@ -220,43 +278,6 @@ pub const SUMMARY_NODES_MAX: usize = 8;
 /// Details of a refusal, which travel in the trailer of a response; problems past it are counted.
 pub const STATUS_DETAILS_BYTES_MAX: usize = 32 * 1024;
 
-// --- Machines -------------------------------------------------------------------------------
-
-/// One message between an agent and a shim; a longer one ends the connection.
-pub const SHIM_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes that wait to be sent to one peer of a shim; beyond it the peer is dropped, and finds the
-/// present state when it comes back.
-pub const SHIM_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Tasks of a chain that may start ahead of what is on disk. After a loss of power this many
-/// count as started beyond the last one that is known to have ended.
-pub const SHIM_STARTS_AHEAD: u32 = 16;
-/// How long an exit may wait for the agent to make it durable, in milliseconds; then the shim
-/// flushes its record itself.
-pub const SHIM_FLUSH_MS: u64 = 25;
-/// How long ranks of a node may go on after one of them failed, in milliseconds, if the job's own
-/// grace is not shorter.
-pub const SIBLING_GRACE_MS: u64 = 5_000;
-/// Programs that other nodes of a gang may start at a time in one assignment.
-pub const HELPERS_MAX: usize = 1_024;
-/// Words and bytes of one such program.
-pub const HELPER_WORDS_MAX: usize = 1_024;
-/// One record in a file of the agent or a shim; a longer one is damage.
-pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
-/// A file of shim records as it is read back.
-pub const SHIM_RECORD_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// What an agent's log may hold beyond its last compaction before it is written anew.
-pub const AGENT_LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// The details of one assignment, its job's spec included.
-pub const DETAIL_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Requests to an agent's driver that wait; the sender waits beyond it.
-pub const DRIVER_QUEUE_LEN_MAX: usize = 64;
-/// Bytes of one read from the output of a rank.
-pub const LOG_READ_BYTES_MAX: usize = 256 * 1024;
-/// Streams of one attempt on one node that a listing names.
-pub const LOG_STREAMS_MAX: usize = 2 * RANKS_PER_NODE_MAX as usize + 8;
-/// How long NVML may take to answer, in milliseconds; then the machine counts as without GPUs.
-pub const GPU_PROBE_MS: u64 = 10_000;
-
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
@@ -272,12 +293,11 @@ const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 102
 const _: () = assert!(ENTRIES_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
+const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
+const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);
-
 const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");
 
-const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
-const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

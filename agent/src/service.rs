@@ -1,0 +1,473 @@
+//! `yard agent run`: the process of one node, from its start to its end.
+//!
+//! Start: the driver adopts the shims that it finds; then renewals go out, before anything else,
+//! for ranks may live on the last seconds of a lease; then the rest. End on purpose: the
+//! coordinator is asked to leave the node alone for a while, the shims are told, and go on.
+//!
+//! **Invariant:** an error of storage ends the process, and nothing that was started by it.
+
+mod options;
+
+pub use options::Options;
+
+use crate::cgroup::Support;
+use crate::driver::{self, Driver, DriverError};
+use crate::inventory::{self, InventoryError};
+use crate::paths::Paths;
+use crate::session::certificate::{self, Renewer};
+use crate::session::facts::{self, Observer};
+use crate::session::lease::{Keeper, Succession, not_held, times_of};
+use crate::session::memory::{AwayFile, Memory, NodeFile};
+use crate::session::roster::{Roster, Rosters};
+use crate::session::{Fatal, MemoryError, Shared, control, maintenance};
+use crate::sys::boot_ms;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use yard_common::id::{NodeId, Sequence};
+use yard_common::state::AssignmentState;
+use yard_core::agent::Lease;
+use yard_core::lease::Holder;
+use yard_runtime::files::{FileError, FolderLock};
+use yard_runtime::identity::{Identity, Principal};
+use yard_runtime::shutdown::{CancellationToken, Outcome, Signal, Signals, Tasks};
+use yard_runtime::tls::{ClientTls, TlsError};
+
+/// How long the members may take to grant that the agent leaves.
+const LEAVE: Duration = Duration::from_secs(2);
+/// How long they may take to take back what was granted.
+const RETURN: Duration = Duration::from_secs(60);
+/// How long tasks may take to end.
+const GRACE: Duration = Duration::from_secs(3);
+/// The one task that ends by itself.
+const RETURN_TASK: &str = "return";
+/// Errors that wait to be told; the first ends everything.
+const FATALS_MAX: usize = 8;
+/// How often the driver is asked whether it lives, when nothing else asks.
+const DRIVER_LOOK: Duration = Duration::from_secs(1);
+/// The exit code of a process whose storage failed (`EX_SOFTWARE`).
+const STORAGE_EXIT: u8 = 70;
+
+/// Why an agent cannot run, or does not go on.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// It is no node yet.
+    #[error("{} belongs to no node; run `yard agent join` first", .0.display())]
+    NotJoined(PathBuf),
+    /// Another agent uses the directory.
+    #[error("the directory is in use")]
+    InUse(#[source] FileError),
+    /// The node ran before, and what it remembers is gone.
+    #[error(
+        "{} is gone: the agent does not know what runs here; remove the node, move its directory \
+         away, and join anew", .0.display()
+    )]
+    MemoryLost(PathBuf),
+    /// A file of the agent's own failed.
+    #[error("what the agent knows of itself cannot be read or kept")]
+    Memory(#[from] MemoryError),
+    /// The certificate is of somebody else.
+    #[error("the certificate is of {found}, and the node is {expected}")]
+    Mixed {
+        /// Of the certificate.
+        found: Principal,
+        /// Of the node's file.
+        expected: Principal,
+    },
+    /// The certificate cannot be used.
+    #[error("the node cannot prove who it is; join anew if its certificate has run out")]
+    Tls(#[from] TlsError),
+    /// The driver failed.
+    #[error("the agent cannot go on")]
+    Driver(#[from] DriverError),
+    /// The machine cannot be described.
+    #[error("the machine cannot be described")]
+    Inventory(#[from] InventoryError),
+    /// Signals cannot be taken over.
+    #[error("signals cannot be heard")]
+    Signals(#[source] io::Error),
+    /// A task ended that never should.
+    #[error("the task {name:?} ended: {outcome:?}")]
+    Task {
+        /// Which.
+        name: &'static str,
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+impl ServiceError {
+    /// The exit code of the process.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServiceError::Memory(_)
+            | ServiceError::Driver(DriverError::Store(_) | DriverError::Io { .. }) => STORAGE_EXIT,
+            _ => 1,
+        }
+    }
+}
+
+/// The agent.
+#[derive(Debug)]
+pub struct Service;
+
+/// A running agent. Dropping it stops it at once, without a word to the coordinator.
+#[derive(Debug)]
+pub struct Handle {
+    node: NodeFile,
+    shared: Arc<Shared>,
+    driver: Arc<driver::Handle>,
+    tasks: Tasks,
+    fatal: mpsc::Receiver<Fatal>,
+    certificates: watch::Sender<u64>,
+    maintenance_ms: u64,
+    _lock: FolderLock,
+}
+
+impl Service {
+    /// Starts.
+    ///
+    /// # Errors
+    /// If the machine has not joined, another agent runs, or what it knows cannot be read.
+    pub async fn start(options: Options) -> Result<Handle, ServiceError> {
+        let memory = Memory::new(&options.directory);
+        let Some(node) = memory.node()? else {
+            return Err(ServiceError::NotJoined(options.directory));
+        };
+        let lock = FolderLock::take(memory.folder()).map_err(ServiceError::InUse)?;
+        let identity = load_identity(&memory, &node)?;
+        let store = Paths::new(&options.directory).store();
+        if memory.has_begun() && !store.exists() {
+            return Err(ServiceError::MemoryLost(store));
+        }
+        let mut seeds = options.coordinators.clone();
+        seeds.extend(node.addresses.clone());
+        let rosters = Rosters::load(memory.clone(), seeds)?;
+        let cgroups = options.cgroups(&node);
+        let driver = Arc::new(Driver::start(options.driver(&node, &cgroups)).await?);
+        if !memory.has_begun() {
+            memory.save_begun()?;
+        }
+        let (sender, fatal) = mpsc::channel(FATALS_MAX);
+        let mut start = Start {
+            tls: ClientTls::new(&identity)?,
+            tasks: Tasks::new(CancellationToken::new()),
+            certificates: watch::Sender::new(0),
+            fatal: sender,
+            node,
+            memory,
+            driver,
+        };
+        // Before anything else: ranks may live on the last seconds of their lease.
+        let (held, successions) = start.renew(rosters.watch())?;
+        let observer = start.look(options.inventory(&start.node), cgroups).await?;
+        let shared = Arc::new(Shared {
+            name: start.node.name.clone(),
+            tls: start.tls.clone(),
+            driver: start.driver.clone(),
+            paths: Paths::new(&options.directory),
+            memory: start.memory.clone(),
+            rosters,
+            inventory: observer.inventory.subscribe(),
+            held,
+            successions,
+            certificate: start.certificates.subscribe(),
+            fence: watch::Sender::new(start.driver.found_fence()),
+        });
+        start.go_on(&shared, observer, identity)?;
+        let Start { node, driver, tasks, certificates, .. } = start;
+        let maintenance_ms = options.maintenance_ms;
+        Ok(Handle { node, shared, driver, tasks, fatal, certificates, maintenance_ms, _lock: lock })
+    }
+}
+
+/// A start on its way.
+struct Start {
+    node: NodeFile,
+    memory: Memory,
+    tls: Arc<ClientTls>,
+    driver: Arc<driver::Handle>,
+    tasks: Tasks,
+    certificates: watch::Sender<u64>,
+    fatal: mpsc::Sender<Fatal>,
+}
+
+impl Start {
+    /// Renews the lease, and hands its deadlines on.
+    fn renew(
+        &mut self,
+        roster: watch::Receiver<Roster>,
+    ) -> Result<(watch::Receiver<Lease>, mpsc::Sender<Succession>), ServiceError> {
+        let obeyed = self.driver.found_fence();
+        let kept = self.memory.lease()?.map(|file| file.lease_at(obeyed));
+        let lease = kept.unwrap_or(self.node.lease);
+        let times = times_of(self.node.lease_ms);
+        let held = watch::Sender::new(not_held(lease));
+        let watched = held.subscribe();
+        let (successions, queue) = mpsc::channel(1);
+        let keeper = Keeper {
+            holder: Holder::new(self.node.node, lease, times),
+            times,
+            tls: self.tls.clone(),
+            roster,
+            certificate: self.certificates.subscribe(),
+            successions: queue,
+            held,
+        };
+        let stop = self.tasks.token();
+        self.tasks.spawn("renewals", keeper.run(stop.clone()));
+        let pushed = push(self.driver.clone(), watched.clone(), stop);
+        self.tasks.spawn("deadlines", told(self.fatal.clone(), pushed));
+        Ok((watched, successions))
+    }
+
+    /// Looks at the machine, which may take its time.
+    async fn look(
+        &self,
+        options: inventory::Options,
+        cgroups: Support,
+    ) -> Result<Observer, ServiceError> {
+        let facts = facts::look(&options, &cgroups).await?;
+        let (node, gpus) = (&self.node.name, facts.gpus.to_string());
+        tracing::info!(node, kernel = facts.kernel, cgroups = facts.cgroups, gpus, "the machine");
+        let before = self.memory.inventory()?;
+        let found = facts::settled(before.as_ref(), facts.inventory, &facts.gpus);
+        self.memory.save_inventory(&found)?;
+        let (memory, inventory) = (self.memory.clone(), watch::Sender::new(found));
+        Ok(Observer { options, cgroups, memory, inventory })
+    }
+
+    /// Starts everything else.
+    fn go_on(
+        &mut self,
+        shared: &Arc<Shared>,
+        observer: Observer,
+        identity: Identity,
+    ) -> Result<(), ServiceError> {
+        let stop = self.tasks.token();
+        let controlled = control::run(shared.clone(), stop.clone());
+        self.tasks.spawn("control stream", told(self.fatal.clone(), controlled));
+        self.tasks.spawn("inventory", observer.run(stop.clone()));
+        let generation = self.certificates.clone();
+        let renewer = Renewer { shared: shared.clone(), identity, generation };
+        let renewed = renewer.run(stop.clone());
+        self.tasks.spawn("certificate", told(self.fatal.clone(), renewed));
+        if let Some(away) = self.memory.away()? {
+            let back = come_back(shared.clone(), away, stop);
+            self.tasks.spawn(RETURN_TASK, told(self.fatal.clone(), back));
+        }
+        Ok(())
+    }
+}
+
+fn load_identity(memory: &Memory, node: &NodeFile) -> Result<Identity, ServiceError> {
+    let identity = Identity::load(memory.folder()).map_err(MemoryError::from)?;
+    let (found, expected) = (identity.peer().principal, Principal::Node(node.node));
+    if found != expected {
+        return Err(ServiceError::Mixed { found, expected });
+    }
+    Ok(identity)
+}
+
+/// Hands deadlines to the driver, the newest at once; and notices when the driver has ended.
+async fn push(
+    driver: Arc<driver::Handle>,
+    mut held: watch::Receiver<Lease>,
+    stop: CancellationToken,
+) -> Result<(), Fatal> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = held.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let lease = *held.borrow_and_update();
+                driver.lease(lease).await.map_err(|_| Fatal::Driver)?;
+            }
+            // Says nothing new, and fails if nobody is there.
+            () = sleep(DRIVER_LOOK) => {
+                driver.acknowledged(Sequence(0)).await.map_err(|_| Fatal::Driver)?;
+            }
+        }
+    }
+}
+
+/// Gives back what was granted when the agent left, if no rank counts on it.
+async fn come_back(
+    shared: Arc<Shared>,
+    away: AwayFile,
+    stop: CancellationToken,
+) -> Result<(), Fatal> {
+    if !away.handed {
+        let asked = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            asked = maintenance::ask(&shared, 0, RETURN) => asked,
+        };
+        if let Err(error) = asked {
+            tracing::warn!(%error, "maintenance goes on until its time is over");
+        }
+    }
+    Ok(shared.memory.remove_away()?)
+}
+
+/// Runs a task, and tells its owner what it cannot go on after.
+async fn told(fatal: mpsc::Sender<Fatal>, task: impl Future<Output = Result<(), Fatal>>) {
+    if let Err(error) = task.await {
+        // Whoever is told first ends everything.
+        let _ = fatal.send(error).await;
+    }
+}
+
+impl Handle {
+    /// The node's number.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node.node
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.node.name
+    }
+
+    /// Whether a majority of members answers for the node now.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        crate::session::lease::held_now(&self.shared.held.borrow()).is_some()
+    }
+
+    /// Waits until it cannot go on. [`Handle::abandon`] then says why.
+    pub async fn ended(&mut self) -> Ended {
+        loop {
+            let ended = tokio::select! {
+                Some(fatal) = self.fatal.recv() => return Ended(Why::Fatal(fatal)),
+                Some(ended) = self.tasks.next_ended() => ended,
+            };
+            if ended.name == RETURN_TASK && ended.outcome == Outcome::Returned {
+                continue;
+            }
+            // What a task could not go on after is told before it ends.
+            if let Ok(fatal) = self.fatal.try_recv() {
+                return Ended(Why::Fatal(fatal));
+            }
+            return Ended(Why::Task(ended.name, ended.outcome));
+        }
+    }
+
+    /// Reads the certificate again, as it is on disk.
+    ///
+    /// # Errors
+    /// If it cannot be used; the old one then stays.
+    pub fn reload(&self) -> Result<(), ServiceError> {
+        let identity = load_identity(&self.shared.memory, &self.node)?;
+        match certificate::use_it(&self.shared.tls, &self.certificates, &identity) {
+            Err(certificate::CertificateError::Tls(error)) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves on purpose: the coordinator is asked not to give the node up for a while, and what
+    /// runs goes on.
+    ///
+    /// # Errors
+    /// If storage fails. That nothing was granted is no error: the node then has its lease, and
+    /// its ranks their deadlines.
+    pub async fn leave(self) -> Result<(), ServiceError> {
+        let left = self.announce().await;
+        let ended = self.shut_down().await;
+        left.and(ended)
+    }
+
+    /// Stops without a word; what runs goes on.
+    ///
+    /// # Errors
+    /// If storage fails.
+    pub async fn stop(self) -> Result<(), ServiceError> {
+        self.shut_down().await
+    }
+
+    /// Stops after [`Handle::ended`], and says why it ended.
+    pub async fn abandon(self, ended: Ended) -> ServiceError {
+        let stopped = self.shut_down().await;
+        match (ended.0, stopped) {
+            (Why::Fatal(Fatal::Memory(error)), _) => error.into(),
+            (Why::Fatal(Fatal::Driver), Err(error)) => error,
+            (Why::Fatal(Fatal::Driver), Ok(())) => DriverError::Ended.into(),
+            (Why::Task(name, outcome), _) => ServiceError::Task { name, outcome },
+        }
+    }
+
+    async fn announce(&self) -> Result<(), ServiceError> {
+        let (_, shares) = self.driver.shares().await?;
+        let runs = |state| match state {
+            AssignmentState::Preparing | AssignmentState::Ready | AssignmentState::Running => true,
+            AssignmentState::Exited | AssignmentState::Gone | AssignmentState::Reaped => false,
+        };
+        let handed = shares.iter().any(|share| runs(share.state));
+        let asked_ms = boot_ms();
+        if let Err(error) = maintenance::ask(&self.shared, self.maintenance_ms, LEAVE).await {
+            tracing::warn!(%error, "the agent leaves, and the coordinator does not know");
+            return Ok(());
+        }
+        self.shared.memory.save_away(&AwayFile { handed })?;
+        if handed {
+            let maintenance_ms = maintenance::until_ms(asked_ms, self.maintenance_ms);
+            let held = *self.shared.held.borrow();
+            self.driver.lease(Lease { maintenance_ms, ..held }).await?;
+        }
+        Ok(())
+    }
+
+    async fn shut_down(self) -> Result<(), ServiceError> {
+        for late in self.tasks.stop(GRACE).await {
+            tracing::warn!(task = late.name, outcome = ?late.outcome, "a task did not end");
+        }
+        drop(self.shared);
+        let mut driver = Arc::into_inner(self.driver).ok_or(DriverError::Ended)?;
+        match driver.acknowledged(Sequence(0)).await {
+            Ok(()) => Ok(driver.shutdown().await?),
+            // It has ended by itself, and says why.
+            Err(_) => Ok(driver.ended().await?),
+        }
+    }
+}
+
+/// That an agent cannot go on.
+#[derive(Debug)]
+pub struct Ended(Why);
+
+#[derive(Debug)]
+enum Why {
+    Fatal(Fatal),
+    Task(&'static str, Outcome),
+}
+
+/// Runs an agent until it is told to stop by a signal, or cannot go on.
+///
+/// # Errors
+/// Why it did not start, or did not go on.
+pub async fn run(options: Options) -> Result<(), ServiceError> {
+    let mut signals = Signals::install().map_err(ServiceError::Signals)?;
+    let mut handle = Service::start(options).await?;
+    tracing::info!(node = handle.name(), "the agent runs");
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => return handle.leave().await,
+                Signal::Reload => {
+                    if let Err(error) = handle.reload() {
+                        tracing::warn!(%error, "the certificate is not read again");
+                    }
+                }
+            },
+            ended = handle.ended() => return Err(handle.abandon(ended).await),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What an agent is told by its configuration file. Who it is stands in its directory instead.
+
+use crate::cgroup::Support;
+use crate::driver;
+use crate::inventory;
+use crate::session::memory::NodeFile;
+use std::path::{Path, PathBuf};
+use yard_common::id::Sequence;
+use yard_common::limits::{LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX};
+use yard_runtime::config::{self, ConfigError};
+
+/// How long an agent may be away unless asked otherwise, in milliseconds.
+const MAINTENANCE_MS: u64 = 120_000;
+
+/// What an agent needs to know. Who it is stands in its directory, since it has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The agent's directory; absolute.
+    pub directory: PathBuf,
+    /// Our own program, which runs as `PROGRAM shim DIR`.
+    pub program: PathBuf,
+    /// Where members may be beside those that it knows: `host:port`.
+    pub coordinators: Vec<String>,
+    /// Address that other nodes reach this one by; none: its host name.
+    pub address: Option<String>,
+    /// Labels, sorted by key.
+    pub labels: Vec<(String, String)>,
+    /// Pretend to have so many GPUs: for `yard dev` alone.
+    pub gpus_fake: Option<u16>,
+    /// `PATH` of jobs.
+    pub job_path: String,
+    /// Where the shims of gangs meet if all nodes are on this machine.
+    pub gang_dir: Option<PathBuf>,
+    /// Name of its control group; none: `yard-` and the node's name. `none` uses no groups.
+    pub cgroup: Option<String>,
+    /// How long it may be away when it is stopped on purpose.
+    pub maintenance_ms: u64,
+}
+
+impl Options {
+    /// An agent with this directory and program, and defaults for the rest.
+    #[must_use]
+    pub fn new(directory: PathBuf, program: PathBuf) -> Options {
+        Options {
+            directory,
+            program,
+            coordinators: Vec::new(),
+            address: None,
+            labels: Vec::new(),
+            gpus_fake: None,
+            job_path: driver::Options::JOB_PATH.into(),
+            gang_dir: None,
+            cgroup: None,
+            maintenance_ms: MAINTENANCE_MS,
+        }
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has problems; all of them are told.
+    pub fn read(path: &Path, program: PathBuf) -> Result<Options, ConfigError> {
+        config::read(path, |root| {
+            let directory = root.path("directory", Path::new("/var/lib/trainyard/agent"));
+            let mut options = Options::new(directory, program);
+            let at = "\"host:port\"";
+            options.coordinators = root.list("coordinators", MEMBERS_MAX, at);
+            options.address = root.optional("address", "a host name or address");
+            let labels = root.list::<Label>("labels", LABELS_MAX, "\"key=value\"");
+            options.labels = labels.into_iter().map(|label| (label.key, label.value)).collect();
+            options.labels.sort();
+            let fake = root.number("gpus_fake", 0, 0..=NODE_DEVICES_MAX as u64);
+            options.gpus_fake = u16::try_from(fake).ok().filter(|count| *count > 0);
+            options.job_path = root.value("job_path", options.job_path, "\"/usr/bin:/bin\"");
+            options.gang_dir = root.optional("gang_dir", "a path");
+            options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
+            let range = 1_000..=MAINTENANCE_MS_MAX;
+            options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
+            Some(options)
+        })
+    }
+
+    pub(super) fn inventory(&self, node: &NodeFile) -> inventory::Options {
+        inventory::Options {
+            root: self.directory.clone(),
+            address: self.address.clone(),
+            labels: self.labels.clone(),
+            gpus_fake: self.gpus_fake,
+            node: node.name.clone(),
+        }
+    }
+
+    pub(super) fn driver(&self, node: &NodeFile, cgroups: &Support) -> driver::Options {
+        driver::Options {
+            root: self.directory.clone(),
+            node: node.name.clone(),
+            program: self.program.clone(),
+            job_path: self.job_path.clone(),
+            gang_dir: self.gang_dir.clone(),
+            cgroups: cgroups.clone(),
+            begin: (node.fence(), Sequence(0)),
+        }
+    }
+
+    pub(super) fn cgroups(&self, node: &NodeFile) -> Support {
+        match self.cgroup.as_deref() {
+            Some("none") => Support::none(),
+            Some(name) => Support::detect(name),
+            None => Support::detect(&format!("yard-{}", node.name)),
+        }
+    }
+}
+
+/// A label of a configuration file.
+struct Label {
+    key: String,
+    value: String,
+}
+
+impl std::str::FromStr for Label {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Label, &'static str> {
+        let (key, value) = text.split_once('=').ok_or("there is no = in it")?;
+        let key = key.trim();
+        if key.is_empty() {
+            return Err("it has no key");
+        }
+        Ok(Label { key: key.into(), value: value.trim().into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Options, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        Options::read(&path, "/usr/bin/yard".into())
+    }
+
+    #[test]
+    fn a_file_is_read_and_an_empty_one_has_defaults() {
+        let bare = read("").unwrap();
+        let directory = PathBuf::from("/var/lib/trainyard/agent");
+        assert_eq!(bare, Options::new(directory, "/usr/bin/yard".into()));
+        let text = "directory = \"/d\"\ncoordinators = [\"a:1\", \"b:2\"]\naddress = \"n\"\n\
+                    labels = [\"rack=7\", \"disk = fast\"]\ngpus_fake = 2\ncgroup = \"none\"\n";
+        let found = read(text).unwrap();
+        assert_eq!(found.coordinators, ["a:1", "b:2"]);
+        let labels = [("disk", "fast"), ("rack", "7")].map(|(k, v)| (k.into(), v.into()));
+        assert_eq!((found.labels, found.gpus_fake), (labels.into(), Some(2)));
+    }
+
+    #[test]
+    fn every_problem_of_a_file_is_told() {
+        let text = "labels = [\"rack\"]\ngpus_fake = 999\nmaintenance_ms = 5\nadress = \"n\"\n";
+        let error = read(text).unwrap_err();
+        let fields: Vec<_> = error.problems().iter().map(|one| &*one.field).collect();
+        assert_eq!(fields, ["labels", "gpus_fake", "maintenance_ms", "adress"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! Files beneath a directory that a job may write: opened so that no link leads anywhere else.
+//!
+//! **Invariant:** the agent may be root, the directory is the job's. So every path is resolved by
+//! the kernel beneath an open directory, through no link and onto no other file system's magic, and
+//! what is opened is a plain file of the directory's owner, or is not read.
+
+use super::DataError;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use yard_common::limits::FILE_PATH_BYTES_MAX;
+
+/// An open directory, and whose files are read in it.
+#[derive(Debug)]
+pub(super) struct Root {
+    directory: File,
+    owner: u32,
+}
+
+impl Root {
+    /// Opens a directory whose parents only the agent can change.
+    pub(super) fn open(path: &Path) -> Result<Root, DataError> {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW);
+        let directory = options.open(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                DataError::not_found("the attempt has no such directory on this node")
+            }
+            _ => DataError::io(format!("the directory cannot be opened: {error}")),
+        })?;
+        let owner = directory.metadata().map_err(|e| DataError::io(e.to_string()))?.uid();
+        Ok(Root { directory, owner })
+    }
+
+    /// Opens a directory beneath it.
+    pub(super) fn directory(&self, path: &str) -> Result<File, DataError> {
+        self.resolve(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    }
+
+    /// Opens a plain file beneath it.
+    pub(super) fn file(&self, path: &str) -> Result<File, DataError> {
+        // A pipe must not hang whoever opens it.
+        let file = self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let found = file.metadata().map_err(|e| DataError::io(e.to_string()))?;
+        if !found.is_file() {
+            return Err(DataError::not_allowed(format!("{path} is no plain file")));
+        }
+        // A hard link may be to a file that the owner of the directory cannot read.
+        if found.uid() != self.owner {
+            return Err(DataError::not_allowed(format!("{path} belongs to somebody else")));
+        }
+        Ok(file)
+    }
+
+    fn resolve(&self, path: &str, flags: OFlag) -> Result<File, DataError> {
+        let path = relative(path)?;
+        let beneath = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(beneath);
+        let shown = path.display();
+        match openat2(&self.directory, &path, how) {
+            Ok(fd) => Ok(File::from(fd)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {
+                Err(DataError::not_found(format!("there is no {shown}")))
+            }
+            Err(Errno::ELOOP | Errno::EXDEV) => {
+                Err(DataError::not_allowed(format!("{shown} leads through a link or elsewhere")))
+            }
+            Err(Errno::ENOSYS) => {
+                Err(DataError::not_allowed("this kernel cannot open files safely; 5.6 can"))
+            }
+            Err(errno) => Err(DataError::io(format!("{shown} cannot be opened: {errno}"))),
+        }
+    }
+}
+
+/// A path through which nothing but an open file leads: for listings of what is open.
+pub(super) fn path_of(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
+}
+
+/// The path as it is given to the kernel; empty is the root itself.
+fn relative(path: &str) -> Result<PathBuf, DataError> {
+    if path.len() > FILE_PATH_BYTES_MAX {
+        return Err(DataError::limit(format!("a path of more than {FILE_PATH_BYTES_MAX} bytes")));
+    }
+    if path.contains('\0') {
+        return Err(DataError::not_allowed("the path has a zero byte"));
+    }
+    let path = Path::new(path);
+    let stays = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    if !path.components().all(stays) {
+        return Err(DataError::not_allowed("the path leaves its directory"));
+    }
+    Ok(if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_path_buf() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+    use yard_proto::internal::DataErrorKind;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path().join("root");
+        std::fs::create_dir_all(at.join("sub")).unwrap();
+        std::fs::write(at.join("sub/a"), "inside").unwrap();
+        std::fs::write(directory.path().join("secret"), "outside").unwrap();
+        symlink("../secret", at.join("link")).unwrap();
+        symlink("sub", at.join("dir")).unwrap();
+        nix::unistd::mkfifo(&at.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let root = Root::open(&at).unwrap();
+        (directory, root)
+    }
+
+    #[test]
+    fn files_inside_are_read() {
+        let (_directory, root) = root();
+        for path in ["sub/a", "./sub/a", "sub//a"] {
+            let mut text = String::new();
+            root.file(path).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "inside", "{path}");
+        }
+        root.directory("").unwrap();
+        root.directory("sub").unwrap();
+    }
+
+    #[test]
+    fn nothing_leads_outside() {
+        let (directory, root) = root();
+        let absolute = directory.path().join("secret").display().to_string();
+        let long = "x/".repeat(FILE_PATH_BYTES_MAX);
+        for (path, kind) in [
+            ("../secret", DataErrorKind::NotAllowed),
+            ("sub/../../secret", DataErrorKind::NotAllowed),
+            ("link", DataErrorKind::NotAllowed),
+            ("dir/a", DataErrorKind::NotAllowed),
+            (&absolute, DataErrorKind::NotAllowed),
+            ("/proc/self/environ", DataErrorKind::NotAllowed),
+            ("pipe", DataErrorKind::NotAllowed),
+            ("sub", DataErrorKind::NotAllowed),
+            ("a\0b", DataErrorKind::NotAllowed),
+            (&long, DataErrorKind::Limit),
+            ("none", DataErrorKind::NotFound),
+            ("sub/a/b", DataErrorKind::NotFound),
+        ] {
+            assert_eq!(root.file(path).unwrap_err().kind, kind, "{path}");
+        }
+        assert_eq!(root.directory("dir").unwrap_err().kind, DataErrorKind::NotAllowed);
+        // A link in place of the directory itself.
+        symlink(directory.path(), directory.path().join("planted")).unwrap();
+        assert!(Root::open(&directory.path().join("planted")).is_err());
+    }
+}

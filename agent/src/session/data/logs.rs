@@ -1,0 +1,299 @@
+//! What ranks wrote, from where the reader is, until there is no more.
+//!
+//! **Invariants:** offsets are those of the files, so that whoever asks again goes on where it
+//! was. That the ranks have ended is asked before the last look at a file: what was written before
+//! the end is read after it.
+
+use super::place::{Place, Progress};
+use super::{Answers, Cut, DataError, Said, blocking};
+use crate::logs::{AttemptLogs, Kind, LogError, Reader, Writer};
+use crate::session::Shared;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use yard_common::limits::{LOG_READ_BYTES_MAX, LOG_STREAMS_MAX, TAIL_BYTES_MAX};
+use yard_proto::internal::{LogData, LogEnd, LogSource, LogWant};
+use yard_proto::v1::LogStream;
+
+/// The shortest and the longest wait between two looks at files that do not grow.
+const WAIT_MS: (u64, u64) = (20, 500);
+/// How long to wait for an assignment that nobody here has heard of: its set may be on its way.
+const UNKNOWN: Duration = Duration::from_secs(5);
+
+/// One stream that is wanted.
+struct Source {
+    local_rank: u32,
+    kind: Kind,
+    offset: u64,
+    reader: Option<Arc<Reader>>,
+    done: bool,
+}
+
+/// Answers a question about output.
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    want: LogWant,
+    answers: &Answers,
+) -> Result<(), Cut> {
+    let place = Place::new(shared, want.assignment)?;
+    let logs = AttemptLogs::new(&shared.paths, place.job, place.task, place.attempt);
+    let sources = sources(&want.sources)?;
+    let (tail, follow) = (want.tail_lines, want.follow);
+    Following { place, logs, sources, tail, follow, first_rank: None }.run(answers).await
+}
+
+fn sources(wanted: &[LogSource]) -> Result<Vec<Source>, DataError> {
+    let mut sources = Vec::new();
+    for one in wanted {
+        let kinds: &[Kind] = match one.stream() {
+            LogStream::Stdout => &[Kind::Out],
+            LogStream::Stderr => &[Kind::Err],
+            LogStream::Unspecified => &[Kind::Out, Kind::Err],
+        };
+        let (local_rank, offset) = (one.local_rank, one.offset);
+        let source =
+            |kind: &Kind| Source { local_rank, kind: *kind, offset, reader: None, done: false };
+        sources.extend(kinds.iter().map(source));
+        if sources.len() > LOG_STREAMS_MAX {
+            return Err(DataError::limit(format!("more than {LOG_STREAMS_MAX} streams")));
+        }
+    }
+    if sources.is_empty() {
+        return Err(DataError::not_found("no stream is named"));
+    }
+    Ok(sources)
+}
+
+/// An answer in progress.
+struct Following {
+    place: Place,
+    logs: AttemptLogs,
+    sources: Vec<Source>,
+    tail: u32,
+    follow: bool,
+    first_rank: Option<u32>,
+}
+
+impl Following {
+    async fn run(mut self, answers: &Answers) -> Result<(), Cut> {
+        let (begun, mut wait_ms) = (Instant::now(), WAIT_MS.0);
+        let mut progress = self.place.progress().await?;
+        loop {
+            let unknown = progress == Progress::Unknown;
+            if unknown && (!self.follow || begun.elapsed() > UNKNOWN) {
+                return Err(DataError::not_found("there is no such attempt on this node").into());
+            }
+            let last_look = !unknown && (!self.follow || progress == Progress::Over);
+            let mut moved = false;
+            for at in 0..self.sources.len() {
+                moved |= self.look(at, last_look, progress, answers).await?;
+            }
+            if self.sources.iter().all(|source| source.done) {
+                return Ok(());
+            }
+            if moved {
+                wait_ms = WAIT_MS.0;
+                continue;
+            }
+            if !last_look {
+                sleep(Duration::from_millis(wait_ms)).await;
+                wait_ms = (wait_ms * 2).min(WAIT_MS.1);
+            }
+            progress = self.place.progress().await?;
+        }
+    }
+
+    /// Sends the next piece of one stream, or its end. Returns whether anything was sent.
+    async fn look(
+        &mut self,
+        at: usize,
+        last_look: bool,
+        progress: Progress,
+        answers: &Answers,
+    ) -> Result<bool, Cut> {
+        if self.sources[at].done {
+            return Ok(false);
+        }
+        if self.sources[at].reader.is_none() {
+            self.open(at, progress == Progress::Over).await?;
+        }
+        let source = &mut self.sources[at];
+        let (local_rank, offset) = (source.local_rank, source.offset);
+        let stream = match source.kind {
+            Kind::Out => LogStream::Stdout,
+            Kind::Err => LogStream::Stderr,
+        };
+        let bytes = match source.reader.clone() {
+            None => Vec::new(),
+            Some(reader) => {
+                let read = move || reader.read(offset, LOG_READ_BYTES_MAX).map_err(told);
+                blocking(read).await?
+            }
+        };
+        if bytes.is_empty() {
+            if last_look {
+                source.done = true;
+                let complete = progress == Progress::Over;
+                let end = LogEnd { local_rank, stream: stream.into(), offset, complete };
+                answers.send(Said::LogEnd(end)).await?;
+            }
+            return Ok(last_look);
+        }
+        source.offset += bytes.len() as u64;
+        let data = LogData { local_rank, stream: stream.into(), offset, data: bytes.into() };
+        answers.send(Said::Log(data)).await?;
+        Ok(true)
+    }
+
+    /// Opens the file of a stream, if it is there by now.
+    async fn open(&mut self, at: usize, over: bool) -> Result<(), DataError> {
+        if self.first_rank.is_none() {
+            let place = self.place.clone();
+            self.first_rank = blocking(move || place.first_rank()).await?;
+        }
+        let Source { local_rank, kind, offset, .. } = self.sources[at];
+        let (logs, tail) = (self.logs.clone(), self.tail);
+        let first_rank = self.first_rank;
+        let opened = blocking(move || {
+            let reader = match first_rank {
+                Some(first) => {
+                    open(&logs, Writer::Rank(Place::global_rank(first, local_rank)?), kind)?
+                }
+                None => None,
+            };
+            let reader = instead(&logs, reader, local_rank, kind, over)?;
+            let Some(reader) = reader else { return Ok(None) };
+            let offset = match tail {
+                0 => offset,
+                lines => offset.max(tail_offset(&reader, lines)?),
+            };
+            Ok(Some((reader, offset)))
+        });
+        if let Some((reader, offset)) = opened.await? {
+            self.sources[at].reader = Some(Arc::new(reader));
+            self.sources[at].offset = offset;
+        }
+        Ok(())
+    }
+}
+
+fn open(logs: &AttemptLogs, writer: Writer, kind: Kind) -> Result<Option<Reader>, DataError> {
+    match logs.open(writer, kind) {
+        Ok(reader) => Ok(Some(reader)),
+        Err(LogError::Missing) => Ok(None),
+        Err(error) => Err(told(error)),
+    }
+}
+
+/// What the first rank of a node shows where it never wrote anything: what its launcher said, or
+/// why it was never started. The reader of a job that failed to start finds the reason so.
+fn instead(
+    logs: &AttemptLogs,
+    rank: Option<Reader>,
+    local_rank: u32,
+    kind: Kind,
+    over: bool,
+) -> Result<Option<Reader>, DataError> {
+    let wrote = match &rank {
+        Some(reader) => reader.size().map_err(told)? > 0,
+        None => false,
+    };
+    if wrote || !over || local_rank != 0 {
+        return Ok(rank);
+    }
+    for writer in [Writer::Launcher, Writer::Prepare] {
+        if let Some(reader) = open(logs, writer, kind)? {
+            return Ok(Some(reader));
+        }
+    }
+    Ok(rank)
+}
+
+/// Where the last lines begin; at most `TAIL_BYTES_MAX` before the end.
+fn tail_offset(reader: &Reader, lines: u32) -> Result<u64, DataError> {
+    let size = reader.size().map_err(told)?;
+    let least = size.saturating_sub(TAIL_BYTES_MAX);
+    let (mut end, mut found) = (size, 0u32);
+    while end > least {
+        let begin = end.saturating_sub(LOG_READ_BYTES_MAX as u64).max(least);
+        let len = usize::try_from(end - begin).unwrap_or(LOG_READ_BYTES_MAX);
+        let bytes = reader.read(begin, len).map_err(told)?;
+        for (at, byte) in bytes.iter().enumerate().rev() {
+            let offset = begin + at as u64;
+            // The end of the last line does not begin another one.
+            if *byte == b'\n' && offset + 1 < size {
+                found += 1;
+                if found == lines {
+                    return Ok(offset + 1);
+                }
+            }
+        }
+        end = begin;
+    }
+    Ok(least)
+}
+
+fn told(error: LogError) -> DataError {
+    match error {
+        LogError::Missing => DataError::not_found(error.to_string()),
+        LogError::Io(source) => DataError::io(format!("the output cannot be read: {source}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::Paths;
+    use yard_common::id::{AttemptNumber, JobId};
+
+    fn logs(files: &[(&str, &str)]) -> (tempfile::TempDir, AttemptLogs) {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path());
+        let at = paths.attempt_logs(JobId(8), 3, AttemptNumber(1));
+        std::fs::create_dir_all(&at).unwrap();
+        for (name, text) in files {
+            std::fs::write(at.join(name), text).unwrap();
+        }
+        (directory, AttemptLogs::new(&paths, JobId(8), 3, AttemptNumber(1)))
+    }
+
+    #[test]
+    fn the_last_lines_begin_behind_a_line() {
+        for (text, lines, expected) in [
+            ("a\nb\nc\n", 1, 4),
+            ("a\nb\nc\n", 2, 2),
+            ("a\nb\nc\n", 9, 0),
+            ("a\nb\nunfinished", 1, 4),
+            ("\n\n\n", 2, 1),
+            ("", 3, 0),
+        ] {
+            let (_directory, logs) = logs(&[("0.out", text)]);
+            let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
+            assert_eq!(tail_offset(&reader, lines).unwrap(), expected, "{text:?}, {lines}");
+        }
+    }
+
+    #[test]
+    fn lines_are_looked_for_across_pieces() {
+        let long = "x".repeat(LOG_READ_BYTES_MAX);
+        let text = format!("a\n{long}\nb\n");
+        let (_directory, logs) = logs(&[("0.out", &text)]);
+        let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
+        assert_eq!(tail_offset(&reader, 2).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_rank_that_never_spoke_shows_why() {
+        let (_directory, logs) =
+            logs(&[("0.err", ""), ("1.err", ""), ("launcher.err", "no mpirun"), ("0.out", "x")]);
+        let text = |rank: u32, kind, over| {
+            let own = open(&logs, Writer::Rank(rank), kind).unwrap();
+            let shown = instead(&logs, own, rank, kind, over).unwrap().unwrap();
+            String::from_utf8(shown.read(0, 100).unwrap()).unwrap()
+        };
+        assert_eq!(text(0, Kind::Err, true), "no mpirun");
+        assert_eq!(text(0, Kind::Err, false), "");
+        assert_eq!(text(1, Kind::Err, true), "");
+        assert_eq!(text(0, Kind::Out, true), "x");
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent against a coordinator that the test plays: real TLS, real streams, real processes.
+// Clippy knows tests by their attribute, and not what they are made of.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod data;
+mod joining;
+mod keeping;
+mod member;
+mod node;
+mod streams;
