@@ -20,7 +20,8 @@ fn fill(request_id: &mut Bytes) {
 /// Declares calls. `change` marks those with a request id, which is made when it is empty.
 macro_rules! calls {
     ($module:ident :: $service:ident {
-        $($(#[$doc:meta])* $kind:ident $name:ident = $rpc:ident($request:ident) -> $response:ident;)+
+        $($(#[$doc:meta])*
+        $kind:ident $name:ident = $rpc:ident($request:ident) -> $response:ident;)+
     }) => {
         impl Client {
             $(
@@ -151,7 +152,8 @@ calls! {
         /// Disables or enables a user.
         change disable_user = disable(DisableUserRequest) -> Changed;
         /// A token with which a user logs in.
-        change login_token = create_login_token(CreateLoginTokenRequest) -> CreateLoginTokenResponse;
+        change login_token =
+            create_login_token(CreateLoginTokenRequest) -> CreateLoginTokenResponse;
         /// A new certificate for the caller.
         read renew_certificate = renew_certificate(RenewCertificateRequest) -> CertificateResponse;
     }

@@ -17,12 +17,11 @@ use std::path::PathBuf;
 #[command(
     name = "yard",
     version,
-    about,
     disable_help_subcommand = true,
     after_help = "A job is named by its id (812), tasks of it (812[3-7]), `last`, `@2` for the \
-                  second last, its name, or `-` for a list on standard input.\n\
+                  second last,\nits name, or `-` for a list on standard input.\n\
                   Exit codes: 0 done, 1 refused, 64 usage or bad job file, 66 not found, 69 no \
-                  coordinator reachable, 77 denied; `run` and `wait` give the job's own."
+                  coordinator\nreachable, 77 denied; `run` and `wait` give the job's own."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -34,8 +33,15 @@ pub(crate) struct Cli {
 /// Flags of every verb.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Global {
-    /// How results are written; machines read json, jsonl, yaml and csv
-    #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
+    /// How results are written: table, wide, json, jsonl, yaml, csv or name
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        hide_possible_values = true
+    )]
     pub(crate) output: Option<Format>,
     /// The cluster to use [env: YARD_CONTEXT]
     #[arg(long, global = true, value_name = "NAME")]

@@ -12,6 +12,7 @@ mod users;
 mod wait;
 
 use crate::args::{Cli, RunArgs, SubmitArgs, Verb};
+use crate::draft::prepare;
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -34,12 +35,19 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         {
             return submit::dry_run(&global, submit).await;
         }
+        // The job first: what is wrong with it can be told wherever it is written.
+        Verb::Run(args) => {
+            let prepared = prepare(&args.submit)?;
+            return run::run(&Session::open(&global).await?, args, &prepared).await;
+        }
+        Verb::Submit(args) => {
+            let prepared = prepare(&args.submit)?;
+            return submit::submit(&Session::open(&global).await?, args, &prepared).await;
+        }
         _ => {}
     }
     let session = Session::open(&global).await?;
     match &cli.verb {
-        Verb::Run(args) => run::run(&session, args).await,
-        Verb::Submit(args) => submit::submit(&session, args).await,
         Verb::Ls(args) => inspect::ls(&session, args).await,
         Verb::Show(args) => inspect::show(&session, args).await,
         Verb::Why(args) => inspect::why(&session, args).await,
@@ -57,6 +65,13 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Config(verb) => holders::config(&session, verb).await,
         Verb::User(verb) => users::user(&session, verb).await,
         Verb::Cluster(crate::args::ClusterVerb::Status) => inspect::cluster(&session).await,
-        Verb::Login(_) | Verb::Doctor | Verb::Init(_) | Verb::Schema | Verb::Completion(_) => Ok(0),
+        // Answered above.
+        Verb::Run(_)
+        | Verb::Submit(_)
+        | Verb::Login(_)
+        | Verb::Doctor
+        | Verb::Init(_)
+        | Verb::Schema
+        | Verb::Completion(_) => Ok(0),
     }
 }

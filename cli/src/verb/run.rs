@@ -6,7 +6,7 @@
 use super::follow::Printer;
 use super::submit::send;
 use crate::args::RunArgs;
-use crate::draft::prepare;
+use crate::draft::Prepared;
 use crate::failure::Failure;
 use crate::outcome::{exit_code, has_ended};
 use crate::output::say;
@@ -19,9 +19,12 @@ use yard_proto::v1;
 use yard_proto::v1::event::What;
 
 /// Runs a job.
-pub(crate) async fn run(session: &Session, args: &RunArgs) -> Result<u8, Failure> {
-    let prepared = prepare(&args.submit)?;
-    let answer = send(session, &args.submit, &prepared).await?;
+pub(crate) async fn run(
+    session: &Session,
+    args: &RunArgs,
+    prepared: &Prepared,
+) -> Result<u8, Failure> {
+    let answer = send(session, &args.submit, prepared).await?;
     say(&format!("job {} ({}) is submitted", answer.job_id, prepared.spec.name()));
     let mut running = Running::new(session, answer.job_id, answer.applied_index);
     running.follow().await

@@ -24,7 +24,8 @@ pub(crate) async fn dry_run(global: &Global, source: &JobSource) -> Result<u8, F
         Err(failure) => return Err(failure),
     };
     warn(&prepared, &warnings, source.strict)?;
-    let value: Value = serde_json::from_str(&prepared.spec.to_json()).unwrap_or_default();
+    let spec: Value = serde_json::from_str(&prepared.spec.to_json()).unwrap_or_default();
+    let value = json!({ "spec": spec });
     let row = Row { value, name: prepared.spec.name().into(), ..Row::default() };
     // As YAML, people read where each value came from; that is known here alone.
     let format = match global.output.unwrap_or_default() {
@@ -36,9 +37,12 @@ pub(crate) async fn dry_run(global: &Global, source: &JobSource) -> Result<u8, F
 }
 
 /// Submits a job, and prints its id.
-pub(crate) async fn submit(session: &Session, args: &SubmitArgs) -> Result<u8, Failure> {
-    let prepared = prepare(&args.submit)?;
-    let answer = send(session, &args.submit, &prepared).await?;
+pub(crate) async fn submit(
+    session: &Session,
+    args: &SubmitArgs,
+    prepared: &Prepared,
+) -> Result<u8, Failure> {
+    let answer = send(session, &args.submit, prepared).await?;
     let id = answer.job_id;
     let value = json!({ "id": id, "applied_index": answer.applied_index });
     let row = Row { value, name: id.to_string(), ..Row::default() };
