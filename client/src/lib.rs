@@ -6,7 +6,7 @@
 //!   effect once.
 //! - [`Watch`] and [`Logs`] are streams that go on where they broke, without a gap and without
 //!   anything twice.
-//! - [`login`] turns a login token into an identity. The server is checked first.
+//! - [`login()`] turns a login token into an identity. The server is checked first.
 //! - [`ClientError`] says in types what a caller can act on.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]

@@ -147,7 +147,7 @@ pub enum PeerError {
 }
 
 impl Peer {
-    /// Reads a certificate. Verifies nothing: see [`super::Trust::verify`].
+    /// Reads a certificate. Verifies nothing: see [`super::Trust::verify_client`].
     ///
     /// # Errors
     /// If it cannot be read or does not name exactly one principal.
