@@ -27,11 +27,20 @@ const JOBS: u32 = 100_000;
 const RUNS: usize = 9;
 
 fn main() {
-    fills_the_plan();
-    everything_waits(false);
-    everything_waits(true);
-    limits_hold_all_back();
-    big_array();
+    // All cases, or one by name.
+    let only = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
+    let cases: [(&str, fn()); 5] = [
+        ("fill", fills_the_plan),
+        ("busy", || everything_waits(false)),
+        ("unlike", || everything_waits(true)),
+        ("limited", limits_hold_all_back),
+        ("array", big_array),
+    ];
+    for (name, case) in cases {
+        if only.as_deref().is_none_or(|only| only == name) {
+            case();
+        }
+    }
 }
 
 fn print(name: &str, times_ms: Vec<f64>) {

@@ -25,6 +25,8 @@ fn main() {
     // Memory is measured in a process of its own for each case: freed memory is used again.
     let case = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     match case.as_deref() {
+        Some("array_transitions") => array_transitions(),
+        Some("job_transitions") => job_transitions(),
         Some("million_jobs") => million_jobs(),
         Some("untouched") => array_memory("untouched", None),
         Some("one_percent_failed") => array_memory("one_percent_failed", Some(100)),

@@ -5,6 +5,7 @@
 //! *Open*: may anything new run there at this time? *Room*: is enough of it free?
 
 use crate::job::{Floor, Group, Shape};
+use crate::mutant;
 use crate::state::Node;
 use yard_common::Amounts;
 use yard_common::gpu::{GPU_PARTS, GpuCount, GpuGrant, GpuRequest};
@@ -174,7 +175,7 @@ pub fn open(node: &Node, now_ms: u64, time_limit_ms: Option<u64>) -> Result<(), 
     }
     match &node.drain {
         None => Ok(()),
-        Some(_) if cfg!(mutant = "drain_ignored") => Ok(()),
+        Some(_) if mutant!("drain_ignored") => Ok(()),
         Some(drain) if drain.at_ms <= now_ms => Err(Unfit::Draining),
         Some(drain) => {
             let ends_ms = time_limit_ms.and_then(|limit_ms| now_ms.checked_add(limit_ms));

@@ -8,10 +8,12 @@
 pub mod agent;
 mod apply;
 pub mod command;
+mod encoding;
 pub mod event;
 pub mod fit;
 pub mod job;
 pub mod lease;
+pub mod mutant;
 pub mod retry;
 pub mod scheduler;
 pub mod state;

@@ -9,6 +9,7 @@
 //!   its maximum. There is no jitter here: every member must decide the same. Tasks that fail
 //!   together wait in the queue's order, which spreads them.
 
+use crate::mutant;
 use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
@@ -170,9 +171,7 @@ pub fn decide(cause: ExitCause, policy: &RetryPolicy, tries: Tries) -> Verdict {
         (Some(rule), _) => (&mut after.rules[rule], Some(policy.rules[rule].limit)),
         (None, Fault::User) => (&mut after.user, Some(policy.user)),
         (None, Fault::Reclaim) => (&mut after.reclaimed, policy.preempted),
-        (None, Fault::Infra) if cfg!(mutant = "infra_pays_user") => {
-            (&mut after.user, Some(policy.user))
-        }
+        (None, Fault::Infra) if mutant!("infra_pays_user") => (&mut after.user, Some(policy.user)),
         (None, Fault::Infra | Fault::None | Fault::Request) => {
             (&mut after.infra, Some(policy.infra))
         }

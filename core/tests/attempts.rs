@@ -500,3 +500,18 @@ fn promises_go_with_their_task_and_their_node() {
     let left: Vec<_> = lab.state.reservations.iter().map(|(key, _)| key.1).collect();
     assert_eq!(left, [1]);
 }
+
+#[test]
+fn a_report_beyond_a_gap_waits_until_the_gap_is_filled() {
+    let mut lab = Lab::new();
+    let node = lab.join("a", 4, &[]);
+    let job = lab.submit(single());
+    let allocation = lab.place(job, TaskRange::one(0), &[node]);
+    let chain = lab.state.allocations[allocation].chain.clone();
+    let started = lab.report_of(node, allocation, ReportKind::Started(chain));
+    let reaped = lab.report_of(node, allocation, ReportKind::Reaped);
+    let before = lab.state.nodes[node].reported;
+    assert_eq!(lab.ok(Actor::Node(node), reaped), Reply::Reported(before), "nothing of it counts");
+    assert!(lab.state.allocations.contains(allocation));
+    assert_ne!(lab.ok(Actor::Node(node), started), Reply::Reported(before));
+}

@@ -311,3 +311,17 @@ fn disabled_users_and_unknown_actors_are_shut_out() {
         assert_eq!(refused, Rejection::NotFound(object));
     }
 }
+
+#[test]
+fn of_two_leaders_in_one_term_the_first_is_fenced_once_the_second_has_started() {
+    let mut lab = Lab::new();
+    let first = lab.leader;
+    let second = LeaderId { member: MemberId(first.member.0 + 1), ..first };
+    lab.leader = second;
+    lab.ok(Actor::Leader, Command::Cluster(Cluster::LeaderStarted));
+    lab.leader = first;
+    let late = Holder::AddWorkspace("late".into());
+    assert_eq!(lab.refused(lab.user(), Command::Holder(late)), Rejection::StaleLeader);
+    let again = Command::Cluster(Cluster::LeaderStarted);
+    assert_eq!(lab.refused(Actor::Leader, again), Rejection::StaleLeader);
+}

@@ -138,3 +138,19 @@ fn a_replaced_job_is_forgotten_with_all_its_answers() {
     assert!(lab.state.jobs.is_empty());
     assert!(lab.state.dedup.is_empty(), "no answer leads to what is gone");
 }
+
+#[test]
+fn the_indices_of_an_array_stay_while_another_waits_for_them() {
+    let mut lab = Lab::new();
+    let first = lab.submit(array(3));
+    let after = yard_core::job::After { each: vec![first], ..Default::default() };
+    let waiter = lab.submit(yard_core::job::JobPlan { after, ..array(3) });
+    let mut replace = |revision, plan| {
+        let new = Box::new(lab.submission(plan));
+        let command = Command::Job(JobCommand::Replace { job: first, revision, new });
+        lab.apply(lab.user(), None, command).reply
+    };
+    let why = format!("job {waiter} waits for it index by index; keep its indices");
+    assert_eq!(replace(0, single()), Err(Rejection::InUse(Object::Job(first), why)));
+    assert_eq!(replace(0, array(3)), Ok(Reply::Job(first)));
+}

@@ -4,22 +4,26 @@ use crate::clock::{MS, Us};
 use crate::machine::Power;
 use crate::message::{AgentWork, Event, Hello, Message, Party};
 use crate::world::World;
+use std::rc::Rc;
 use yard_common::id::{BootId, LeaseId, NodeId};
 use yard_core::agent::{Action, Agent, Change, Desired, Input, Lease};
+use yard_core::command::Inventory;
 use yard_core::lease::{Ack, Deadline, Holder, LeaseState, LeaseTimes};
 
 /// Period of renewals.
-const RENEW_US: Us = 500 * MS;
+const RENEW_US: Us = 750 * MS;
 /// Period of hellos.
-const HELLO_US: Us = 400 * MS;
+const HELLO_US: Us = 800 * MS;
 /// Silence of the leader after which an agent looks for another.
-const STREAM_US: Us = 1_500 * MS;
+const STREAM_US: Us = 2_500 * MS;
 
 /// A running agent.
 #[derive(Debug)]
 pub struct AgentHost {
     /// The automaton.
     pub agent: Agent,
+    /// What it found on its machine.
+    inventory: Rc<Inventory>,
     /// Its side of the lease.
     pub holder: Holder,
     /// The member that it is or wants to be in touch with.
@@ -52,8 +56,10 @@ impl World {
         let (agent, actions) = Agent::restore(kept, boot, found, machine.lease, now_ms);
         let target = self.rng.below(self.members.len() as u64) as usize;
         self.streams += 1;
+        let inventory = Rc::new(machine.inventory(machine.boot));
         self.machines[at].agent = Some(AgentHost {
             agent,
+            inventory,
             holder: Holder::new(NodeId(at as u32), lease, LeaseTimes::DEFAULT),
             target,
             stream: self.streams,
@@ -121,7 +127,6 @@ impl World {
         let members = self.members.len();
         let machine = &mut self.machines[at];
         let now_ms = machine.clock.now_ms(now_us);
-        let inventory = machine.inventory(machine.boot);
         let Some(host) = &mut machine.agent else { return };
         if now_us > host.heard_us + STREAM_US {
             self.streams += 1;
@@ -134,6 +139,7 @@ impl World {
             LeaseState::Expired => None,
         };
         let fence = host.agent.kept().fence;
+        let inventory = Rc::clone(&host.inventory);
         let hello = Hello { sent: host.nth, stream: host.stream, inventory, fence, held };
         let to = Party::Member(host.target);
         self.send(Party::Machine(at), to, Message::Hello(Box::new(hello)));
@@ -261,7 +267,7 @@ impl World {
             if let Change::Obeyed { fence, .. } = &change {
                 self.observe_obeyed(at, *fence);
                 // The bug: the set is obeyed, and a restart knows nothing of it.
-                if cfg!(mutant = "fence_not_persisted") {
+                if yard_core::mutant!("fence_not_persisted") {
                     continue;
                 }
             }

@@ -12,7 +12,7 @@ use yard_core::command::{
 };
 
 /// Commands that a task takes from its submission to its end, roughly.
-const COMMANDS_PER_TASK: u64 = 6;
+const COMMANDS_PER_TASK: u64 = 8;
 
 /// A client.
 #[derive(Debug)]

@@ -95,6 +95,7 @@ impl World {
             Fault::MachineUp(at) => self.boot_machine(at),
             Fault::Thaw(at) => self.thaw(at),
             Fault::AgentUp(at) => self.start_agent(at),
+            Fault::Campaign(at) => self.campaign(at),
             Fault::DiskFast(at) => self.members[at].disk_factor = 1,
             Fault::Calm => {
                 (self.net.loss, self.net.repeat) = (0, 0);
@@ -173,7 +174,8 @@ impl World {
             }
             Kind::MachineCut => {
                 let at = self.some_machine();
-                let some = self.rng_faults.chance(300);
+                let some =
+                    self.rng_faults.chance(if self.scenario.lease_trouble { 800 } else { 300 });
                 let members = (0..self.members.len()).map(Party::Member);
                 let members: Vec<_> =
                     members.filter(|_| !some || self.rng_faults.chance(600)).collect();
@@ -208,10 +210,14 @@ impl World {
                 self.after(wait_us, Event::Fault(Fault::DiskFast(at)));
             }
             Kind::Campaigns => {
+                // The second does not hear of the first, and so may win the same term.
                 let (a, b) = (self.some_member(), self.some_member());
-                for at in [a, b] {
-                    self.campaign(at);
+                if a != b {
+                    self.cut_for(both_ways(Party::Member(a), [Party::Member(b)].into_iter()), 800);
                 }
+                self.campaign(a);
+                let wait_us = self.lasting_us(5, 120);
+                self.after(wait_us, Event::Fault(Fault::Campaign(b)));
             }
             Kind::AgentCrash => {
                 let at = self.some_machine();

@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 64;
 /// Entries that a leader has on their way.
 const IN_FLIGHT_MAX: usize = 4;
 /// Time between two rounds of the scheduler at least.
-const PLAN_US: Us = 20 * MS;
+const PLAN_US: Us = 100 * MS;
 
 /// What a leader remembers as long as it leads.
 #[derive(Debug)]
@@ -443,7 +443,7 @@ impl World {
             return self.send(Party::Member(at), Party::Machine(machine), goodbye);
         }
         if rebooted {
-            let inventory = hello.inventory.clone();
+            let inventory = (*hello.inventory).clone();
             let command = Command::Node(NodeCommand::Update { node, inventory });
             let (actor, waiter) = (Actor::Node(node), Waiter::Nobody);
             self.enqueue(at, Proposal { actor, request: None, command, waiter });

@@ -159,7 +159,7 @@ impl Disk {
         self.memberships.retain(|m| m.id > snapshot.membership.id);
         self.memberships.insert(0, snapshot.membership.clone());
         // A snapshot is renamed into place only after it was flushed.
-        self.durable.index = self.durable.index.max(last.index);
+        self.durable.index = self.durable.index.max(last.index).min(self.last().index);
         self.snapshot = Some(snapshot);
     }
 

@@ -37,6 +37,9 @@ pub struct Member {
     pub heard_us: Us,
     /// The highest term that it has heard of: a campaign goes beyond it.
     pub term_seen: u64,
+    /// The last entry up to which its log was compared with that of the leader it follows. Beyond
+    /// it there may be entries of an earlier leader, which it must not acknowledge to this one.
+    pub agreed: u64,
     /// The last entry that it knows to be committed.
     pub commit: u64,
     /// The last entry that it has applied.
@@ -79,6 +82,7 @@ impl Member {
             hint: None,
             heard_us: 0,
             term_seen: 0,
+            agreed: 0,
             commit: 0,
             applied: Position { leader: NOBODY, index: 0 },
             state,

@@ -112,6 +112,8 @@ pub enum Fault {
     Thaw(usize),
     /// An agent starts again.
     AgentUp(usize),
+    /// A member wants to lead.
+    Campaign(usize),
     /// A disk is fast again.
     DiskFast(usize),
     /// The network is calm again.
@@ -176,7 +178,7 @@ pub struct Hello {
     /// Minted anew by the agent for each connection.
     pub stream: u64,
     /// What the machine has.
-    pub inventory: Inventory,
+    pub inventory: Rc<Inventory>,
     /// The set that it obeys.
     pub fence: yard_core::agent::Fence,
     /// The lease that it renews, if it holds it.

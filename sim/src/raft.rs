@@ -36,6 +36,7 @@ impl World {
         }
         (member.up, member.life) = (true, member.life + 1);
         (member.role, member.hint, member.heard_us) = (Role::Follower, None, now_us);
+        member.agreed = 0;
         member.disk_busy_us = (now_us, now_us);
         member.cache = Default::default();
         let snapshot = member.disk.snapshot.clone();
@@ -54,9 +55,7 @@ impl World {
         let local_ms = member.local_ms(now_us);
         let membership = member.state.membership.clone();
         member.keeper = Keeper::new(member.id, membership, LeaseTimes::DEFAULT, local_ms);
-        if !cfg!(mutant = "promise_forgotten") {
-            member.keeper.restore(member.disk.promises.iter().copied());
-        }
+        member.keeper.restore(member.disk.promises.iter().copied());
         member.keeper.membership_appended(member.disk.membership().id);
         let leases: Vec<_> = member.state.nodes.iter().map(|(id, node)| (id, node.lease)).collect();
         for (node, lease) in leases {
@@ -183,7 +182,7 @@ impl World {
     /// Tells the leader how far the log is durable.
     fn acknowledge(&mut self, at: usize, index: u64) {
         let member = &self.members[at];
-        let (vote, hint) = (member.disk.vote, member.hint);
+        let (vote, hint, index) = (member.disk.vote, member.hint, index.min(member.agreed));
         if let Some(leader) = hint.filter(|leader| self.members[*leader].id == vote.member) {
             let say = Message::AppendSay { leader: vote, ok: true, index, vote };
             self.send(Party::Member(at), Party::Member(leader), say);
@@ -217,7 +216,7 @@ impl World {
             let say = Message::VoteSay { candidate, granted: false, vote: mine };
             return self.send(Party::Member(at), from, say);
         }
-        member.disk.vote = candidate;
+        (member.disk.vote, member.agreed) = (candidate, 0);
         if candidate.term == mine.term {
             self.reached("vote moved within a term");
         }
@@ -364,7 +363,7 @@ impl World {
         if leader > mine || !matches!(self.members[at].role, Role::Follower) {
             self.members[at].disk.vote = leader;
             self.step_down(at);
-            self.members[at].role = Role::Follower;
+            (self.members[at].role, self.members[at].agreed) = (Role::Follower, 0);
             self.sync(at, Done::Vote { vote: leader, reply: None });
         }
         let member = &mut self.members[at];
@@ -416,6 +415,7 @@ impl World {
             member.keeper.membership_appended(latest);
         }
         let durable = member.disk.durable.index >= upto;
+        member.agreed = member.agreed.max(upto);
         member.commit = member.commit.max(commit.min(upto));
         if cut {
             self.reached("uncommitted entries of a lost leader cut");
@@ -440,6 +440,7 @@ impl World {
             member.disk.compact(Rc::clone(snapshot));
             let state = State::from_bytes(&snapshot.bytes).expect("a snapshot reads back");
             (member.state, member.applied) = (state, snapshot.last);
+            member.agreed = member.agreed.max(snapshot.last.index);
             member.commit = member.commit.max(snapshot.last.index);
             member.cache = Default::default();
             member.keeper.membership_appended(member.disk.membership().id);

@@ -19,8 +19,8 @@ pub struct Workload {
     /// Shares of the isolation classes in a thousand: strict, tolerant.
     strict: u64,
     tolerant: u64,
-    /// Longest run of a task.
-    run_ms_max: u64,
+    /// Shortest and longest run of a task, of the jobs whose tasks run longest.
+    run_ms: (u64, u64),
 }
 
 impl Workload {
@@ -30,8 +30,14 @@ impl Workload {
         let mut rng = Rng::new(seed, 5);
         let strict = rng.pick(&[0, 200, 400, 900]);
         let tolerant = rng.pick(&[0, 30, 60]);
-        let run_ms_max = rng.pick(&[1_500, 4_000, 12_000]);
-        Workload { rng, strict, tolerant, run_ms_max }
+        let run_ms = (20, rng.pick(&[1_500, 4_000, 12_000]));
+        Workload { rng, strict, tolerant, run_ms }
+    }
+
+    /// Strict tasks that run longer than a lease.
+    #[must_use]
+    pub fn about_leases(self) -> Workload {
+        Workload { strict: 900, run_ms: (6_000, 15_000), ..self }
     }
 
     /// A new job. `known`: jobs that it may wait for, with the lengths of their arrays.
@@ -66,8 +72,9 @@ impl Workload {
         plan.priority = self.rng.between(0, 6) as i32 - 3;
         let fails = self.rng.pick(&[0, 0, 50, 400, 1_000]);
         let permille = (fails, self.rng.pick(&[0, 0, 30]), self.rng.pick(&[0, 10, 100]));
-        let longest = self.rng.magnitude(200, self.run_ms_max);
-        let behaviour = Behaviour { run_ms: (20, longest), permille };
+        let (shortest, most) = self.run_ms;
+        let longest = self.rng.magnitude(200, most).max(shortest);
+        let behaviour = Behaviour { run_ms: (shortest, longest), permille };
         let queue = QueueId(self.rng.pick(&[0, 0, 0, 1, 2]));
         let experiment = self.rng.chance(200).then(|| format!("exp-{}", self.rng.below(4)));
         let spec = format!("{{\"nth\": {nth}}}").into();

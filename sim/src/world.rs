@@ -22,7 +22,7 @@ use yard_core::command::{Actor, Command};
 const PATIENCE_US: Us = 2_400 * SECOND;
 
 /// True time after which faults stop, even if they kept the run from getting far.
-const FAULTY_US: Us = 240 * SECOND;
+const FAULTY_US: Us = 150 * SECOND;
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,10 @@ impl World {
             members,
             machines,
             clients,
-            workload: Workload::new(seed),
+            workload: match scenario.lease_trouble {
+                true => Workload::new(seed).about_leases(),
+                false => Workload::new(seed),
+            },
             known: Vec::new(),
             requests: BTreeMap::new(),
             truth: Truth::new(seed),

@@ -8,6 +8,7 @@ use super::kept::{Change, Kept};
 use super::machine::{Action, Input, Lease, ShimEvent};
 use super::record::{Order, Record};
 use super::report::{Report, ReportKind};
+use crate::mutant;
 use std::collections::BTreeSet;
 use yard_common::ExitCause;
 use yard_common::cause::LostReason;
@@ -147,9 +148,6 @@ impl Agent {
     /// Whether a rank may start now: a majority answers for the very lease that the set which
     /// wants it was minted under.
     fn may_start(&self) -> bool {
-        if cfg!(mutant = "start_without_lease") {
-            return true;
-        }
         let held = |lease: Lease| lease.id == self.kept.lease && self.now_ms < lease.strict_ms;
         self.lease.is_some_and(held)
     }
@@ -197,7 +195,7 @@ impl Agent {
             ShimEvent::Died { started } => {
                 if live {
                     record.started = record.started.max((*started).min(record.len));
-                    let unknown = match cfg!(mutant = "unknown_is_success") {
+                    let unknown = match mutant!("unknown_is_success") {
                         true => ExitCause::Exited(0),
                         false => ExitCause::Lost(LostReason::Shim),
                     };

@@ -50,19 +50,29 @@ impl Chain {
     /// The tasks of the positions `from .. to`. What lies past the end is left out.
     #[must_use]
     pub fn slice(&self, from: u32, to: u32) -> Chain {
-        let mut links = Vec::new();
+        Chain(self.links(from, to).collect())
+    }
+
+    /// The links of the positions `from .. to`, cut to them.
+    fn links(&self, from: u32, to: u32) -> impl Iterator<Item = ChainLink> + '_ {
         let mut position = 0u32;
-        for link in &self.0 {
+        self.0.iter().filter_map(move |link| {
             let skip = from.saturating_sub(position).min(link.tasks.len);
             let keep = to.saturating_sub(position).min(link.tasks.len);
-            if skip < keep {
-                let first = link.tasks.first.saturating_add(skip);
-                let tasks = TaskRange { first, len: keep - skip };
-                links.push(ChainLink { tasks, attempt: link.attempt });
-            }
             position = position.saturating_add(link.tasks.len);
-        }
-        Chain(links)
+            let first = link.tasks.first.saturating_add(skip);
+            (skip < keep).then(|| {
+                let tasks = TaskRange { first, len: keep - skip };
+                ChainLink { tasks, attempt: link.attempt }
+            })
+        })
+    }
+
+    /// Whether these links are the tasks of the positions from one on.
+    #[must_use]
+    pub fn has(&self, from: u32, links: &[ChainLink]) -> bool {
+        let len = links.iter().fold(0, |sum: u32, link| sum.saturating_add(link.tasks.len));
+        self.links(from, from.saturating_add(len)).eq(links.iter().copied())
     }
 }
 
@@ -110,7 +120,9 @@ mod tests {
             let plain: Vec<_> = chain.tasks().collect();
             let end = plain.len().min(to as usize);
             let expected = plain.get(from as usize..end).unwrap_or_default();
-            prop_assert_eq!(chain.slice(from, to).tasks().collect::<Vec<_>>(), expected);
+            let slice = chain.slice(from, to);
+            prop_assert_eq!(slice.tasks().collect::<Vec<_>>(), expected);
+            prop_assert!(chain.has(from, &slice.0));
             prop_assert_eq!(chain.len() as usize, plain.len());
         }
     }

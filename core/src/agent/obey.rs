@@ -5,6 +5,7 @@ use super::desired::{AssignmentId, Desired, DesiredAssignment, DesiredPhase};
 use super::kept::Change;
 use super::machine::Action;
 use super::record::{Order, Record};
+use crate::mutant;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use yard_common::ExitCause;
@@ -14,7 +15,7 @@ use yard_common::id::{AttemptNumber, JobId, TaskRange};
 impl Agent {
     /// Takes over a desired set, unless one that is as new was obeyed before.
     pub(super) fn obey(&mut self, desired: Desired, turn: &mut Turn) {
-        if desired.fence <= self.kept.fence && !cfg!(mutant = "fence_ignored") {
+        if desired.fence <= self.kept.fence && !mutant!("fence_ignored") {
             return;
         }
         let (fence, lease) = (desired.fence, desired.lease);

@@ -4,11 +4,11 @@ use super::Context;
 use crate::agent::Chain;
 use crate::event::Event;
 use crate::fit::model_of;
+use crate::mutant;
 use crate::retry::{TaskEnd, Verdict, decide};
 use crate::state::{
-    Allocation, Held, Holding, Leftover, Phase, Share, State, TaskStatus, Timer, UsageKey,
+    Allocation, Held, Holding, Leftover, Node, Phase, Share, State, TaskStatus, Timer, UsageKey,
 };
-use std::collections::BTreeMap;
 use yard_common::cause::{Fault, LostReason};
 use yard_common::id::{
     AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskIndex, TaskRange,
@@ -65,7 +65,7 @@ impl State {
         let current = allocation.left().tasks().next().map(|(index, _)| index);
         // The bug: the attempt ends, and its task is tried again.
         let cause = match cause {
-            ExitCause::Cancelled if cfg!(mutant = "cancel_lost") => ExitCause::Requeued,
+            ExitCause::Cancelled if mutant!("cancel_lost") => ExitCause::Requeued,
             cause => cause,
         };
         if cause == ExitCause::Cancelled && !allocation.cancelled.contains(&run) {
@@ -118,17 +118,16 @@ impl State {
 
     /// Gives every node of an allocation a new desired set.
     pub(super) fn push_desired(&mut self, context: &mut Context, id: AllocationId) {
-        let nodes: Vec<_> = self.allocations[id].shares.iter().map(|share| share.node).collect();
-        for node in nodes {
-            self.bump(context, node);
+        for at in 0..self.allocations[id].shares.len() {
+            self.bump(context, self.allocations[id].shares[at].node);
         }
     }
 
     /// Mints the next version of a node's desired set.
     pub(super) fn bump(&mut self, context: &mut Context, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
-        node.generation = Generation(node.generation.0 + 1);
-        context.events.push(Event::Desired { node: id, generation: node.generation });
+        if let Some(node) = self.nodes.get_mut(id) {
+            context.bump(id, node);
+        }
     }
 
     /// Ends one attempt of each task of a run: the retry rules say what becomes of them.
@@ -148,9 +147,9 @@ impl State {
             cause,
             allocation,
         });
-        let parts: Vec<_> =
-            self.jobs[id].tasks.within(run).map(|(part, status)| (part, *status)).collect();
-        for (part, status) in parts {
+        let mut from = run.first;
+        while let Some((part, status)) = self.jobs[id].tasks.next_run(from, run.end()) {
+            from = part.end();
             let job = &self.jobs[id];
             let blocked = job.waits.any();
             let (phase, tries) = match decide(cause, &job.plan.retry, status.tries) {
@@ -226,11 +225,11 @@ impl State {
         }
         let payers = State::payers(&self.jobs[allocation.job]);
         self.holdings.take_off(&payers, &allocation.holding());
-        if cfg!(mutant = "quota_released_twice") {
+        if mutant!("quota_released_twice") {
             self.holdings.take_off(&payers, &allocation.holding());
         }
         self.jobs[allocation.job].allocations -= 1;
-        if !(cfg!(mutant = "usage_forgotten") && allocation.cause == Some(ExitCause::NodeLost)) {
+        if !(mutant!("usage_forgotten") && allocation.cause == Some(ExitCause::NodeLost)) {
             self.bill(context, &allocation, &allocation.shares);
         }
         self.shapes.release(allocation.shape);
@@ -249,8 +248,8 @@ impl State {
         node.allocations.remove(&id);
         let key = Allocation::assignment(id, share);
         let freed = match share.state {
-            AssignmentState::Exited => cfg!(mutant = "freed_before_reaped"),
-            AssignmentState::Gone => cfg!(mutant = "doubt_forgotten"),
+            AssignmentState::Exited => mutant!("freed_before_reaped"),
+            AssignmentState::Gone => mutant!("doubt_forgotten"),
             AssignmentState::Reaped => true,
             AssignmentState::Preparing | AssignmentState::Ready | AssignmentState::Running => false,
         };
@@ -263,25 +262,31 @@ impl State {
             let left = Leftover { amounts, gpus, in_doubt, job, chain };
             node.leftovers.insert(key, left);
         }
-        self.bump(context, share.node);
+        context.bump(share.node, node);
     }
 
     /// Rolls up what shares of an allocation used until now.
     fn bill(&mut self, context: &Context, allocation: &Allocation, shares: &[Share]) {
         let job = &self.jobs[allocation.job];
         let lost = allocation.final_cause().fault() == Fault::Infra;
-        let mut by_model: BTreeMap<Box<str>, (Amounts, u64)> = BTreeMap::new();
+        // A gang has GPUs of one model; shares without any come on top.
+        let mut by_model: Vec<(&str, Amounts, u64)> = Vec::new();
         for share in shares {
             let node = self.nodes.get(share.node);
             let model = node.and_then(|node| model_of(node, &share.gpus)).unwrap_or_default();
-            let sum = by_model.entry(model.into()).or_default();
-            sum.0 = sum.0.checked_add(&share.amounts).unwrap_or(sum.0);
-            sum.1 += share.gpus.total_parts();
+            let parts = share.gpus.total_parts();
+            match by_model.iter_mut().find(|(known, ..)| *known == model) {
+                Some((_, sum, gpu_parts)) => {
+                    *sum = sum.checked_add(&share.amounts).unwrap_or(*sum);
+                    *gpu_parts += parts;
+                }
+                None => by_model.push((model, share.amounts, parts)),
+            }
         }
         let for_ms = context.now_ms - allocation.granted_ms;
         let (owner, queue) = (job.owner, job.queue);
-        for (model, (amounts, gpu_parts)) in by_model {
-            let key = UsageKey { day: 0, owner, queue, model };
+        for (model, amounts, gpu_parts) in by_model {
+            let key = UsageKey { day: 0, owner, queue, model: model.into() };
             let held = Held { amounts, gpu_parts, lost };
             self.usage.add(&key, &held, for_ms, context.wall_ms);
         }
@@ -372,6 +377,14 @@ impl State {
     }
 }
 
+impl Context {
+    /// Mints the next version of a node's desired set.
+    pub(super) fn bump(&mut self, id: NodeId, node: &mut Node) {
+        node.generation = Generation(node.generation.0 + 1);
+        self.events.push(Event::Desired { node: id, generation: node.generation });
+    }
+}
+
 impl Allocation {
     /// Why the attempt as a whole ends, as far as is known.
     pub(crate) fn final_cause(&self) -> ExitCause {
@@ -383,7 +396,7 @@ impl Allocation {
         match self.cause {
             // It was done before the stop reached it.
             Some(cause) if all_succeeded && cause.fault() != Fault::Request => ExitCause::Exited(0),
-            Some(ExitCause::NodeLost) if cfg!(mutant = "lost_is_success") => ExitCause::Exited(0),
+            Some(ExitCause::NodeLost) if mutant!("lost_is_success") => ExitCause::Exited(0),
             Some(cause) => cause,
             None if all_succeeded => ExitCause::Exited(0),
             None => {

@@ -2,10 +2,11 @@
 
 use super::Context;
 use super::bound::at_most_bytes;
-use crate::command::{Adjust, JobCommand, Object, Rejection, Reply};
+use crate::command::{Actor, Adjust, Envelope, JobCommand, Object, Rejection, Reply, Stamp};
+use crate::mutant;
 use crate::state::{Phase, State, TaskStatus};
 use yard_common::ExitCause;
-use yard_common::id::{JobId, TaskRange};
+use yard_common::id::{JobId, LeaderId, MemberId, TaskRange};
 use yard_common::limits::{ENDED_JOBS_MAX, ENDED_LIFE_MS};
 use yard_common::limits::{FORGET_PER_APPLY_MAX, REASON_BYTES_MAX};
 
@@ -134,7 +135,7 @@ impl State {
         check_reason(reason)?;
         self.jobs[id].waits.held = Some(reason.into());
         context.changed(Object::Job(id));
-        if cfg!(mutant = "hold_ignored") {
+        if mutant!("hold_ignored") {
             return Ok(Reply::Tasks(0));
         }
         Ok(Reply::Tasks(self.block_tasks(context, id)))
@@ -176,6 +177,20 @@ impl State {
         context.changed(Object::Job(id));
         let range = self.jobs[id].tasks.range();
         Ok(Reply::Tasks(self.unblock_tasks(context, id, range)))
+    }
+
+    /// The state as it would be if a job were neither held nor suspended: a copy, for questions.
+    pub(crate) fn as_if_released(&self, id: JobId) -> State {
+        let mut world = self.clone();
+        let leader = LeaderId { term: 0, member: MemberId(0) };
+        let stamp = Stamp { cluster_ms: self.now_ms(), ..Stamp::default() };
+        let envelope = Envelope { actor: Actor::Leader, leader, stamp, request: None };
+        let mut context = Context::new(self.applied, &envelope);
+        (world.jobs[id].waits.held, world.jobs[id].waits.suspended) = (None, None);
+        let range = world.jobs[id].tasks.range();
+        world.unblock_tasks(&mut context, id, range);
+        world.settle_jobs(&mut context);
+        world
     }
 
     /// Looks at the jobs that a job waits for as a whole: it goes on, goes on waiting, or ends.

@@ -22,9 +22,10 @@ mod timer;
 pub(crate) use context::Context;
 
 use crate::command::{Actor, Cluster, Command, Envelope, Object, Rejection, Reply};
+use crate::encoding::hash_on;
 use crate::event::{Applied, Audit};
+use crate::mutant;
 use crate::state::{Answer, Made, State};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use yard_common::id::LogIndex;
 use yard_common::state::NodeState;
 
@@ -75,12 +76,7 @@ impl State {
                 _ => (),
             }
         }
-        let stale = match self.leader {
-            // The bug: two leaders of one term are taken for one.
-            Some(current) if cfg!(mutant = "fence_by_term") => current.term != leader.term,
-            current => current != Some(leader) && !cfg!(mutant = "leader_not_fenced"),
-        };
-        if stale {
+        if self.leader != Some(leader) && !mutant!("leader_not_fenced") {
             return Err(Rejection::StaleLeader);
         }
         let initialise = matches!(command, Command::Cluster(Cluster::Initialise { .. }));
@@ -107,7 +103,7 @@ impl State {
     /// Moves the cluster's time on; it never falls.
     fn advance_clock(&mut self, envelope: &Envelope) -> u64 {
         self.clock.cluster_ms = self.clock.cluster_ms.max(envelope.stamp.cluster_ms);
-        if cfg!(mutant = "clock_falls") {
+        if mutant!("clock_falls") {
             self.clock.cluster_ms = envelope.stamp.cluster_ms;
         }
         self.clock.wall_ms = envelope.stamp.wall_ms;
@@ -124,8 +120,7 @@ impl State {
         let Some(request) = envelope.request else {
             return self.run(context, command);
         };
-        let bytes = minicbor::to_vec(command).expect("writing to memory does not fail");
-        let body = xxh3_64(&bytes);
+        let body = hash_on(0, command);
         if let Some(answer) = self.dedup.get(context.actor, request) {
             let (same, object) = match &answer.made {
                 Made::Job(job) => (Reply::Job(*job), Object::Job(*job)),
@@ -143,7 +138,7 @@ impl State {
             Reply::Job(job) if self.jobs[*job].request == request => Made::Job(*job),
             other => Made::Other(context.now_ms, other.clone()),
         };
-        if !cfg!(mutant = "dedup_forgets") {
+        if !mutant!("dedup_forgets") {
             self.dedup.remember(context.actor, request, Answer { body, made });
         }
         Ok(reply)
@@ -180,10 +175,9 @@ fn hash_of(
     context: &Context,
 ) -> u64 {
     // The bug: what each member has by itself gets into the hash.
-    let before = match cfg!(mutant = "hash_by_member") {
+    let before = match mutant!("hash_by_member") {
         true => before ^ context.events.as_ptr() as u64,
         false => before,
     };
-    let bytes = minicbor::to_vec((index, reply, &context.events));
-    xxh3_64_with_seed(&bytes.expect("writing to memory does not fail"), before)
+    hash_on(before, &(index, reply, &context.events))
 }

@@ -7,6 +7,7 @@ use crate::command::{Object, Placement, Plan, Promise, Rejection, Reply, ShareCh
 use crate::event::Event;
 use crate::fit::{self, Demand, Room, Unfit};
 use crate::job::{Decides, IsolationClass, Shape};
+use crate::mutant;
 use crate::state::{Allocation, Holding, Job, Phase, Share, State, TaskStatus, Timer};
 use std::collections::BTreeMap;
 use yard_common::ExitCause;
@@ -88,9 +89,9 @@ impl State {
             let (job, tasks, attempt) = (placement.job, link.tasks, link.attempt);
             context.events.push(Event::Granted { allocation: id, job, tasks, attempt });
             // Tasks with the same next attempt may differ in what their last ones left behind.
-            let runs = self.jobs[job].tasks.within(tasks);
-            let runs: Vec<_> = runs.map(|(run, status)| (run, *status)).collect();
-            for (run, status) in runs {
+            let mut from = tasks.first;
+            while let Some((run, status)) = self.jobs[job].tasks.next_run(from, tasks.end()) {
+                from = run.end();
                 let new = TaskStatus { phase: Phase::Preparing(id), attempt, ..status };
                 self.set_tasks(context, job, run, new);
             }
@@ -126,7 +127,7 @@ impl State {
     fn check_placement(&self, now_ms: u64, placement: &Placement) -> Result<Checked, Rejection> {
         let object = Object::Job(placement.job);
         let job = self.jobs.get(placement.job).ok_or(Rejection::NotFound(object))?;
-        let waits = job.waits.any() && !cfg!(mutant = "hold_ignored");
+        let waits = job.waits.any() && !mutant!("hold_ignored");
         if waits || !self.queues[job.queue].set.starts {
             return Err(Rejection::DoesNotFit("its job or queue starts nothing now".into()));
         }
@@ -134,7 +135,7 @@ impl State {
         let chain = check_chain(job, &placement.tasks)?;
         let running_max = job.plan.array.as_ref().and_then(|array| array.running_max);
         let throttled = running_max.is_some_and(|max| job.allocations >= max);
-        if throttled && !cfg!(mutant = "throttle_ignored") {
+        if throttled && !mutant!("throttle_ignored") {
             return Err(Rejection::DoesNotFit("as many tasks of the array run as may".into()));
         }
         let shares = self.check_shares(now_ms, job, shape, &placement.shares)?;
@@ -167,7 +168,9 @@ impl State {
         let within = shape.place.within.as_deref();
         let same_place = within.and_then(|level| fit::label_of(first, level));
         let queue_pools = &self.queues[job.queue].set.pools;
+        // Only groups can share a node; the shares of one lie on different ones.
         let mut rooms: BTreeMap<NodeId, Room> = BTreeMap::new();
+        let shared = shape.groups.len() > 1;
         let mut model = None;
         let mut shares = Vec::with_capacity(choices.len());
         for choice in choices {
@@ -182,7 +185,11 @@ impl State {
             fit::open(node, now_ms, job.plan.time_limit_ms).map_err(|why| unfit(name, why))?;
             let group = &shape.groups[usize::from(choice.group)];
             let demand = Demand::of(shape, group, &floor);
-            let room = rooms.entry(choice.node).or_insert_with(|| Room::of(node));
+            let mut alone = None;
+            let room = match shared {
+                true => rooms.entry(choice.node).or_insert_with(|| Room::of(node)),
+                false => alone.insert(Room::of(node)),
+            };
             room.take(&demand, node, &choice.gpus).map_err(|why| unfit(name, why))?;
             let its_model = fit::model_of(node, &choice.gpus);
             if its_model.is_some() && *model.get_or_insert(its_model) != its_model {
@@ -235,7 +242,7 @@ fn check_chain(job: &Job, tasks: &[TaskRange]) -> Result<Chain, Rejection> {
             covered += run.len;
             let attempt = AttemptNumber(match status.attempt.0 {
                 // The bug: a retry looks like the attempt before it.
-                number if cfg!(mutant = "attempt_reused") => number.max(1),
+                number if mutant!("attempt_reused") => number.max(1),
                 number => number + 1,
             });
             match chain.0.last_mut() {
@@ -265,10 +272,14 @@ fn check_groups(shape: &Shape, choices: &[ShareChoice]) -> Result<(), Rejection>
     if !choices.is_sorted_by_key(|choice| choice.group) {
         return Err(Rejection::invalid("shares", "shares come group by group"));
     }
-    let mut seen: Vec<_> = choices.iter().map(|choice| (choice.group, choice.node)).collect();
-    seen.sort_unstable();
-    if seen.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Rejection::invalid("shares", "the machines of a group are different"));
+    let key = |choice: &ShareChoice| (choice.group, choice.node);
+    // The scheduler names them in order, in which equal ones would be neighbours.
+    if !choices.is_sorted_by(|a, b| key(a) < key(b)) {
+        let mut seen: Vec<_> = choices.iter().map(key).collect();
+        seen.sort_unstable();
+        if seen.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Rejection::invalid("shares", "the machines of a group are different"));
+        }
     }
     for (position, group) in shape.groups.iter().enumerate() {
         let of_group = choices.iter().filter(|choice| usize::from(choice.group) == position);

@@ -4,6 +4,7 @@
 use super::Context;
 use crate::agent::{Chain, Exit, Report, ReportKind};
 use crate::command::{NodeReport, Object, Rejection, Reply};
+use crate::mutant;
 use crate::state::{Phase, State, Timer};
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
@@ -34,7 +35,7 @@ impl State {
             // Without a gap: a report that was refused while the node was lost comes again.
             let next = one.sequence.0 == node.reported.0.saturating_add(1);
             let first = node.resync && one.sequence > node.reported;
-            if next || first || cfg!(mutant = "report_twice") {
+            if next || first {
                 (node.reported, node.resync) = (one.sequence, false);
                 self.take_report(context, report.node, one);
             }
@@ -68,16 +69,16 @@ impl State {
         if let Some(left) = node.leftovers.remove(&report.assignment) {
             node.give_back(&left.amounts, &left.gpus);
             context.changed(Object::Allocation(report.assignment.allocation));
-            self.bump(context, id);
+            context.bump(id, node);
         }
     }
 
     /// Moves a share on. Returns false if the step is not legal: the report is late or doubled.
     fn step_share(&mut self, id: AllocationId, share: usize, to: AssignmentState) -> bool {
-        let from = self.allocations[id].shares[share].state;
-        let legal = from.may_become(to);
+        let state = &mut self.allocations[id].shares[share].state;
+        let legal = state.may_become(to);
         if legal {
-            self.allocations[id].shares[share].state = to;
+            *state = to;
         }
         legal
     }
@@ -110,7 +111,7 @@ impl State {
             return;
         }
         let from = if alone { allocation.started } else { 0 };
-        if chain.is_empty() || allocation.chain.slice(from, from + chain.len()) != *chain {
+        if chain.is_empty() || !allocation.chain.has(from, &chain.0) {
             return;
         }
         let state = allocation.shares[share].state;
@@ -169,7 +170,7 @@ impl State {
             return;
         }
         self.step_share(id, share, AssignmentState::Exited);
-        if cfg!(mutant = "gang_released_partly") && !exit.cause.is_success() {
+        if mutant!("gang_released_partly") && !exit.cause.is_success() {
             let node = self.allocations[id].shares[share].node;
             self.nodes[node].allocations.remove(&id);
         }
@@ -189,9 +190,8 @@ impl State {
     /// Tasks of a chain have ended.
     fn chain_exited(&mut self, context: &mut Context, id: AllocationId, exit: &Exit) {
         let allocation = &mut self.allocations[id];
-        let (job, from) = (allocation.job, allocation.ended);
-        let expected = allocation.chain.slice(from, from.saturating_add(exit.link.tasks.len));
-        if expected.0 != [exit.link] {
+        let job = allocation.job;
+        if !allocation.chain.has(allocation.ended, &[exit.link]) {
             return;
         }
         allocation.ended += exit.link.tasks.len;
@@ -200,9 +200,12 @@ impl State {
         let node = allocation.shares[0].node;
         let stopped = allocation.cause.is_some();
         let cause = if stopped { allocation.final_cause() } else { exit.cause };
-        let cancelled = allocation.cancelled.clone();
-        for (part, cause) in split_cancelled(exit.link.tasks, &cancelled, cause) {
-            self.finish_part(context, id, job, part, exit, cause);
+        if allocation.cancelled.is_empty() {
+            self.finish_part(context, id, job, exit.link.tasks, exit, cause);
+        } else {
+            for (part, cause) in split_cancelled(exit.link.tasks, &allocation.cancelled, cause) {
+                self.finish_part(context, id, job, part, exit, cause);
+            }
         }
         self.judge_node(context, node, job, cause);
     }
@@ -304,10 +307,9 @@ impl State {
     /// so that it cannot use up the retries of all others.
     fn judge_node(&mut self, context: &mut Context, id: NodeId, job: JobId, cause: ExitCause) {
         let now_ms = context.now_ms;
-        let node = &mut self.nodes[id];
         if cause.is_success() {
-            if !node.failures.is_empty() {
-                node.failures.clear();
+            if !self.nodes[id].failures.is_empty() {
+                self.nodes[id].failures.clear();
             }
             return;
         }
@@ -336,6 +338,7 @@ impl State {
         if !blames_node {
             return;
         }
+        let node = &mut self.nodes[id];
         node.failures.retain(|(other, at_ms)| {
             *other != job && at_ms.saturating_add(NODE_FAILURE_WINDOW_MS) > now_ms
         });
@@ -362,9 +365,6 @@ fn split_cancelled(
     cancelled: &[TaskRange],
     cause: ExitCause,
 ) -> Vec<(TaskRange, ExitCause)> {
-    if cancelled.is_empty() {
-        return vec![(tasks, cause)];
-    }
     let of = |index| {
         let is_cancelled = cancelled.iter().any(|range| range.contains(index));
         if is_cancelled { ExitCause::Cancelled } else { cause }

@@ -5,10 +5,11 @@ use super::bound::{between, legal_name, reached};
 use crate::command::{Actor, Object, Rejection, Reply, Submit};
 use crate::event::Event;
 use crate::job::{Group, JobPlan, Shape, Wanted};
+use crate::mutant;
 use crate::state::{Experiment, Holding, Job, Payers, Phase, State, Tasks, Timer, Waits};
 use crate::table::Shared;
 use yard_common::gpu::{GPU_PARTS, GpuCount};
-use yard_common::id::{ExperimentId, JobId, PrincipalId, RequestId, WorkspaceId};
+use yard_common::id::{ExperimentId, JobId, PrincipalId, RequestId, TaskRange, WorkspaceId};
 use yard_common::limits;
 use yard_common::state::{JobState, TaskState};
 
@@ -63,6 +64,21 @@ impl State {
         Ok(Reply::Job(id))
     }
 
+    /// Arrays that wait for this one index by index were checked against its indices.
+    fn check_indices_kept(&self, id: JobId, tasks: TaskRange) -> Result<(), Rejection> {
+        if tasks == self.jobs[id].tasks.range() {
+            return Ok(());
+        }
+        let by_index = |waiter: &JobId| self.jobs[*waiter].plan.after.each.contains(&id);
+        match self.waiters_of(id).into_iter().find(by_index) {
+            None => Ok(()),
+            Some(waiter) => {
+                let why = format!("job {waiter} waits for it index by index; keep its indices");
+                Err(Rejection::InUse(Object::Job(id), why))
+            }
+        }
+    }
+
     /// Replaces a job of which nothing has started.
     pub(super) fn replace(
         &mut self,
@@ -86,6 +102,7 @@ impl State {
             return Err(Rejection::invalid("workspace", "a job stays in its workspace"));
         }
         let plan = self.check_submit(id, new)?;
+        self.check_indices_kept(id, plan.tasks())?;
         let experiment = self.join_experiment(context, new)?;
         self.forget_waiting(id);
         let job = &self.jobs[id];
@@ -165,7 +182,7 @@ impl State {
         let state = self.jobs.get(id)?.state;
         state.is_terminal().then(|| match wanted {
             Wanted::End => true,
-            Wanted::Success if cfg!(mutant = "dependency_any") => true,
+            Wanted::Success if mutant!("dependency_any") => true,
             Wanted::Success => state == JobState::Succeeded,
             Wanted::Failure => state != JobState::Succeeded,
         })

@@ -52,17 +52,14 @@ impl State {
         phase: Phase,
         cause: Option<ExitCause>,
     ) -> u32 {
-        let runs: Vec<_> = self.jobs[id]
-            .tasks
-            .within(range)
-            .filter(|(_, status)| wanted(status.phase))
-            .map(|(run, status)| (run, *status))
-            .collect();
-        let mut moved = 0;
-        for (run, status) in runs {
-            let cause = cause.or(status.cause);
-            self.set_tasks(context, id, run, TaskStatus { phase, cause, ..status });
-            moved += run.len;
+        let (mut from, mut moved) = (range.first, 0);
+        while let Some((run, status)) = self.jobs[id].tasks.next_run(from, range.end()) {
+            from = run.end();
+            if wanted(status.phase) {
+                let cause = cause.or(status.cause);
+                self.set_tasks(context, id, run, TaskStatus { phase, cause, ..status });
+                moved += run.len;
+            }
         }
         moved
     }
@@ -167,12 +164,10 @@ impl State {
         let Some(job) = self.jobs.get(id) else { return };
         let place = job.place(id);
         let queued = job.tasks.counts().of(TaskState::Queued) > 0;
-        if queued != self.pending.contains(&place) {
-            if queued {
-                self.pending.insert(place, ());
-            } else {
-                self.pending.remove(&place);
-            }
+        if !queued {
+            self.pending.remove(&place);
+        } else if !self.pending.contains(&place) {
+            self.pending.insert(place, ());
         }
         let (old, new) = (job.state, job.derived_state());
         if old != new {
@@ -206,7 +201,9 @@ impl State {
         job.ended = Some(stamp);
         let until_ms = std::mem::take(&mut job.waits).until_ms;
         let (payers, waited_for) = (State::payers(job), job.plan.after.clone());
-        self.timers.unset(until_ms, Timer::NotBefore(id));
+        if until_ms > 0 {
+            self.timers.unset(until_ms, Timer::NotBefore(id));
+        }
         self.holdings.take_off(&payers, &Holding { jobs: 1, ..Holding::default() });
         self.ended.insert((now_ms, id), ());
         for other in waited_for.all() {

@@ -10,7 +10,8 @@ pub enum JobCommand {
     /// A new job. The envelope must carry a request id.
     #[n(0)]
     Submit(#[n(0)] Box<Submit>),
-    /// Replaces all but the owner, workspace and array of a job of which nothing has started.
+    /// Replaces all but the owner and workspace of a job of which nothing has started. The indices
+    /// of an array stay while another waits for it index by index.
     #[n(1)]
     Replace {
         /// The job.

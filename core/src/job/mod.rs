@@ -148,6 +148,7 @@ pub struct Shape {
     pub exclusive: bool,
     /// The groups of the gang; they start together.
     #[n(2)]
+    #[cbor(decode_with = "crate::encoding::exact_list")]
     pub groups: Vec<Group>,
     /// How its nodes may lie.
     #[n(3)]

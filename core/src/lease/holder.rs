@@ -3,6 +3,7 @@
 use super::membership::Membership;
 use super::message::{Ack, Renewal};
 use super::times::{Deadline, LeaseTimes, RENEWALS_PER_LEASE_MAX};
+use crate::mutant;
 use std::collections::{BTreeMap, VecDeque};
 use yard_common::id::{LeaseId, MemberId, NodeId};
 
@@ -47,14 +48,18 @@ pub struct Holder {
 struct Count {
     membership: Membership,
     sent_ms: BTreeMap<MemberId, u64>,
+    /// The latest one that a majority has answered.
+    majority_ms: Option<u64>,
 }
 
 impl Count {
-    fn majority_ms(&self) -> Option<u64> {
-        if cfg!(mutant = "ack_one_enough") {
-            return self.sent_ms.values().copied().max();
-        }
-        self.membership.majority_ms(|member| self.sent_ms.get(&member).copied())
+    fn answered(&mut self, member: MemberId, sent_ms: u64) {
+        let latest_ms = self.sent_ms.entry(member).or_insert(sent_ms);
+        *latest_ms = sent_ms.max(*latest_ms);
+        self.majority_ms = match mutant!("ack_one_enough") {
+            true => self.sent_ms.values().copied().max(),
+            false => self.membership.majority_ms(|member| self.sent_ms.get(&member).copied()),
+        };
     }
 }
 
@@ -105,10 +110,7 @@ impl Holder {
             return false;
         }
         let Some(count) = self.count_of(&ack.membership) else { return false };
-        // The bug: an answer may have been on its way for long.
-        let sent_ms = if cfg!(mutant = "ack_at_reply") { now_ms } else { ack.sent_ms };
-        let latest_ms = count.sent_ms.entry(ack.member).or_insert(sent_ms);
-        *latest_ms = sent_ms.max(*latest_ms);
+        count.answered(ack.member, ack.sent_ms);
         true
     }
 
@@ -118,7 +120,7 @@ impl Holder {
     pub fn deadline_ms(&self, deadline: Deadline) -> Option<u64> {
         let counted_ms = self.counts.iter().filter_map(|count| {
             let after_ms = self.times.after_ms(deadline, &count.membership);
-            Some(count.majority_ms()?.saturating_add(after_ms))
+            Some(count.majority_ms?.saturating_add(after_ms))
         });
         counted_ms.max().max(self.inherited_ms[deadline as usize])
     }
@@ -184,7 +186,8 @@ impl Holder {
             self.counts.remove(0);
             at -= 1;
         }
-        let fresh = Count { membership: membership.clone(), sent_ms: BTreeMap::new() };
+        let membership = membership.clone();
+        let fresh = Count { membership, sent_ms: BTreeMap::new(), majority_ms: None };
         self.counts.insert(at, fresh);
         Some(&mut self.counts[at])
     }

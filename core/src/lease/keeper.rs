@@ -171,7 +171,7 @@ impl Keeper {
             return Err(Refusal::OtherLease { current });
         }
         let promised = seen.promise.is_some_and(|promised| renewal.lease <= promised.lease);
-        if promised && !cfg!(mutant = "promise_not_kept") {
+        if promised {
             return Err(Refusal::Promised);
         }
         if renewal.lease_ms > self.longest.lease_ms() {
@@ -256,9 +256,6 @@ impl Keeper {
     fn ready_ms(&self, node: NodeId) -> u64 {
         let counted_on_ms = self.nodes.get(&node).and_then(|seen| seen.counted_on_ms);
         let forgotten_ms = self.settled_ms.saturating_add(self.longest.promise_wait_ms());
-        if cfg!(mutant = "no_wait_after_restart") {
-            return counted_on_ms.unwrap_or(0);
-        }
         forgotten_ms.max(counted_on_ms.unwrap_or(0))
     }
 }

@@ -4,6 +4,7 @@ use minicbor::{Decode, Encode};
 use std::collections::BTreeSet;
 use std::fmt;
 use yard_common::id::{LogIndex, MemberId};
+use yard_common::limits::VOTERS_MAX;
 
 /// Names a committed membership: the log position of its entry. Only committed memberships are
 /// named, so a position stands for one membership even if a lost leader wrote another there.
@@ -65,9 +66,17 @@ impl Membership {
     pub fn majority_ms(&self, time_ms: impl Fn(MemberId) -> Option<u64>) -> Option<u64> {
         let mut reached_ms = u64::MAX;
         for half in self.halves() {
-            let mut times: Vec<u64> = half.iter().filter_map(|&member| time_ms(member)).collect();
-            times.sort_unstable_by(|a, b| b.cmp(a));
-            reached_ms = reached_ms.min(*times.get(half.len() / 2)?);
+            // On the stack: every renewal of every node asks. A half beyond the bound is none that
+            // apply let through, and has no majority.
+            let mut times_ms = [0; VOTERS_MAX];
+            let mut len = 0;
+            for ms in half.iter().filter_map(|&member| time_ms(member)) {
+                *times_ms.get_mut(len)? = ms;
+                len += 1;
+            }
+            let times_ms = &mut times_ms[..len];
+            times_ms.sort_unstable_by(|a, b| b.cmp(a));
+            reached_ms = reached_ms.min(*times_ms.get(half.len() / 2)?);
         }
         Some(reached_ms)
     }

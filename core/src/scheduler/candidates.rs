@@ -1,7 +1,8 @@
 //! The open nodes of some kinds, best fit first.
 
 use super::stock::{Free, Kind};
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use yard_common::id::NodeId;
 
 /// Walks the open nodes of some kinds from the fullest to the emptiest, over those that are too
@@ -10,7 +11,7 @@ pub(super) struct Candidates<'s> {
     kinds: &'s [Kind],
     need: Need,
     /// The next node of each kind.
-    heads: BTreeSet<(bool, Free, usize)>,
+    heads: BinaryHeap<Reverse<(bool, Free, usize)>>,
 }
 
 /// What a node must have free at least to be looked at.
@@ -28,7 +29,7 @@ impl<'s> Candidates<'s> {
         of: impl IntoIterator<Item = usize>,
         need: Need,
     ) -> Candidates<'s> {
-        let mut candidates = Candidates { kinds, need, heads: BTreeSet::new() };
+        let mut candidates = Candidates { kinds, need, heads: BinaryHeap::new() };
         let start = Free { gpu_parts: need.gpu_parts, cpu_milli: need.cpu_milli, node: NodeId(0) };
         for kind in of {
             candidates.push(kind, start);
@@ -43,7 +44,7 @@ impl<'s> Candidates<'s> {
             if free.cpu_milli >= self.need.cpu_milli {
                 // What needs no GPU goes to nodes without them first.
                 let wastes_gpus = self.need.gpu_parts == 0 && !self.kinds[kind].gpus.is_empty();
-                self.heads.insert((wastes_gpus, *free, kind));
+                self.heads.push(Reverse((wastes_gpus, *free, kind)));
                 return;
             }
             from = Free { gpu_parts: free.gpu_parts, cpu_milli: self.need.cpu_milli, ..from };
@@ -56,7 +57,7 @@ impl Iterator for Candidates<'_> {
     type Item = NodeId;
 
     fn next(&mut self) -> Option<NodeId> {
-        let (_, free, kind) = self.heads.pop_first()?;
+        let Reverse((_, free, kind)) = self.heads.pop()?;
         if let Some(next) = free.node.0.checked_add(1) {
             self.push(kind, Free { node: NodeId(next), ..free });
         }

@@ -8,7 +8,7 @@ use crate::command::ShareChoice;
 use crate::fit::{self, Room};
 use crate::state::{Holding, Node};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use yard_common::gpu::GpuGrant;
 use yard_common::id::NodeId;
 use yard_common::limits::GANG_NODES_MAX;
@@ -25,7 +25,8 @@ pub(super) struct Gang {
 
 /// A gang that is being put together.
 struct Draft {
-    groups: Vec<BTreeMap<NodeId, GpuGrant>>,
+    /// The shares of each group, as they were found.
+    groups: Vec<Vec<(NodeId, GpuGrant)>>,
     /// What is left on nodes that groups of the gang share.
     rooms: BTreeMap<NodeId, Room>,
     holding: Holding,
@@ -41,16 +42,17 @@ struct Level<'l> {
 impl Draft {
     fn new(groups: usize) -> Draft {
         let holding = Holding { tasks: 1, ..Holding::default() };
-        Draft { groups: vec![BTreeMap::new(); groups], rooms: BTreeMap::new(), holding }
+        Draft { groups: vec![Vec::new(); groups], rooms: BTreeMap::new(), holding }
     }
 
     fn nodes(&self) -> usize {
-        self.groups.iter().map(BTreeMap::len).sum()
+        self.groups.iter().map(Vec::len).sum()
     }
 
     fn finish(self, site: usize) -> Gang {
-        let shares = self.groups.into_iter().enumerate().flat_map(|(group, nodes)| {
+        let shares = self.groups.into_iter().enumerate().flat_map(|(group, mut nodes)| {
             let group = u8::try_from(group).expect("GROUPS_MAX fits a byte");
+            nodes.sort_unstable_by_key(|(node, _)| *node);
             nodes.into_iter().map(move |(node, gpus)| ShareChoice { node, group, gpus })
         });
         Gang { site, shares: shares.collect(), holding: self.holding }
@@ -169,6 +171,8 @@ impl Round<'_> {
         let demand = &site.demands[at];
         let shared = wish.shape.groups.len() > 1;
         let mut steps = 0;
+        // No node comes twice in one go.
+        let known: BTreeSet<NodeId> = draft.groups[at].iter().map(|(id, _)| *id).collect();
         for id in self.candidates(wish, site, at) {
             if draft.groups[at].len() >= upto as usize || draft.nodes() >= GANG_NODES_MAX as usize {
                 break;
@@ -177,7 +181,7 @@ impl Round<'_> {
             let node = &self.view.nodes[id];
             let elsewhere =
                 level.is_some_and(|level| fit::label_of(node, level.label) != Some(level.value));
-            if elsewhere || draft.groups[at].contains_key(&id) || !wish.allows(node) {
+            if elsewhere || known.contains(&id) || !wish.allows(node) {
                 continue;
             }
             let offer = self.offer(id, node, draft.rooms.get(&id));
@@ -196,7 +200,7 @@ impl Round<'_> {
                 draft.rooms.insert(id, room);
             }
             draft.holding = holding;
-            draft.groups[at].insert(id, grant);
+            draft.groups[at].push((id, grant));
         }
         self.spend(steps)
     }

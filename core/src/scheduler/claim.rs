@@ -25,12 +25,16 @@ impl Corner<'_> {
 impl Round<'_> {
     /// Closes the nodes that a task could use, for all behind it, at each site where it could
     /// start if others ended. Elsewhere it waits for something else, and leaves nodes alone.
-    pub(super) fn claim(&mut self, wish: &Wish<'_>, sites: &[Site<'_>], job: JobId) {
+    /// Returns whether there is such a site.
+    pub(super) fn claim(&mut self, wish: &Wish<'_>, sites: &[Site<'_>], job: JobId) -> bool {
+        let mut found = false;
         for site in sites {
             for corner in self.corners(wish, site) {
                 self.close(wish, site, &corner, job);
+                found = true;
             }
         }
+        found
     }
 
     /// The nodes that a task could use, at each site where it could start if others ended.

@@ -193,7 +193,7 @@ pub fn explain(
             changes = question.changes(&answer);
         }
     } else if outlook != Outlook::NotPending {
-        changes = own_changes(&constraints);
+        changes.extend(Question { view, now_ms, policy, task: task_id }.own_change(&constraints));
     }
     Some(Explanation { task: task_id, state: phase.state(), outlook, constraints, changes })
 }
@@ -208,7 +208,7 @@ fn own_waits(view: &State, job: &Job, task: TaskIndex, phase: Phase) -> Vec<Cons
     found.extend(waits.held.clone().map(Constraint::Held));
     found.extend(waits.suspended.clone().map(Constraint::Suspended));
     let undone = undone(view, job, task);
-    if waits.jobs > 0 || phase == Phase::Blocked && found.is_empty() && waits.until_ms == 0 {
+    if waits.jobs > 0 || !undone.is_empty() {
         found.push(Constraint::Dependency(undone));
     }
     if waits.until_ms > 0 {
@@ -236,14 +236,6 @@ fn undone(view: &State, job: &Job, task: TaskIndex) -> Vec<JobId> {
         status.is_some_and(|status| !status.phase.state().is_terminal())
     });
     whole.chain(each).collect()
-}
-
-fn own_changes(constraints: &[Constraint]) -> Vec<Change> {
-    match constraints {
-        [Constraint::Held(_) | Constraint::Suspended(_)] => vec![Change::Release],
-        [Constraint::QueueClosed(_)] => vec![Change::OpenQueue],
-        _ => Vec::new(),
-    }
 }
 
 impl Constraint {
@@ -326,6 +318,20 @@ impl Question<'_> {
         let placed = u32::try_from(mine.count()).unwrap_or(u32::MAX);
         let rooms = round.taken.iter().map(|(id, taken)| (*id, taken.room.clone())).collect();
         Answer { starts, stop, placed, claimed, rooms, granted }
+    }
+
+    /// The one thing of its own that keeps a task back, if it would start without it.
+    fn own_change(self, constraints: &[Constraint]) -> Option<Change> {
+        let (change, world) = match constraints {
+            [Constraint::Held(_) | Constraint::Suspended(_)] => {
+                (Change::Release, self.view.as_if_released(self.task.job))
+            }
+            [Constraint::QueueClosed(queue)] => {
+                (Change::OpenQueue, worlds::with_open_queue(self.view, *queue))
+            }
+            _ => return None,
+        };
+        self.in_world(&world).then_some(change)
     }
 
     fn in_world(self, view: &State) -> bool {

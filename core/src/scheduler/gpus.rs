@@ -53,15 +53,7 @@ impl Offer<'_> {
             .filter(|(_, device)| demand.gpus.accepts(device))
             .map(|(position, _)| u64::from(self.parts(position)))
             .sum();
-        let Amounts { cpu_milli, memory_bytes, disk_bytes } = demand.amounts;
-        let pairs = [
-            (free.cpu_milli, cpu_milli),
-            (free.memory_bytes, memory_bytes),
-            (free.disk_bytes, disk_bytes),
-            (parts, demand.gpus.parts()),
-        ];
-        let fits = pairs.into_iter().filter_map(|(free, need)| free.checked_div(need)).min();
-        u32::try_from(fits.unwrap_or(u64::MAX)).unwrap_or(u32::MAX)
+        places_in(&free, parts, demand)
     }
 
     fn grant(&self, demand: &Demand<'_>, model: Option<&str>) -> Option<GpuGrant> {
@@ -87,4 +79,17 @@ impl Offer<'_> {
             }
         }
     }
+}
+
+/// How many shares fit into what is free of CPU, memory, disk and parts of GPUs.
+pub(super) fn places_in(free: &Amounts, gpu_parts: u64, demand: &Demand<'_>) -> u32 {
+    let Amounts { cpu_milli, memory_bytes, disk_bytes } = demand.amounts;
+    let pairs = [
+        (free.cpu_milli, cpu_milli),
+        (free.memory_bytes, memory_bytes),
+        (free.disk_bytes, disk_bytes),
+        (gpu_parts, demand.gpus.parts()),
+    ];
+    let fits = pairs.into_iter().filter_map(|(free, need)| free.checked_div(need)).min();
+    u32::try_from(fits.unwrap_or(u64::MAX)).unwrap_or(u32::MAX)
 }

@@ -3,14 +3,17 @@
 use super::cache::Cache;
 use super::chains;
 use super::choose::Gang;
+use super::gpus::places_in;
 use super::lines::{LineKey, Turn, Turns};
-use super::site::{Sites, Wish};
+use super::site::{Site, Sites, Wish};
 use super::stock::{Free, Stock};
 use super::{Budget, Policy};
 use crate::command::{Placement, Plan};
 use crate::fit::{Demand, Room};
+use crate::mutant;
 use crate::state::{Excess, Holdings, Job, State};
 use std::collections::{BTreeMap, BTreeSet};
+use yard_common::gpu::GpuCount;
 use yard_common::id::{JobId, NodeId, QueueId, ShapeId};
 use yard_common::limits::{NODE_ASSIGNMENTS_MAX, PLAN_PLACEMENTS_MAX};
 use yard_common::state::TaskState;
@@ -156,7 +159,7 @@ impl<'a> Round<'a> {
                 break Ok(None);
             }
             let running = job.allocations.saturating_add(gangs.len() as u32);
-            if running_max.is_some_and(|max| running >= max) && !cfg!(mutant = "throttle_ignored") {
+            if running_max.is_some_and(|max| running >= max) && !mutant!("throttle_ignored") {
                 break Ok(Some(Stop::Throttle));
             }
             if self.placements.len() + gangs.len() >= PLAN_PLACEMENTS_MAX {
@@ -177,11 +180,12 @@ impl<'a> Round<'a> {
         stop
     }
 
-    /// Why no gang was found: limits, if they left no site; else the machines, which are claimed.
+    /// Why no gang was found: limits, if they left no site where it could ever start; else the
+    /// machines, which are claimed.
     fn no_room(&mut self, id: JobId, line: &LineKey, wish: &Wish<'_>, sites: &Sites<'_>) -> Stop {
-        self.claim(wish, &sites.sites, id);
+        let waits_for_others = self.claim(wish, &sites.sites, id);
         match sites.excess {
-            Some(excess) if sites.sites.is_empty() => Stop::Limit(excess),
+            Some(excess) if !waits_for_others => Stop::Limit(excess),
             Some(_) => Stop::NoRoom,
             None => {
                 // Behind limits others may find more sites, so only this is final.
@@ -200,7 +204,8 @@ impl<'a> Round<'a> {
     /// Takes what a gang got out of the stock. Returns whether none of its nodes is to be drained.
     fn take(&mut self, wish: &Wish<'_>, demands: &[Demand<'_>], gang: &Gang) -> bool {
         let mut lasting = true;
-        let mut touched = BTreeSet::new();
+        // Only groups can share a node.
+        let (shared, mut touched) = (demands.len() > 1, BTreeSet::new());
         for share in &gang.shares {
             let (id, node) = (share.node, &self.view.nodes[share.node]);
             let seat = self.cache.seats.get(id).expect("a candidate has a seat");
@@ -213,7 +218,7 @@ impl<'a> Round<'a> {
             });
             let demand = &demands[usize::from(share.group)];
             taken.room.take(demand, node, &share.gpus).expect("the gang was checked");
-            taken.slots -= usize::from(touched.insert(id));
+            taken.slots -= usize::from(!shared || touched.insert(id));
             kind.open.remove(&taken.free);
             let parts = taken.room.parts.iter().map(|parts| u64::from(*parts));
             taken.free.gpu_parts = parts.sum();
@@ -253,15 +258,26 @@ impl<'a> Round<'a> {
         let mut places: u32 = 0;
         for site in &sites.sites {
             for id in self.candidates(wish, site, 0) {
-                let node = &self.view.nodes[id];
-                if wish.allows(node) {
-                    places = places.saturating_add(self.offer(id, node, None).places_at(site, 0));
-                }
+                places = places.saturating_add(self.places_on(id, wish, site));
                 if places >= upto {
                     return upto;
                 }
             }
         }
         places
+    }
+
+    /// How many shares of the first group fit on a node, about.
+    fn places_on(&self, id: NodeId, wish: &Wish<'_>, site: &Site<'_>) -> u32 {
+        let demand = &site.demands[0];
+        let plain = !wish.is_choosy && !demand.exclusive && demand.gpus.count == GpuCount::None;
+        if plain
+            && !self.taken.contains_key(&id)
+            && let Some(seat) = self.cache.seats.get(id)
+        {
+            return places_in(&seat.left, 0, demand);
+        }
+        let node = &self.view.nodes[id];
+        if wish.allows(node) { self.offer(id, node, None).places_at(site, 0) } else { 0 }
     }
 }

@@ -91,6 +91,8 @@ impl Kind {
 pub(super) struct Seat {
     pub(super) kind: usize,
     pub(super) free: Free,
+    /// What is free of CPU, memory and disk: with this many nodes, a look at each record is dear.
+    pub(super) left: Amounts,
     /// Of the node when empty.
     amounts: Amounts,
 }
@@ -126,7 +128,7 @@ impl Seats {
         let after = node.filter(|node| is_member(node, now_ms)).map(|node| {
             let drain_ms = node.drain.as_ref().map(|drain| drain.at_ms);
             let (kind, free) = (self.kind_of(node, drain_ms), Free::of(id, node));
-            let seat = Seat { kind, free, amounts: node.facts.amounts };
+            let seat = Seat { kind, free, left: node.free(), amounts: node.facts.amounts };
             let kind = &mut self.stock.kinds[kind];
             kind.members.insert(id, ());
             if takes_tasks(node, now_ms) {

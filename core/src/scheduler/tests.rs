@@ -2,8 +2,8 @@
 
 use super::candidates::{Candidates, Need};
 use super::chains::{chain_len, deal};
-use super::gpus::Offer;
-use super::stock::{Free, Kind};
+use super::gpus::{Offer, places_in};
+use super::stock::{Free, Kind, Seats};
 use crate::command::Inventory;
 use crate::command::Stamp;
 use crate::fit::Demand;
@@ -169,6 +169,23 @@ fn any_free() -> impl Strategy<Value = Free> {
 }
 
 proptest! {
+    /// A seat says as much as the record of its node, for shares without GPUs.
+    #[test]
+    fn places_are_the_same_by_seat_and_by_record(
+        used in (0..=8_000u64, 0..=64u64),
+        need in (0..=9_000u64, 0..=65u64),
+    ) {
+        let mut node = node(&["h100"], &[0]);
+        node.used = Amounts { cpu_milli: used.0, memory_bytes: used.1 << 30, disk_bytes: 0 };
+        let amounts = Amounts { cpu_milli: need.0, memory_bytes: need.1 << 30, disk_bytes: 0 };
+        let demand = Demand { amounts, gpus: &GpuRequest::NONE, exclusive: false };
+        let mut seats = Seats::default();
+        seats.reseat(NodeId(0), Some(&node), 0);
+        let seat = seats.get(NodeId(0)).unwrap();
+        let by_record = Offer { node: &node, room: None }.places(&demand, None);
+        prop_assert_eq!(places_in(&seat.left, 0, &demand), by_record);
+    }
+
     /// The oracle: filter and sort.
     #[test]
     fn candidates_come_best_fit_first(

@@ -34,6 +34,7 @@ pub struct Allocation {
     pub keep: u32,
     /// Its parts, in the order of the gang.
     #[n(6)]
+    #[cbor(decode_with = "crate::encoding::exact_list")]
     pub shares: Vec<Share>,
     /// How far it is.
     #[n(7)]

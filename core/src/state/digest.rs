@@ -6,9 +6,9 @@
 //! the same records, and must have the same value.
 
 use super::State;
+use crate::encoding::hash_on;
 use crate::table::Table;
 use minicbor::{Decode, Encode};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 use yard_common::id::{Dense, TaskRange};
 use yard_common::limits::DIGEST_RECORDS_PER_APPLY;
 
@@ -39,13 +39,8 @@ pub struct Digest {
 const TABLES: u8 = 6;
 
 impl Digest {
-    fn mix(&mut self, bytes: &[u8]) {
-        self.value = xxh3_64_with_seed(bytes, self.value);
-    }
-
-    fn mix_value<T: Encode<()>>(&mut self, value: &T) {
-        let bytes = minicbor::to_vec(value).expect("writing to memory does not fail");
-        self.mix(&bytes);
+    fn mix<T: Encode<()>>(&mut self, value: &T) {
+        self.value = hash_on(self.value, value);
     }
 
     /// Hashes the next record of a table. Returns false at the end of it.
@@ -53,7 +48,7 @@ impl Digest {
         let Some((id, record)) = table.iter_from(K::from_index(self.record as usize)).next() else {
             return false;
         };
-        self.mix_value(&(id.index() as u64, record));
+        self.mix(&(id.index() as u64, record));
         self.record = id.index() as u64 + 1;
         true
     }
@@ -67,13 +62,13 @@ impl Digest {
             (self.record, self.task) = (id.0, 0);
         }
         if self.task <= range.first {
-            self.mix_value(&(id, &job.plan, &*job.spec, job.owner, job.workspace));
-            self.mix_value(&(job.queue, &job.waits, job.tasks.counts(), job.state, job.revision));
+            self.mix(&(id, &job.plan, &*job.spec, job.owner, job.workspace));
+            self.mix(&(job.queue, &job.waits, job.tasks.counts(), job.state, job.revision));
             self.task = range.first;
         }
         let rest = TaskRange::between(self.task, range.end());
         for (run, status) in job.tasks.within(rest).take(RUNS_PER_STEP) {
-            self.mix_value(&(run, status));
+            self.mix(&(run, status));
             self.task = run.end();
         }
         if self.task >= range.end() {

@@ -23,6 +23,18 @@ pub struct Holding {
     pub jobs: u64,
 }
 
+impl Holding {
+    /// What is left without a part of it; none if it does not hold that part.
+    fn checked_sub(&self, less: &Holding) -> Option<Holding> {
+        Some(Holding {
+            amounts: self.amounts.checked_sub(&less.amounts)?,
+            gpu_parts: self.gpu_parts.checked_sub(less.gpu_parts)?,
+            tasks: self.tasks.checked_sub(less.tasks)?,
+            jobs: self.jobs.checked_sub(less.jobs)?,
+        })
+    }
+}
+
 /// Whose total it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum HoldingKey {
@@ -127,6 +139,9 @@ impl Holdings {
     /// not checked, so that a lowered limit stops only what adds to it.
     #[must_use]
     pub fn excess(&self, payers: &Payers, more: &Holding) -> Option<Excess> {
+        if self.limits.is_empty() {
+            return None;
+        }
         payers.keys().into_iter().find_map(|(key, scope, reason)| {
             let limit = self.limits.get(&scope)?;
             let held = self.get(key);
@@ -173,13 +188,15 @@ impl Holdings {
     /// Counts more for everybody who pays.
     pub(crate) fn add(&mut self, payers: &Payers, more: &Holding) {
         for (key, _, _) in payers.keys() {
-            let mut held = self.get(key);
+            let Some(held) = self.totals.get_mut(&key) else {
+                self.totals.insert(key, *more);
+                continue;
+            };
             let amounts = held.amounts.checked_add(&more.amounts);
             held.amounts = amounts.expect("what is held fits the cluster");
             held.gpu_parts += more.gpu_parts;
             held.tasks += more.tasks;
             held.jobs += more.jobs;
-            self.totals.insert(key, held);
         }
     }
 
@@ -189,20 +206,13 @@ impl Holdings {
     /// If more is taken off than was counted.
     pub(crate) fn take_off(&mut self, payers: &Payers, less: &Holding) {
         for (key, _, _) in payers.keys() {
-            let held = self.get(key);
-            let left = held.amounts.checked_sub(&less.amounts).and_then(|amounts| {
-                Some(Holding {
-                    amounts,
-                    gpu_parts: held.gpu_parts.checked_sub(less.gpu_parts)?,
-                    tasks: held.tasks.checked_sub(less.tasks)?,
-                    jobs: held.jobs.checked_sub(less.jobs)?,
-                })
-            });
+            let held = self.totals.get_mut(&key);
+            let left = held.as_deref().copied().unwrap_or_default().checked_sub(less);
             let left = left.unwrap_or_else(|| panic!("{key:?} released more than it held"));
-            if left == Holding::default() {
-                self.totals.remove(&key);
-            } else {
-                self.totals.insert(key, left);
+            match held {
+                Some(held) if left != Holding::default() => *held = left,
+                Some(_) => drop(self.totals.remove(&key)),
+                None => (),
             }
         }
     }

@@ -35,6 +35,7 @@ pub use timer::{Timer, Timers};
 pub use usage::{Held, Integral, Usage, UsageKey, UsageTable};
 
 use crate::command::{Promise, Stamp};
+use crate::encoding::bytes_of;
 use crate::lease::{Membership, MembershipId};
 use crate::table::{Named, Ordered, Table};
 use minicbor::{Decode, Encode};
@@ -207,7 +208,7 @@ impl State {
     /// # Errors
     /// Only if the bytes cannot be written, which memory never refuses.
     pub fn to_bytes(&self) -> Vec<u8> {
-        minicbor::to_vec(self).expect("writing to memory does not fail")
+        bytes_of(self)
     }
 
     /// The state that a snapshot holds.

@@ -171,6 +171,19 @@ impl Tasks {
         self.runs.within(range)
     }
 
+    /// The first run at or after an index and before another, cut to that range.
+    pub(crate) fn next_run(
+        &self,
+        from: TaskIndex,
+        end: TaskIndex,
+    ) -> Option<(TaskRange, TaskStatus)> {
+        if from >= end {
+            return None;
+        }
+        let run = self.runs.within(TaskRange::between(from, end)).next();
+        run.map(|(run, status)| (run, *status))
+    }
+
     /// All runs.
     pub fn iter(&self) -> impl Iterator<Item = (TaskRange, &TaskStatus)> {
         self.runs.iter()

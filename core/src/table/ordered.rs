@@ -253,14 +253,25 @@ where
 {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
         let items = d.array()?.ok_or_else(|| DecodeError::message("a map has a length"))?;
-        let mut map = Ordered::default();
-        for _ in 0..items / 2 {
-            let key = K::decode(d, ctx)?;
-            if map.last().is_some_and(|(last, _)| *last >= key) {
-                return Err(DecodeError::message("keys of a map must rise"));
+        let mut left = usize::try_from(items / 2).map_err(DecodeError::message)?;
+        let (mut directory, mut len) = (Directory::new(), 0);
+        let mut last: Option<K> = None;
+        while left > 0 {
+            let count = left.min(BUCKET);
+            let mut entries: Vec<(K, V)> = Vec::new();
+            for _ in 0..count {
+                let key = K::decode(d, ctx)?;
+                let before = entries.last().map(|(key, _)| key).or(last.as_ref());
+                if before.is_some_and(|before| *before >= key) {
+                    return Err(DecodeError::message("keys of a map must rise"));
+                }
+                entries.push((key, V::decode(d, ctx)?));
             }
-            map.insert(key, V::decode(d, ctx)?);
+            last = entries.last().map(|(key, _)| key.clone());
+            (left, len) = (left - count, len + count);
+            directory.push((entries[0].0.clone(), Arc::new(entries)));
         }
-        Ok(map)
+        let directory = (len > 0).then(|| Arc::new(directory));
+        Ok(Ordered { directory, len })
     }
 }

@@ -101,15 +101,17 @@ fn stray_pages(codes: &[ErrorCode], pages: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// Files of invariants that the architecture page does not name.
+/// Files of invariants that the architecture page does not name. Parts of one, in a folder of its
+/// name, go by the invariant.
 fn unnamed_invariants(architecture: &File, sources: &[File]) -> Vec<Finding> {
-    let in_folder = |file: &&File| file.path.starts_with(INVARIANTS) && file.name() != "mod.rs";
     let unnamed = |file: &File| {
-        let named = architecture.text.contains(&format!("`{}`", file.name()));
-        let what = format!("{} does not name `{}`", architecture.path, file.name());
+        let path = file.path.strip_prefix(INVARIANTS).filter(|path| *path != "mod.rs")?;
+        let name = path.split_once('/').map_or(path.into(), |(folder, _)| format!("{folder}.rs"));
+        let named = architecture.text.contains(&format!("`{name}`"));
+        let what = format!("{} does not name `{name}`", architecture.path);
         (!named).then(|| Finding::new(&file.path, 1, what))
     };
-    sources.iter().filter(in_folder).filter_map(unnamed).collect()
+    sources.iter().filter_map(unnamed).collect()
 }
 
 /// Modules of the first level that the code map does not name.
@@ -240,11 +242,15 @@ mod the_rules_can_fail {
     fn on_unnamed_invariants() {
         let page = File::new(ARCHITECTURE, "`gang.rs` keeps gangs whole; gone.rs is not marked\n");
         let source = |name: &str| File::new(&format!("{INVARIANTS}{name}"), "");
-        let sources = [source("mod.rs"), source("gang.rs"), source("gone.rs")];
-        let found = lines(unnamed_invariants(&page, &sources));
+        let known = [source("mod.rs"), source("gang.rs"), source("gang/part.rs")];
+        assert!(unnamed_invariants(&page, &known).is_empty());
+        let found = lines(unnamed_invariants(&page, &[source("gone.rs"), source("lost/gang.rs")]));
         assert_eq!(
             found,
-            ["sim/src/invariants/gone.rs:1: ARCHITECTURE.md does not name `gone.rs`"]
+            [
+                "sim/src/invariants/gone.rs:1: ARCHITECTURE.md does not name `gone.rs`",
+                "sim/src/invariants/lost/gang.rs:1: ARCHITECTURE.md does not name `lost.rs`",
+            ]
         );
     }
 

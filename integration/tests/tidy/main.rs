@@ -10,6 +10,7 @@
 mod catalogue;
 mod changes;
 mod documents;
+mod foreign;
 mod lexer;
 mod mutants;
 mod repo;

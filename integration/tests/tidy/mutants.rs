@@ -10,15 +10,15 @@ const LIST: &str = "sim/src/mutants.rs";
 /// Mutants with the first place that names each.
 type Places = BTreeMap<String, (String, usize)>;
 
-/// Mutants that code names, as in `cfg!(mutant = "late_lease")`.
+/// Mutants that code names, as in `mutant!("late_lease")`.
 fn in_code(sources: &[File]) -> Places {
     let mut places = Places::new();
     for source in sources.iter().filter(|source| source.path != LIST) {
         // Comments may speak of mutants: only a mark that is code counts.
         let code = layers(&source.text).code;
         for (at, (line, code)) in source.text.lines().zip(&code).enumerate() {
-            let marks = code.matches("mutant = \"").count();
-            for rest in line.split("mutant = \"").skip(1).take(marks) {
+            let marks = code.matches("mutant!(\"").count();
+            for rest in line.split("mutant!(\"").skip(1).take(marks) {
                 let name = rest.split('"').next().unwrap_or(rest);
                 places.entry(name.to_string()).or_insert((source.path.clone(), at + 1));
             }
@@ -70,8 +70,8 @@ fn the_list_of_mutants_is_complete() {
 fn the_rule_can_fail() {
     let list =
         File::new(LIST, "// \"old_one\"\nmutant(\"late_lease\", \"a lease\"),\nmutant(\n\"b_c\",");
-    let code = "if cfg!(mutant = \"late_lease\") {}\n// cfg!(mutant = \"spoken_of\")\n\
-                #[cfg(mutant = \"half_gang\")]\n";
+    let code = "if mutant!(\"late_lease\") {}\n// mutant!(\"spoken_of\")\n\
+                if yard_core::mutant!(\"half_gang\") {}\n";
     let found = one_sided(&list, &[File::new("core/src/a.rs", code)]);
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(

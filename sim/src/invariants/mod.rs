@@ -13,6 +13,7 @@ pub mod leader_fenced;
 pub mod limits_kept;
 pub mod no_overlap_strict;
 pub mod one_terminal_state;
+pub mod pending_reason_matches;
 pub mod queue_order;
 pub mod reaped_before_granted;
 pub mod replicas_agree;
@@ -114,6 +115,11 @@ pub trait Invariant: std::fmt::Debug {
 pub struct Checks(Vec<Box<dyn Invariant>>);
 
 impl Checks {
+    /// The name of each.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|rule| rule.name())
+    }
+
     /// Shows something to all of them; returns the first rule that is broken, and how.
     pub fn see(&mut self, seen: &Seen<'_>, truth: &Truth) -> Option<Broken> {
         self.0.iter_mut().find_map(|rule| {
@@ -139,6 +145,7 @@ pub fn all() -> Checks {
         Box::<limits_kept::LimitsKept>::default(),
         Box::<no_overlap_strict::NoOverlapStrict>::default(),
         Box::<one_terminal_state::OneTerminalState>::default(),
+        Box::<pending_reason_matches::PendingReasonMatches>::default(),
         Box::<queue_order::QueueOrder>::default(),
         Box::<reaped_before_granted::ReapedBeforeGranted>::default(),
         Box::<replicas_agree::ReplicasAgree>::default(),

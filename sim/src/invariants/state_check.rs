@@ -7,7 +7,7 @@ use crate::truth::Truth;
 
 /// The audit costs as much as hundreds of commands, so not every occasion is used. What is wrong
 /// in the state stays wrong.
-const PERIOD_US: Us = 4 * SECOND;
+const PERIOD_US: Us = 8 * SECOND;
 
 /// When the next audit is due.
 #[derive(Debug, Default)]

@@ -3,10 +3,11 @@
 use super::Question;
 use crate::command::LimitScope;
 use crate::job::Shape;
+use crate::mutant;
 use crate::state::{Holdings, Pending, State};
 use crate::table::{Ordered, Shared};
 use yard_common::Amounts;
-use yard_common::id::NodeId;
+use yard_common::id::{NodeId, QueueId};
 use yard_common::state::NodeState;
 
 fn nodes(view: &State) -> Vec<NodeId> {
@@ -44,6 +45,13 @@ pub(super) fn without_planned_drains(view: &State, now_ms: u64) -> State {
     world
 }
 
+/// The queue starts tasks.
+pub(super) fn with_open_queue(view: &State, queue: QueueId) -> State {
+    let mut world = view.clone();
+    world.queues[queue].set.starts = true;
+    world
+}
+
 /// Whether some task of the job would start in a cluster of the same machines, all of them in
 /// use and empty, without other jobs and without limits.
 pub(super) fn ever_starts(question: &Question<'_>) -> bool {
@@ -56,6 +64,9 @@ pub(super) fn ever_starts(question: &Question<'_>) -> bool {
         }
         let node = &mut world.nodes[id];
         (node.state, node.cordoned, node.maintenance_until_ms) = (NodeState::Up, false, 0);
+        if mutant!("full_is_never") {
+            continue;
+        }
         (node.drain, node.used) = (None, Amounts::ZERO);
         node.device_parts = Shared::from(vec![0; old.facts.devices.len()]);
         (node.allocations, node.leftovers) = (Ordered::default(), Ordered::default());

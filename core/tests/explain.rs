@@ -1,0 +1,59 @@
+//! Explanations of tasks that wait for more than one thing.
+
+mod support;
+
+use support::*;
+use yard_common::PendingReason;
+use yard_core::command::JobCommand;
+use yard_core::job::{After, JobPlan};
+use yard_core::scheduler::{Change, Constraint, Explanation, Policy, explain};
+
+/// Why the first task of an array waits that waits index by index for another one.
+fn explained(change: impl FnOnce(&mut JobPlan), held: bool) -> Explanation {
+    let mut lab = Lab::new();
+    let first = lab.submit(array(2));
+    let after = After { each: vec![first], ..After::default() };
+    let mut plan = JobPlan { after, ..array(2) };
+    change(&mut plan);
+    let job = lab.submit(plan);
+    if held {
+        lab.job(JobCommand::Hold { job, reason: "lunch".into() });
+    }
+    let found = explain(&lab.state, lab.now_ms, &Policy::default(), job, 0);
+    let found = found.expect("the task exists");
+    assert!(found.constraints.contains(&Constraint::Dependency(vec![first])), "{found}");
+    found
+}
+
+#[test]
+fn a_task_that_waits_for_another_index_by_index() {
+    assert_eq!(explained(|_| (), false).reason(), Some(PendingReason::Dependency));
+}
+
+#[test]
+fn a_dependency_comes_before_a_time() {
+    let late = 1_800_000_000_000 + 3_600_000;
+    let found = explained(|plan| plan.not_before_wall_ms = Some(late), false);
+    assert_eq!(found.reason(), Some(PendingReason::Dependency));
+    assert!(matches!(found.constraints[1], Constraint::NotBefore(_)), "{found}");
+}
+
+#[test]
+fn a_release_alone_does_not_start_what_waits_for_another() {
+    let found = explained(|_| (), true);
+    assert_eq!(found.reason(), Some(PendingReason::Held));
+    assert!(!found.changes.contains(&Change::Release), "{found}");
+}
+
+#[test]
+fn a_release_is_named_only_if_the_task_would_start_then() {
+    let mut lab = Lab::new();
+    let job = lab.submit(JobPlan { hold: true, ..single() });
+    let changes = |lab: &Lab| {
+        let found = explain(&lab.state, lab.now_ms, &Policy::default(), job, 0);
+        found.expect("the task exists").changes
+    };
+    assert_eq!(changes(&lab), [], "there is no machine");
+    lab.join("n0", 8, &[]);
+    assert_eq!(changes(&lab), [Change::Release]);
+}
