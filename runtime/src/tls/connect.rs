@@ -6,6 +6,8 @@ use crate::identity::{Peer, Principal, Tree};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, OtherError};
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -72,6 +74,9 @@ pub enum ConnectError {
     /// The handshake failed: one side does not believe the other, or does not speak TLS 1.3.
     #[error("the handshake with {0} failed")]
     Handshake(String, #[source] io::Error),
+    /// Its certificate is not believed.
+    #[error("{0} cannot prove who it is")]
+    Distrusted(String, #[source] Arc<dyn Error + Send + Sync>),
     /// It does not speak HTTP/2.
     #[error("{0} does not speak HTTP/2")]
     Protocol(String),
@@ -144,12 +149,23 @@ where
             let limit = Duration::from_millis(HANDSHAKE_MS);
             let stream = match timeout(limit, connector.connect(name, socket)).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(ConnectError::Handshake(address, error)),
+                Ok(Err(error)) => return Err(failed(address, error)),
                 Err(_) => return Err(ConnectError::TimedOut(address)),
             };
             check(&stream, address, expected)?;
             Ok(stream)
         }
+    }
+}
+
+/// What a failed handshake means: the reason of our own verifiers, if they refused.
+fn failed(address: String, error: io::Error) -> ConnectError {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => {
+            ConnectError::Distrusted(address, why.clone())
+        }
+        _ => ConnectError::Handshake(address, error),
     }
 }
 

@@ -129,7 +129,7 @@ async fn a_server_without_the_right_certificate_is_refused() {
         let server = ServerTls::new(impostor, Admit::Known).unwrap();
         let (address, _server) = serve(&server, Bounds::default()).await;
         let error = connect(address, &client, Expect::Any(Tree::Member)).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Handshake(..)), "{impostor:?}: {error}");
+        assert!(matches!(error, ConnectError::Distrusted(..)), "{impostor:?}: {error}");
     }
 }
 

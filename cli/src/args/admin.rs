@@ -1,0 +1,241 @@
+//! Verbs about what holds jobs: nodes, pools, queues, users, settings.
+
+use clap::{Args, Subcommand};
+use yard_common::spec::time::DurationMs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// List machines
+    Ls {
+        /// Only of this pool
+        #[arg(long)]
+        pool: Option<String>,
+    },
+    /// Show a machine: what it has, what runs on it
+    Show {
+        /// Its name
+        node: String,
+    },
+    /// Place nothing new on machines
+    Drain(DrainArgs),
+    /// End a drain or a cordon
+    Undrain {
+        /// Their names
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Say that machines are off: nothing of them runs any more
+    ConfirmDead {
+        /// Their names
+        #[arg(required = true)]
+        nodes: Vec<String>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Take machines out for good
+    Rm {
+        /// Their names
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Print a token with which one machine joins
+    Invite {
+        /// The pool that it joins
+        #[arg(long, default_value = "default")]
+        pool: String,
+        /// Instead: the node whose certificate has run out
+        #[arg(long, value_name = "NODE", conflicts_with = "pool")]
+        renew: Option<String>,
+        /// How long the token is good
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        life: DurationMs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Their names
+    #[arg(required = true)]
+    pub(crate) nodes: Vec<String>,
+    /// Why, for people
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+    /// From when on, such as 2h; without it, now
+    #[arg(long = "in", value_name = "DURATION")]
+    pub(crate) after: Option<DurationMs>,
+    /// How long running attempts may go on after that; without it, to their end
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) deadline: Option<DurationMs>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolVerb {
+    /// List pools
+    Ls,
+    /// Show a pool
+    Show {
+        /// Its name
+        pool: String,
+    },
+    /// Add a pool
+    Create(PoolArgs),
+    /// Change a pool
+    Set(PoolArgs),
+    /// Remove a pool that has no nodes
+    Rm {
+        /// Its name
+        pool: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PoolArgs {
+    /// Its name
+    pub(crate) pool: String,
+    /// For people
+    #[arg(long)]
+    pub(crate) description: Option<String>,
+    /// Lease of its nodes; 0s: the cluster's
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) lease: Option<DurationMs>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueVerb {
+    /// List queues
+    Ls,
+    /// Show a queue
+    Show {
+        /// Its name
+        queue: String,
+    },
+    /// Add a queue
+    Create(QueueArgs),
+    /// Change a queue; what is not named stays
+    Set(QueueArgs),
+    /// Remove a queue that has no jobs
+    Rm {
+        /// Its name
+        queue: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueArgs {
+    /// Its name
+    pub(crate) queue: String,
+    /// Queues of higher priority are planned first
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) priority: Option<i32>,
+    /// Pools that it may use, such as a100,h100; `any` for all
+    #[arg(long, value_delimiter = ',', value_name = "POOLS")]
+    pub(crate) pools: Option<Vec<String>>,
+    /// Whether it takes jobs
+    #[arg(long, value_name = "true|false")]
+    pub(crate) accepts: Option<bool>,
+    /// Whether it starts tasks
+    #[arg(long, value_name = "true|false")]
+    pub(crate) starts: Option<bool>,
+    /// Highest priority of its jobs
+    #[arg(long, allow_hyphen_values = true, value_name = "PRIORITY")]
+    pub(crate) job_priority_max: Option<i32>,
+    /// Time limit of jobs that name none; `none` for no limit
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) time_limit_default: Option<String>,
+    /// Longest time limit; `none` for no bound
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) time_limit_max: Option<String>,
+    /// Whether its jobs give way to others unless they say otherwise
+    #[arg(long, value_name = "true|false")]
+    pub(crate) preemptible: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserVerb {
+    /// List users
+    Ls,
+    /// Show a user
+    Show {
+        /// The name; without it, yourself
+        user: Option<String>,
+    },
+    /// Add a user
+    Add(UserArgs),
+    /// Change what a user may do; what is not named stays
+    Set(UserArgs),
+    /// Refuse a user from now on; running jobs go on
+    Disable {
+        /// The name
+        user: String,
+    },
+    /// Let a disabled user in again
+    Enable {
+        /// The name
+        user: String,
+    },
+    /// Print a token with which a user logs in once
+    Invite {
+        /// The name
+        user: String,
+        /// How long the token is good
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        life: DurationMs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserArgs {
+    /// The name
+    pub(crate) user: String,
+    /// The unix account that jobs run as
+    #[arg(long, value_name = "LOGIN")]
+    pub(crate) unix: Option<String>,
+    /// viewer, user, operator or admin
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<RoleName>,
+}
+
+/// What a user may do, in the whole cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RoleName {
+    /// Sees jobs and nodes
+    Viewer,
+    /// Submits jobs, and changes its own
+    User,
+    /// Changes every job, nodes, queues and pools
+    Operator,
+    /// Everything
+    Admin,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterVerb {
+    /// Members, leader, counts
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// List the settings of the cluster
+    Ls,
+    /// Change a setting of the cluster
+    Set {
+        /// Its name
+        name: String,
+        /// Its value
+        value: String,
+    },
+    /// Remove a setting: its default is back
+    Unset {
+        /// Its name
+        name: String,
+    },
+    /// List the clusters that this machine knows
+    Contexts,
+    /// Use another cluster from now on
+    Use {
+        /// Its name here
+        context: String,
+    },
+}

@@ -1,0 +1,245 @@
+//! Verbs about jobs.
+
+use clap::{ArgGroup, Args};
+use std::path::PathBuf;
+use yard_common::spec::time::DurationMs;
+
+/// Where a job comes from, and what is changed of it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(group = ArgGroup::new("what").args(["file", "words"]).required(true).multiple(true))]
+pub(crate) struct JobSource {
+    /// A job file (YAML or JSON), a script with `#YARD key=value` lines, or `-` for standard input
+    pub(crate) file: Option<PathBuf>,
+    /// The command, or further words for the command of the file
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) words: Vec<String>,
+    /// Set any field of the job file, such as --set resources.memory=64GiB
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// A task for each index, such as 0-199%16
+    #[arg(long, value_name = "INDICES")]
+    pub(crate) array: Option<String>,
+    #[command(flatten)]
+    pub(crate) fields: FieldFlags,
+    /// Take warnings as errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Check and print the job with every default, and submit nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Flags for the fields that are set most; the rest goes with --set.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Fields of the job")]
+pub(crate) struct FieldFlags {
+    /// Its name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where it waits
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Where it runs
+    #[arg(long)]
+    pub(crate) pool: Option<String>,
+    /// -1000 to 1000, low, normal or high
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) priority: Option<String>,
+    /// Of each attempt, such as 2d
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) time_limit: Option<String>,
+    /// Machines
+    #[arg(long)]
+    pub(crate) nodes: Option<String>,
+    /// Processes on each machine
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) ranks_per_node: Option<String>,
+    /// Of each machine, such as 8 or h100:8
+    #[arg(long)]
+    pub(crate) gpus: Option<String>,
+    /// Of each machine
+    #[arg(long)]
+    pub(crate) cpus: Option<String>,
+    /// Of each machine, such as 64GiB
+    #[arg(long)]
+    pub(crate) memory: Option<String>,
+    /// plain, torch, mpi and others
+    #[arg(long)]
+    pub(crate) launch: Option<String>,
+    /// A variable of every rank; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Where ranks start
+    #[arg(long, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// Start held
+    #[arg(long)]
+    pub(crate) hold: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) submit: JobSource,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    pub(crate) submit: JobSource,
+    /// Wait until it has ended, and end as it ended
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Only these jobs
+    #[arg(value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    /// Jobs of everybody
+    #[arg(long, short)]
+    pub(crate) all_users: bool,
+    /// Also all that ended, as far back as is known
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only in these states, such as queued,running
+    #[arg(long, value_delimiter = ',', value_name = "STATES")]
+    pub(crate) state: Vec<String>,
+    /// Ended jobs as far back as this
+    #[arg(long, value_name = "DURATION", default_value = "1d", conflicts_with = "all")]
+    pub(crate) since: DurationMs,
+    /// Only of this queue
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// More columns, as with -o wide
+    #[arg(long, short)]
+    pub(crate) wide: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Its attempts, newest first
+    #[arg(long, conflicts_with = "tasks")]
+    pub(crate) attempts: bool,
+    /// Its tasks
+    #[arg(long)]
+    pub(crate) tasks: bool,
+    /// Only tasks that failed
+    #[arg(long, requires = "tasks")]
+    pub(crate) failed: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The job, or one task of it
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The job, or one task of it
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Go on until the attempt has ended
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Ranks such as 0,3, or `all`
+    #[arg(long, value_name = "RANKS")]
+    pub(crate) rank: Option<String>,
+    /// Only standard error
+    #[arg(long)]
+    pub(crate) stderr: bool,
+    /// Of this attempt
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) attempt: Option<u32>,
+    /// Of the attempt before the last
+    #[arg(long, conflicts_with = "attempt")]
+    pub(crate) previous: bool,
+    /// Only the last lines of each rank
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+    /// Bytes as they are, without tags
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    /// The jobs
+    #[arg(value_name = "JOB", required = true)]
+    pub(crate) jobs: Vec<String>,
+    /// Do not ask, however many they are
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+    /// Why; its owner reads it
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
+    /// Why; its owner reads it
+    #[arg(long, default_value = "")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true)
+    .args(["time_limit", "priority", "max_running"]))]
+pub(crate) struct SetArgs {
+    /// The job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// A new limit (2d), more (+12h) or less (-1h) of it, or none
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
+    pub(crate) time_limit: Option<String>,
+    /// -1000 to 1000
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) priority: Option<i32>,
+    /// Tasks of the array that may run at the same time; 0: as many as fit
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_running: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// The jobs
+    #[arg(value_name = "JOB", required = true)]
+    pub(crate) jobs: Vec<String>,
+    /// Until one of them has ended
+    #[arg(long)]
+    pub(crate) any: bool,
+    /// At most so long; then the exit code is 124
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<DurationMs>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResultsArgs {
+    /// The job
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// From this index of the log on; without it, from now on
+    #[arg(long, value_name = "INDEX")]
+    pub(crate) from: Option<u64>,
+    /// Go on forever; else all up to now
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}

@@ -1,0 +1,189 @@
+//! From files, scripts, commands and flags to the text of one job.
+//!
+//! Everything is checked here first, so that a bad job file gets every problem at once, with its
+//! lines, and nothing is sent. What is sent is the canonical form.
+
+use crate::args::{FieldFlags, JobSource};
+use crate::failure::Failure;
+use crate::input;
+use crate::problems;
+use yard_common::limits::JOB_FILE_BYTES_MAX;
+use yard_common::spec::gang::Nodes;
+use yard_common::spec::{Draft, Features, JobSpec};
+
+/// A job that is ready to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    /// The job.
+    pub(crate) spec: JobSpec,
+    /// The same with every default, and where each value came from.
+    pub(crate) resolved: String,
+    /// The name of the file, for messages.
+    pub(crate) file_name: String,
+    /// What the user should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What interprets scripts, and how it is handed a whole script as one word.
+const INTERPRETERS: [(&str, &str); 12] = [
+    ("bash", "-c"),
+    ("sh", "-c"),
+    ("dash", "-c"),
+    ("zsh", "-c"),
+    ("ksh", "-c"),
+    ("fish", "-c"),
+    ("python", "-c"),
+    ("perl", "-e"),
+    ("ruby", "-e"),
+    ("node", "-e"),
+    ("julia", "-e"),
+    ("Rscript", "-e"),
+];
+
+/// Reads and checks a job.
+pub(crate) fn prepare(source: &JobSource) -> Result<Prepared, Failure> {
+    let content = match &source.file {
+        Some(path) => Some(input::read(path, JOB_FILE_BYTES_MAX)?),
+        None => None,
+    };
+    assemble(source, content.as_deref())
+}
+
+/// The part without files: `content` is that of the job file.
+fn assemble(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Failure> {
+    let file_name = source.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let name = (!file_name.is_empty() && file_name != "-").then_some(file_name.as_str());
+    let mut warnings = Vec::new();
+    let is_script = content.is_some_and(|bytes| is_script(name, bytes));
+    let mut draft = match content {
+        None => Draft::empty(),
+        Some(bytes) if is_script => {
+            let mut draft = Draft::read_script(bytes, name);
+            add_script(&mut draft, &String::from_utf8_lossy(bytes), &mut warnings)?;
+            draft
+        }
+        Some(bytes) => Draft::read(bytes, name),
+    };
+    apply_flags(&mut draft, &source.fields)?;
+    for assignment in &source.set {
+        let (path, value) = split(assignment, "--set")?;
+        draft.set(path, value, "--set");
+    }
+    if let Some(array) = &source.array {
+        draft.set("array", array, "--array");
+    }
+    let words: Vec<&str> = source.words.iter().map(String::as_str).collect();
+    match (content.is_some(), words.is_empty()) {
+        (_, true) => {}
+        (true, false) => draft.set_words("args", &words, "--"),
+        (false, false) => draft.set_words("command", &words, "--"),
+    }
+    let text = content.map(String::from_utf8_lossy);
+    let spec = match validated(&draft, name, text.as_deref()) {
+        // A script starts the rest of its gang itself, as people who come from sbatch expect.
+        // On one machine that is what happens anyway.
+        Ok(spec) if is_script && spec.nodes != Nodes::ONE && !text_sets_launch(&spec) => {
+            draft.set("launch", "custom", "script");
+            validated(&draft, name, text.as_deref())?
+        }
+        other => other?,
+    };
+    let resolved = draft.print_resolved(&spec);
+    Ok(Prepared { spec, resolved, file_name, warnings })
+}
+
+fn validated(draft: &Draft, file: Option<&str>, text: Option<&str>) -> Result<JobSpec, Failure> {
+    // The server knows which features it has; here everything is taken as there.
+    draft.validate(&Features::all()).map_err(|found| {
+        let count = found.list().len() + found.left_out();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        let list = problems::render(&problems::of_here(&found), file, text);
+        let more = match found.left_out() {
+            0 => String::new(),
+            left => format!("\nand {left} more, not shown\n"),
+        };
+        let hint = "nothing was submitted; `yard schema` prints every field";
+        Failure::usage(format!("{count} {noun} in the job\n\n{list}{more}"), hint)
+    })
+}
+
+fn text_sets_launch(spec: &JobSpec) -> bool {
+    spec.launch != yard_common::spec::run::Launch::Plain
+}
+
+/// Whether a file is a script: it says so in its first two bytes, or has lines of one.
+fn is_script(name: Option<&str>, bytes: &[u8]) -> bool {
+    let extension = name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
+    let marked = |line: &[u8]| line.starts_with(b"#YARD") || line.starts_with(b"#SBATCH");
+    match extension {
+        Some("yaml" | "yml" | "json") => false,
+        _ => bytes.starts_with(b"#!") || bytes.split(|b| *b == b'\n').take(100).any(marked),
+    }
+}
+
+/// Makes the whole script the command, run by the interpreter that its first line names.
+fn add_script(draft: &mut Draft, text: &str, warnings: &mut Vec<String>) -> Result<(), Failure> {
+    let first = text.lines().next().unwrap_or_default();
+    let shebang = first.strip_prefix("#!").unwrap_or("/bin/bash");
+    let mut words: Vec<&str> = shebang.split_whitespace().collect();
+    let program = words.iter().rev().find(|word| !word.starts_with('-')).copied();
+    let program = program.unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    let known = |(name, _): &&(&str, &str)| {
+        let rest = program.strip_prefix(name);
+        // python3 and python3.11 are python; pythonista is not.
+        rest.is_some_and(|rest| rest.chars().all(|c| c.is_ascii_digit() || c == '.'))
+    };
+    let Some((_, flag)) = INTERPRETERS.iter().find(known) else {
+        let hint = format!("run it as a command: yard submit -- {program} SCRIPT");
+        return Err(Failure::usage(format!("no script can be handed to {program:?}"), hint));
+    };
+    words.push(flag);
+    draft.set_words("shell", &words, "script");
+    draft.set_text("command", text, "script");
+    let ignored = text.lines().filter(|line| line.starts_with("#SBATCH")).count();
+    if ignored > 0 {
+        let lines = if ignored == 1 { "line is" } else { "lines are" };
+        warnings.push(format!("{ignored} #SBATCH {lines} ignored; write #YARD key=value lines"));
+    }
+    Ok(())
+}
+
+/// Sets the fields that have flags of their own.
+fn apply_flags(draft: &mut Draft, flags: &FieldFlags) -> Result<(), Failure> {
+    let fields: [(&str, &str, &Option<String>); 12] = [
+        ("name", "--name", &flags.name),
+        ("queue", "--queue", &flags.queue),
+        ("pool", "--pool", &flags.pool),
+        ("priority", "--priority", &flags.priority),
+        ("time_limit", "--time-limit", &flags.time_limit),
+        ("nodes", "--nodes", &flags.nodes),
+        ("ranks_per_node", "--ranks-per-node", &flags.ranks_per_node),
+        ("resources.gpus", "--gpus", &flags.gpus),
+        ("resources.cpus", "--cpus", &flags.cpus),
+        ("resources.memory", "--memory", &flags.memory),
+        ("launch", "--launch", &flags.launch),
+        ("workdir", "--workdir", &flags.workdir),
+    ];
+    for (path, flag, value) in fields {
+        if let Some(value) = value {
+            draft.set(path, value, flag);
+        }
+    }
+    if flags.hold {
+        draft.set("hold", "true", "--hold");
+    }
+    for assignment in &flags.env {
+        let (name, value) = split(assignment, "--env")?;
+        draft.set(&format!("env.{name}"), value, "--env");
+    }
+    Ok(())
+}
+
+fn split<'a>(assignment: &'a str, flag: &str) -> Result<(&'a str, &'a str), Failure> {
+    let hint = format!("write {flag} NAME=VALUE");
+    let bad = || Failure::usage(format!("{flag} {assignment:?} has no ="), hint);
+    assignment.split_once('=').ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Jobs from files, scripts, commands and flags, without any file.
+
+use super::*;
+use std::path::PathBuf;
+
+fn source(file: Option<&str>, words: &[&str]) -> JobSource {
+    JobSource {
+        file: file.map(PathBuf::from),
+        words: words.iter().map(|word| (*word).to_string()).collect(),
+        ..JobSource::default()
+    }
+}
+
+fn job(source: &JobSource, content: &str) -> Prepared {
+    assemble(source, Some(content.as_bytes())).unwrap()
+}
+
+fn json(prepared: &Prepared) -> String {
+    prepared.spec.to_json()
+}
+
+#[test]
+fn a_command_is_a_job() {
+    let mut source = source(None, &["python3", "train.py", "--lr", "1e-4", "[x]"]);
+    source.fields.nodes = Some("2".into());
+    source.fields.gpus = Some("h100:8".into());
+    source.fields.env = vec!["A=b=c".into()];
+    source.set = vec!["resources.memory=64GiB".into(), "labels.team=x".into()];
+    let prepared = assemble(&source, None).unwrap();
+    let text = json(&prepared);
+    for part in [
+        r#""name":"train""#,
+        r#""labels":{"team":"x"}"#,
+        r#""nodes":2"#,
+        r#""command":["python3","train.py","--lr","1e-4","[x]"]"#,
+        r#""env":{"A":"b=c"}"#,
+        r#""memory":"64GiB""#,
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert!(prepared.resolved.contains("nodes: 2") && prepared.resolved.contains("# --nodes"));
+}
+
+#[test]
+fn flags_go_over_the_file_and_words_behind_its_command() {
+    let mut source = source(Some("job.yaml"), &["--lr", "3"]);
+    source.array = Some("0-9%2".into());
+    source.fields.priority = Some("high".into());
+    let prepared = job(&source, "command: python3 a.py\npriority: low\nargs: [x]\n");
+    let text = json(&prepared);
+    assert!(text.contains(r#""priority":500"#) || text.contains(r#""priority":"high""#), "{text}");
+    assert!(text.contains(r#""args":["--lr","3"]"#), "{text}");
+    assert_eq!(prepared.spec.task_count(), Some(10));
+    assert_eq!(prepared.file_name, "job.yaml");
+}
+
+#[test]
+fn every_problem_comes_with_its_line_and_nothing_is_sent() {
+    let mut source = source(Some("job.yaml"), &[]);
+    source.fields.memory = Some("64".into());
+    let text = "command: x\nndoes: 2\npriority: 2000\n";
+    let failure = assemble(&source, Some(text.as_bytes())).unwrap_err();
+    assert_eq!(failure.exit, 64);
+    assert!(failure.message.starts_with("3 problems in the job\n"), "{}", failure.message);
+    for part in ["job.yaml:2:1  ndoes", "  2 | ndoes: 2", "  3 | priority: 2000", "--memory  "] {
+        assert!(failure.message.contains(part), "{part}: {}", failure.message);
+    }
+}
+
+#[test]
+fn a_script_is_stored_whole_and_run_by_its_first_line() {
+    let script = "#!/usr/bin/env python3\n#YARD time_limit=2h\n#SBATCH --mem=3\nprint('\"hi\"')\n";
+    let prepared = job(&source(Some("train.py"), &[]), script);
+    let text = json(&prepared);
+    assert!(text.contains(r#""shell":["/usr/bin/env","python3","-c"]"#), "{text}");
+    assert!(text.contains(r##""command":"#!/usr/bin/env python3\n#YARD"##), "{text}");
+    assert!(text.contains(r#""time_limit":"2h""#) && text.contains(r#""name":"train""#), "{text}");
+    assert!(!text.contains("launch"), "one machine needs no launcher: {text}");
+    assert_eq!(prepared.warnings.len(), 1);
+    assert!(prepared.warnings[0].contains("1 #SBATCH line is ignored"));
+    let gang = job(&source(Some("a.sh"), &[]), "#!/bin/bash\n#YARD nodes=4\nsrun x\n");
+    assert!(json(&gang).contains(r#""launch":"custom""#));
+    let mpi = job(&source(Some("a.sh"), &[]), "#!/bin/bash\n#YARD nodes=4\n#YARD launch=mpi\nx\n");
+    assert!(json(&mpi).contains(r#""launch":"mpi""#));
+}
+
+#[test]
+fn a_script_for_an_unknown_program_is_refused() {
+    let source = source(Some("a.awk"), &[]);
+    let failure = assemble(&source, Some(b"#!/usr/bin/awk -f\n{}\n")).unwrap_err();
+    assert!(failure.message.contains("awk") && failure.hint.contains("yard submit -- awk"));
+}
+
+#[test]
+fn yaml_that_begins_with_a_comment_is_no_script() {
+    let prepared = job(&source(Some("job.yaml"), &[]), "#!yaml\ncommand: x\n");
+    assert!(json(&prepared).contains(r#""command":"x""#));
+    let prepared = job(&source(Some("-"), &[]), "# a job\ncommand: train\n");
+    assert_eq!(prepared.spec.name(), "train");
+}
+
+#[test]
+fn an_assignment_needs_its_sign() {
+    let mut source = source(None, &["x"]);
+    source.set = vec!["nodes".into()];
+    let failure = assemble(&source, None).unwrap_err();
+    assert_eq!((failure.exit, failure.hint.as_str()), (64, "write --set NAME=VALUE"));
+}

@@ -1,0 +1,55 @@
+//! `yard`: the one binary.
+//!
+//! - [`args`] is the command line, [`verb`] has a function for each verb.
+//! - [`session`] is a cluster to ask; [`context`] says which, and as whom.
+//! - [`draft`] makes jobs of files, scripts, commands and flags, and checks them here.
+//! - [`view`] turns answers into rows and text, [`output`] writes them in every form.
+//! - [`failure`] is what went wrong, with the exit code.
+//!
+//! Data goes to standard output, talk to standard error.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+mod args;
+mod context;
+mod draft;
+mod failure;
+mod input;
+mod outcome;
+mod output;
+mod problems;
+mod select;
+mod session;
+mod text;
+mod verb;
+mod view;
+
+use args::Cli;
+use clap::Parser;
+use failure::{Failure, exit};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is there to hear of a failure to print.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::local(&error, "")),
+    };
+    match runtime.block_on(verb::run(cli)) {
+        Ok(code) => code.into(),
+        Err(failure) => report(&failure),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    let _ = anstream::stderr().lock().write_all(failure.render().as_bytes());
+    failure.exit.into()
+}

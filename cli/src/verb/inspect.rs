@@ -1,0 +1,236 @@
+//! Looking at jobs and the cluster.
+
+use crate::args::{LsArgs, ResultsArgs, ShowArgs, WhyArgs};
+use crate::failure::Failure;
+use crate::output::{Format, Listing, Row, column, put};
+use crate::select::{choose, choose_one};
+use crate::session::{Session, all_pages};
+use crate::text;
+use crate::view;
+use serde_json::{Map, Value, json};
+use yard_common::spec::JobSpec;
+use yard_proto::v1;
+
+/// Lists jobs.
+pub(crate) async fn ls(session: &Session, args: &LsArgs) -> Result<u8, Failure> {
+    let (jobs, now) = if args.jobs.is_empty() {
+        listed(session, args).await?
+    } else {
+        let mut jobs = Vec::new();
+        let mut now = v1::Stamp::default();
+        for chosen in choose(session, &args.jobs).await? {
+            let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
+            now = answer.now.unwrap_or_default();
+            jobs.extend(answer.job);
+        }
+        (jobs, now)
+    };
+    let listing = view::job::listing(&jobs, &now);
+    match session.format {
+        Format::Table if args.wide => put(&listing.render(Format::Wide))?,
+        _ => session.list(&listing)?,
+    }
+    Ok(0)
+}
+
+async fn listed(session: &Session, args: &LsArgs) -> Result<(Vec<v1::Job>, v1::Stamp), Failure> {
+    let states: Result<Vec<i32>, Failure> = args.state.iter().map(|word| state(word)).collect();
+    let request = v1::ListJobsRequest {
+        mine: !args.all_users,
+        queue: args.queue.clone().unwrap_or_default(),
+        states: states?,
+        ended_within_ms: (!args.all).then(|| args.since.ms()),
+        history: args.all,
+        ..v1::ListJobsRequest::default()
+    };
+    all_pages(|page| {
+        let request = v1::ListJobsRequest { page: Some(page), ..request.clone() };
+        async move {
+            let answer = session.client.jobs(request).await?;
+            Ok((answer.jobs, answer.page))
+        }
+    })
+    .await
+}
+
+/// The state of a word, in any case.
+fn state(word: &str) -> Result<i32, Failure> {
+    let name = format!("JOB_STATE_{}", word.trim().to_uppercase());
+    let found = v1::JobState::from_str_name(&name);
+    let found = found.filter(|state| *state != v1::JobState::Unspecified);
+    let hint = "states are queued, preparing, running, stopping, succeeded, failed, cancelled";
+    let bad = || Failure::usage(format!("{word:?} is no state of a job"), hint);
+    found.map(i32::from).ok_or_else(bad)
+}
+
+/// Shows one job.
+pub(crate) async fn show(session: &Session, args: &ShowArgs) -> Result<u8, Failure> {
+    let chosen = choose_one(session, &args.job).await?;
+    if args.attempts {
+        let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
+        let (attempts, _) = attempts(session, chosen.job).await?;
+        session.list(&view::job::attempts(&attempts, &answer.now.unwrap_or_default()))?;
+        return Ok(0);
+    }
+    if args.tasks {
+        let states = if args.failed { vec![v1::TaskState::Failed.into()] } else { Vec::new() };
+        let runs = task_runs(session, chosen.job, &states).await?;
+        session.list(&view::job::tasks(&runs))?;
+        return Ok(0);
+    }
+    let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
+    let (job, now) = (answer.job.unwrap_or_default(), answer.now.unwrap_or_default());
+    let mut row = view::job::row(&job, &now);
+    if let Value::Object(fields) = &mut row.value {
+        fields.insert("spec".into(), serde_json::from_str(&answer.spec).unwrap_or_default());
+    }
+    session.one("Job", &row, &view::job::describe(&job, &answer.spec, &now))?;
+    Ok(0)
+}
+
+async fn attempts(
+    session: &Session,
+    job_id: u64,
+) -> Result<(Vec<v1::Attempt>, v1::Stamp), Failure> {
+    all_pages(|page| async move {
+        let request =
+            v1::AttemptsRequest { job_id, page: Some(page), ..v1::AttemptsRequest::default() };
+        let answer = session.client.attempts(request).await?;
+        Ok((answer.attempts, answer.page))
+    })
+    .await
+}
+
+async fn task_runs(
+    session: &Session,
+    job_id: u64,
+    states: &[i32],
+) -> Result<Vec<v1::TaskRun>, Failure> {
+    let request = v1::ListTasksRequest { job_id, states: states.to_vec(), ..Default::default() };
+    let (runs, _) = all_pages(|page| {
+        let request = v1::ListTasksRequest { page: Some(page), ..request.clone() };
+        async move {
+            let answer = session.client.tasks(request).await?;
+            Ok((answer.runs, answer.page))
+        }
+    })
+    .await?;
+    Ok(runs)
+}
+
+/// Explains a job.
+pub(crate) async fn why(session: &Session, args: &WhyArgs) -> Result<u8, Failure> {
+    let chosen = choose_one(session, &args.job).await?;
+    let task_index = chosen.only_task()?;
+    let request = v1::ExplainRequest { job_id: chosen.job, task_index };
+    let answer = session.client.explain(request).await?;
+    let value = view::explain::value(&answer);
+    let row = Row { value, name: chosen.to_string(), ..Row::default() };
+    session.one("Explanation", &row, &view::explain::render(&answer))?;
+    Ok(0)
+}
+
+/// One row for each task of an array.
+pub(crate) async fn results(session: &Session, args: &ResultsArgs) -> Result<u8, Failure> {
+    let chosen = choose_one(session, &args.job).await?;
+    let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
+    let runs = task_runs(session, chosen.job, &[]).await?;
+    // The server's canonical text is a valid spec; without parameters there are still results.
+    let spec = JobSpec::from_json(&answer.spec).ok();
+    session.list(&result_rows(&runs, spec.as_ref()))?;
+    Ok(0)
+}
+
+fn result_rows(runs: &[v1::TaskRun], spec: Option<&JobSpec>) -> Listing {
+    let sweep = spec.and_then(|spec| spec.sweep.as_ref());
+    let mut rows = Vec::new();
+    for run in runs {
+        let Some(range) = &run.tasks else { continue };
+        for index in range.first..range.first.saturating_add(range.len) {
+            let parameters: Vec<(String, String)> = match sweep {
+                Some(sweep) => {
+                    let pairs = sweep.task(index).into_iter();
+                    pairs.map(|(key, value)| (key.to_string(), value)).collect()
+                }
+                None => {
+                    let pairs = run.parameters.iter();
+                    pairs.map(|one| (one.key.clone(), one.value.clone())).collect()
+                }
+            };
+            rows.push(result_row(index, run, &parameters));
+        }
+    }
+    let columns = vec![
+        column("TASK").right(),
+        column("STATE"),
+        column("EXIT"),
+        column("TRY").right(),
+        column("PARAMETERS"),
+    ];
+    Listing { kind: "Result", columns, rows }
+}
+
+fn result_row(index: u32, run: &v1::TaskRun, parameters: &[(String, String)]) -> Row {
+    let shown: Vec<String> =
+        parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let map: Map<String, Value> =
+        parameters.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    let state = text::task_state(run.state);
+    Row {
+        cells: vec![
+            index.to_string(),
+            state.clone(),
+            run.cause.as_ref().map_or(text::NONE.into(), text::cause),
+            run.attempt.to_string(),
+            shown.join(" "),
+        ],
+        value: json!({
+            "task": index,
+            "state": state,
+            "cause": view::cause(run.cause.as_ref()),
+            "attempt": run.attempt,
+            "parameters": map,
+        }),
+        name: index.to_string(),
+        tones: Vec::new(),
+    }
+}
+
+/// How the cluster is.
+pub(crate) async fn cluster(session: &Session) -> Result<u8, Failure> {
+    let status = session.client.status(v1::StatusRequest {}).await?;
+    let (row, text) = view::holder::cluster(&status);
+    session.one("Cluster", &row, &text)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_in_any_case() {
+        assert_eq!(state("running").unwrap(), i32::from(v1::JobState::Running));
+        assert_eq!(state(" Failed ").unwrap(), i32::from(v1::JobState::Failed));
+        for bad in ["", "unspecified", "done"] {
+            assert_eq!(state(bad).unwrap_err().exit, 64, "{bad}");
+        }
+    }
+
+    #[test]
+    fn results_have_a_row_and_parameters_for_each_task() {
+        let run = |first, len, state: v1::TaskState| v1::TaskRun {
+            tasks: Some(v1::TaskRange { first, len }),
+            state: state.into(),
+            attempt: 1,
+            ..v1::TaskRun::default()
+        };
+        let runs = [run(0, 3, v1::TaskState::Succeeded), run(3, 1, v1::TaskState::Failed)];
+        let spec = JobSpec::from_yaml("command: x\nsweep: { lr: [1, 2], seed: 0..1 }\n").unwrap();
+        let text = result_rows(&runs, Some(&spec)).render(Format::Csv);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(lines[1], "0,Succeeded,-,1,lr=1 seed=0");
+        assert_eq!(lines[4], "3,Failed,-,1,lr=2 seed=1");
+    }
+}

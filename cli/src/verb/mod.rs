@@ -1,0 +1,77 @@
+//! A function for each verb.
+
+mod change;
+mod follow;
+mod holders;
+mod inspect;
+mod local;
+mod nodes;
+mod run;
+mod submit;
+mod users;
+mod wait;
+
+use crate::args::{Cli, RunArgs, SubmitArgs, Verb};
+use crate::draft::prepare;
+use crate::failure::Failure;
+use crate::session::Session;
+
+/// Runs what the command line asks for; `Ok` is the exit code.
+pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
+    let global = cli.global;
+    // What needs no cluster.
+    match &cli.verb {
+        Verb::Login(login) => return local::login(login).await,
+        Verb::Doctor => return local::doctor(&global).await,
+        Verb::Init(init) => return local::init(&init.file),
+        Verb::Schema => return local::schema(),
+        Verb::Completion(completion) => return local::completion(completion.shell),
+        Verb::Config(crate::args::ConfigVerb::Contexts) => return local::contexts(&global),
+        Verb::Config(crate::args::ConfigVerb::Use { context }) => {
+            return local::use_context(context);
+        }
+        Verb::Run(RunArgs { submit }) | Verb::Submit(SubmitArgs { submit, .. })
+            if submit.dry_run =>
+        {
+            return submit::dry_run(&global, submit).await;
+        }
+        // The job first: what is wrong with it can be told wherever it is written.
+        Verb::Run(args) => {
+            let prepared = prepare(&args.submit)?;
+            return run::run(&Session::open(&global).await?, args, &prepared).await;
+        }
+        Verb::Submit(args) => {
+            let prepared = prepare(&args.submit)?;
+            return submit::submit(&Session::open(&global).await?, args, &prepared).await;
+        }
+        _ => {}
+    }
+    let session = Session::open(&global).await?;
+    match &cli.verb {
+        Verb::Ls(args) => inspect::ls(&session, args).await,
+        Verb::Show(args) => inspect::show(&session, args).await,
+        Verb::Why(args) => inspect::why(&session, args).await,
+        Verb::Results(args) => inspect::results(&session, args).await,
+        Verb::Logs(args) => follow::logs(&session, args).await,
+        Verb::Events(args) => follow::events(&session, args).await,
+        Verb::Cancel(args) => change::cancel(&session, args).await,
+        Verb::Hold(args) => change::hold(&session, args).await,
+        Verb::Release(args) => change::release(&session, args).await,
+        Verb::Set(args) => change::set(&session, args).await,
+        Verb::Wait(args) => wait::wait(&session, args).await,
+        Verb::Node(verb) => nodes::node(&session, verb).await,
+        Verb::Pool(verb) => holders::pool(&session, verb).await,
+        Verb::Queue(verb) => holders::queue(&session, verb).await,
+        Verb::Config(verb) => holders::config(&session, verb).await,
+        Verb::User(verb) => users::user(&session, verb).await,
+        Verb::Cluster(crate::args::ClusterVerb::Status) => inspect::cluster(&session).await,
+        // Answered above.
+        Verb::Run(_)
+        | Verb::Submit(_)
+        | Verb::Login(_)
+        | Verb::Doctor
+        | Verb::Init(_)
+        | Verb::Schema
+        | Verb::Completion(_) => Ok(0),
+    }
+}

@@ -1,0 +1,185 @@
+//! The client: one channel to each member, and the loop that every call goes through.
+
+use crate::error::{ClientError, Verdict, cause_of, judge};
+use crate::route::{Next, Route, Tries};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+use yard_proto::convert::error::Refused;
+use yard_runtime::backoff::Backoff;
+use yard_runtime::identity::{Identity, Tree};
+use yard_runtime::tls::{self, ClientTls, Expect};
+
+/// Waits between rounds over all members.
+const BACKOFF: Backoff = Backoff::new(50, 1_000);
+/// The least that one try gets, however little patience is left.
+const TRY_LEAST: Duration = Duration::from_millis(100);
+
+/// Whom to call, as whom, and how patiently.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port` of members, the likeliest first.
+    pub addresses: Vec<String>,
+    /// Who calls.
+    pub identity: Identity,
+    /// How long a call goes on being tried while no member can do it.
+    pub patience: Duration,
+    /// How long one member may take to answer.
+    pub try_timeout: Duration,
+}
+
+impl Options {
+    /// With a patience that lasts over an election, and an answer within half a minute.
+    #[must_use]
+    pub fn new(addresses: Vec<String>, identity: Identity) -> Options {
+        let (patience, try_timeout) = (Duration::from_secs(8), Duration::from_secs(30));
+        Options { addresses, identity, patience, try_timeout }
+    }
+}
+
+/// A client of one cluster. Clones share their connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tls: Arc<ClientTls>,
+    patience: Duration,
+    try_timeout: Duration,
+    members: Mutex<Members>,
+}
+
+struct Members {
+    route: Route,
+    channels: BTreeMap<String, Channel>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.members().route)
+    }
+}
+
+impl Client {
+    /// A client that connects when it is used.
+    ///
+    /// # Errors
+    /// If there is no address, one is no `host:port`, or the identity cannot be used now.
+    pub fn connect(options: &Options) -> Result<Client, ClientError> {
+        for address in &options.addresses {
+            tls::endpoint(address).map_err(ClientError::Address)?;
+        }
+        if options.addresses.is_empty() {
+            return Err(ClientError::NoAddress);
+        }
+        let members = Members { route: Route::new(&options.addresses), channels: BTreeMap::new() };
+        Ok(Client {
+            shared: Arc::new(Shared {
+                tls: ClientTls::new(&options.identity)?,
+                patience: options.patience,
+                try_timeout: options.try_timeout,
+                members: Mutex::new(members),
+            }),
+        })
+    }
+
+    /// Uses a renewed certificate for connections from now on.
+    ///
+    /// # Errors
+    /// If the identity cannot be used now; the old one then stays.
+    pub fn replace_identity(&self, identity: &Identity) -> Result<(), ClientError> {
+        Ok(self.shared.tls.replace(identity)?)
+    }
+
+    /// How long one member may take to answer.
+    pub(crate) fn try_timeout(&self) -> Duration {
+        self.shared.try_timeout
+    }
+
+    /// Tries a call until it is answered. `call` is made anew for each try, with the same request.
+    pub(crate) async fn attempt<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let until = Instant::now() + self.shared.patience;
+        let mut backoff = BACKOFF;
+        let mut tries = Tries::default();
+        loop {
+            let (address, channel, members) = self.pick()?;
+            let status = match timeout(self.shared.try_timeout, call(channel)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::unavailable("no answer"),
+            };
+            let next = match judge(&status) {
+                Verdict::Final => return Err(status.into()),
+                Verdict::Ask(leader) if leader != address => {
+                    self.follow(&leader);
+                    tries.hinted(&address)
+                }
+                Verdict::Ask(_) | Verdict::Again => {
+                    self.members().route.leave(&address);
+                    let answered = std::error::Error::source(&status).is_none();
+                    tries.failed(&address, cause_of(&status), answered, members)
+                }
+            };
+            let wait = match next {
+                Next::Now => Duration::ZERO,
+                Next::Wait => backoff.next(rand::random()).max(asked_to_wait(&status)),
+            };
+            if Instant::now() + wait + TRY_LEAST > until {
+                return Err(give_up(tries));
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// The member to ask, with its channel, and how many members are known.
+    fn pick(&self) -> Result<(String, Channel, usize), ClientError> {
+        let mut members = self.members();
+        let address = members.route.current().ok_or(ClientError::NoAddress)?.to_string();
+        let count = members.route.len();
+        if let Some(channel) = members.channels.get(&address) {
+            return Ok((address, channel.clone(), count));
+        }
+        let expect = Expect::Any(Tree::Member);
+        let channel = tls::channel(&address, &self.shared.tls, expect);
+        let channel = channel.map_err(ClientError::Address)?;
+        members.channels.insert(address.clone(), channel.clone());
+        Ok((address, channel, count))
+    }
+
+    /// Follows a hint. One that is no address is a fault of the server, not a reason to stop.
+    fn follow(&self, leader: &str) {
+        match tls::endpoint(leader) {
+            Ok(_) => self.members().route.prefer(leader),
+            Err(_) => tracing::debug!(leader, "a hint that is no address"),
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        // Nothing panics while it is held, and nothing is left half done.
+        self.shared.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the server wants to be left alone.
+fn asked_to_wait(status: &Status) -> Duration {
+    let after = Refused::read(status).retry_after_ms;
+    Duration::from_millis(after.unwrap_or(0))
+}
+
+fn give_up(tries: Tries) -> ClientError {
+    let answered = tries.answered();
+    let list = tries.into_list();
+    match list.last() {
+        Some((at, why)) if answered => ClientError::TimedOut(format!("{at}: {why}")),
+        Some(_) | None => ClientError::Unreachable(list),
+    }
+}
