@@ -122,6 +122,47 @@ pub const FORGET_PER_APPLY_MAX: usize = 256;
 /// Records that one command adds to the rolling digest.
 pub const DIGEST_RECORDS_PER_APPLY: usize = 1;
 
+// --- Replicated log -------------------------------------------------------------------------
+
+/// Commands that wait to be proposed; beyond it callers are told to come back.
+pub const PROPOSALS_MAX: usize = 4_096;
+/// Bytes of those, in KiB; beyond it callers are told to come back.
+pub const PROPOSALS_KIB_MAX: u32 = 64 * 1024;
+/// Bytes of one command in the log; a larger one is refused.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Commands of one entry; the rest goes into the next.
+pub const BATCH_COMMANDS_MAX: usize = 512;
+/// Bytes of the commands of one entry, unless a single one is larger; the rest goes into the next.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Entries that a leader has on their way; what comes meanwhile gathers for the next.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Reads that wait for one confirmation of the leader; beyond it callers are told to come back.
+pub const READS_WAITING_MAX: usize = 65_536;
+/// Writes of the log that wait for the disk; beyond it whoever writes waits.
+pub const LOG_JOBS_MAX: usize = 1_024;
+/// Bytes of entries that share a flush; the rest goes with the next.
+pub const LOG_FLUSH_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one file of the log; then the next one begins.
+pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
+/// Bytes by which a file of the log grows ahead of what is written.
+pub const LOG_GROW_BYTES: u64 = 1 << 20;
+/// Bytes of the latest entries kept in memory; older ones are read from the disk.
+pub const LOG_CACHE_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the log after which a snapshot is taken, unless the last snapshot is larger.
+pub const LOG_SNAPSHOT_BYTES: u64 = 64 << 20;
+/// Entries kept behind a snapshot, for members that are a little late.
+pub const LOG_KEPT_ENTRIES: u64 = 1_000;
+/// Bytes of entries read at a time, and sent in one message, unless a single one is larger.
+pub const LOG_READ_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a snapshot that are written, checked and sent as one piece.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of one message between members.
+pub const MEMBER_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the file of promises; then it is written anew.
+pub const PROMISES_BYTES_MAX: u64 = 4 << 20;
+/// Entries that a subscriber may be behind; beyond it the subscriber reads the state again.
+pub const OUTCOMES_MAX: usize = 4_096;
+
 // --- Memory and time ------------------------------------------------------------------------
 
 /// Remembered requests that made no job.
@@ -150,6 +191,10 @@ const _: () = assert!(CHAIN_TASKS_MAX <= ARRAY_TASKS_MAX);
 const _: () = assert!(REPORT_RANGES_MAX >= CHAIN_TASKS_MAX as usize, "one report ends a chain");
 const _: () = assert!(DEDUP_LIFE_MS < ENDED_LIFE_MS);
 const _: () = assert!(ENDED_JOBS_MAX as u64 <= JOBS_MAX);
+const _: () = assert!(SPEC_BYTES_MAX < COMMAND_BYTES_MAX);
+const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 1024);
+const _: () = assert!(LOG_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

@@ -2,6 +2,9 @@
 //!
 //! **Invariant:** openraft types stay inside the module `raft`; every decision is made by
 //! `yard-core`, and this crate only carries it out.
-//!
-//! The crate is empty until the process exists; nothing depends on it yet.
 #![forbid(unsafe_code)]
+
+pub mod env;
+pub mod proposer;
+pub mod raft;
+pub mod storage;

@@ -1,0 +1,62 @@
+//! Looks after the disk: takes snapshots when the log has grown, and does not let a leader sit on
+//! a disk that does not answer.
+
+use crate::raft::{Consensus, FatalError, Fault, Role};
+use crate::storage::Log;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use yard_common::limits::LOG_SNAPSHOT_BYTES;
+
+/// Period of its looks.
+const PERIOD: Duration = Duration::from_millis(100);
+/// A flush that takes longer makes a leader hand over, in milliseconds.
+const FLUSH_MS_MAX: u64 = 500;
+/// How long the handing over may take until the process ends, in milliseconds.
+const HAND_OVER_MS_MAX: u64 = 500;
+
+/// The task.
+pub(super) struct Watchdog {
+    pub(super) consensus: Consensus,
+    pub(super) log: Log,
+    pub(super) fault: Fault,
+    pub(super) stop: CancellationToken,
+}
+
+impl Watchdog {
+    /// Runs until it is stopped.
+    pub(super) async fn run(self) {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = self.log.written();
+        let mut handed_over = false;
+        let roles = self.consensus.roles();
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = ticks.tick() => (),
+            }
+            let large = self.consensus.snapshot().map_or(0, |(_, bytes)| bytes);
+            if self.log.written() - written > LOG_SNAPSHOT_BYTES.max(large) {
+                written = self.log.written();
+                if self.consensus.take_snapshot().await.is_err() {
+                    return;
+                }
+            }
+            let stuck_ms = self.log.flushing_ms();
+            let leads = matches!(roles.current(), Role::Leads(_));
+            if stuck_ms < FLUSH_MS_MAX || !leads {
+                handed_over = false;
+                continue;
+            }
+            // Alone there is nobody to hand over to: to wait is all that can be done.
+            let Some(successor) = self.consensus.successor() else { continue };
+            if !handed_over {
+                tracing::warn!(stuck_ms, %successor, "the disk is stuck; handing over");
+                handed_over = self.consensus.transfer(successor).await.is_ok();
+            } else if stuck_ms > FLUSH_MS_MAX + HAND_OVER_MS_MAX {
+                return self.fault.set(FatalError::StuckDisk(stuck_ms));
+            }
+        }
+    }
+}

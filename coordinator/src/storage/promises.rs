@@ -1,0 +1,138 @@
+//! Promises about leases, durable before they are made.
+
+use super::StorageError;
+use super::frame;
+use super::record::{FORMAT, Identity, PromisesHead, to_bytes};
+use super::segment::check_head;
+use super::snapshot::write_whole;
+use crate::env::{Env, File, Folder, run_blocking};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use yard_common::id::{LeaseId, NodeId};
+use yard_common::limits::PROMISES_BYTES_MAX;
+use yard_core::lease::PromiseRecord;
+
+/// The file.
+pub(super) const NAME: &str = "promises";
+
+/// The promises of a member. Clones are the same file.
+#[derive(Clone)]
+pub struct Promises {
+    env: Arc<dyn Env>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+struct Kept {
+    folder: Arc<dyn Folder>,
+    identity: Identity,
+    file: Arc<dyn File>,
+    /// Where the next frame goes, and what it continues.
+    end: u64,
+    crc: u32,
+    latest: BTreeMap<NodeId, LeaseId>,
+    failed: Option<StorageError>,
+}
+
+/// Writes the file anew.
+pub(super) fn create(
+    folder: &dyn Folder,
+    identity: &Identity,
+    records: &[PromiseRecord],
+) -> Result<(), StorageError> {
+    let head = to_bytes(&PromisesHead { format: FORMAT, identity: *identity });
+    write_whole(folder, NAME, &[&head, &to_bytes(&records)])
+}
+
+impl Kept {
+    fn load(folder: &Arc<dyn Folder>, identity: Identity) -> Result<Kept, StorageError> {
+        let file = folder.open(NAME).map_err(StorageError::io("open", NAME))?;
+        let bytes = file.read_all().map_err(StorageError::io("read", NAME))?;
+        let scan = frame::scan(NAME, &bytes, Some(0))?;
+        let damaged = |what| StorageError::Damaged { file: NAME.into(), offset: 0, what };
+        let unknown = |_| damaged("it has a form that is not known");
+        let (head, rest) = scan.bodies.split_first().ok_or_else(|| damaged("it is cut off"))?;
+        let head: PromisesHead = minicbor::decode(&bytes[head.clone()]).map_err(unknown)?;
+        check_head(NAME, head.format, &head.identity, &identity)?;
+        if rest.is_empty() {
+            return Err(damaged("it is cut off"));
+        }
+        let end = scan.end as u64;
+        if scan.torn {
+            file.truncate(end).map_err(StorageError::io("cut", NAME))?;
+            file.sync().map_err(StorageError::io("sync", NAME))?;
+        }
+        let (folder, crc) = (Arc::clone(folder), scan.crc);
+        let latest = BTreeMap::new();
+        let mut kept = Kept { folder, identity, file, end, crc, latest, failed: None };
+        for body in rest {
+            let records: Vec<PromiseRecord> =
+                minicbor::decode(&bytes[body.clone()]).map_err(unknown)?;
+            kept.note(&records);
+        }
+        Ok(kept)
+    }
+
+    fn note(&mut self, records: &[PromiseRecord]) {
+        for record in records {
+            let latest = self.latest.entry(record.node).or_insert(record.lease);
+            *latest = record.lease.max(*latest);
+        }
+    }
+
+    fn records(&self) -> Vec<PromiseRecord> {
+        let record =
+            |(node, lease): (&NodeId, &LeaseId)| PromiseRecord { node: *node, lease: *lease };
+        self.latest.iter().map(record).collect()
+    }
+
+    fn persist(&mut self, records: &[PromiseRecord]) -> Result<(), StorageError> {
+        if self.end > PROMISES_BYTES_MAX {
+            create(&*self.folder, &self.identity, &self.records())?;
+            *self = Kept::load(&self.folder, self.identity)?;
+        }
+        let mut buffer = Vec::new();
+        let at = frame::begin(&mut buffer);
+        buffer.extend_from_slice(&to_bytes(&records));
+        let crc = frame::finish(&mut buffer, at, self.crc);
+        self.file.write_at(self.end, &buffer).map_err(StorageError::io("write", NAME))?;
+        self.file.sync().map_err(StorageError::io("sync", NAME))?;
+        (self.end, self.crc) = (self.end + buffer.len() as u64, crc);
+        self.note(records);
+        Ok(())
+    }
+}
+
+impl Promises {
+    pub(super) fn open(
+        env: &Arc<dyn Env>,
+        folder: &Arc<dyn Folder>,
+        identity: Identity,
+    ) -> Result<Promises, StorageError> {
+        let kept = Arc::new(Mutex::new(Kept::load(folder, identity)?));
+        Ok(Promises { env: Arc::clone(env), kept })
+    }
+
+    /// All promises: what `Keeper::restore` wants.
+    #[must_use]
+    pub fn all(&self) -> Vec<PromiseRecord> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).records()
+    }
+
+    /// Makes promises durable. They are when this returns; all of them share one flush.
+    ///
+    /// # Errors
+    /// If they cannot be made durable. None of them may be made then, and the process must end.
+    pub async fn persist(&self, records: Vec<PromiseRecord>) -> Result<(), StorageError> {
+        let kept = Arc::clone(&self.kept);
+        let write = move || {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(error) = &kept.failed {
+                return Err(error.clone());
+            }
+            let outcome = kept.persist(&records);
+            kept.failed = outcome.as_ref().err().cloned();
+            outcome
+        };
+        run_blocking(&*self.env, write).await
+    }
+}

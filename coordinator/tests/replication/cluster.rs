@@ -1,0 +1,179 @@
+//! Three members: elections, changes of the leader, and members that come late.
+
+use crate::support::{ADMIN, Member, Net, add_user, has_user, request};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use yard_common::id::MemberId;
+use yard_coordinator::env::{Crash, MemoryDisk};
+use yard_coordinator::proposer::{Leadership, ProposeError, ReadError};
+
+/// Members 1, 2 and 3, led by 1.
+async fn three(net: &Net) -> Vec<Member> {
+    let mut members = Vec::new();
+    for id in 1..=3 {
+        members.push(Member::start(net, id, &MemoryDisk::default()).await);
+    }
+    members[0].init().await.unwrap();
+    for member in &members[1..] {
+        members[0].handle.add_learner(member.id, member.peer()).await.unwrap();
+    }
+    members[0].handle.change_membership(ids(&[1, 2, 3])).await.unwrap();
+    members
+}
+
+fn ids(ids: &[u64]) -> BTreeSet<MemberId> {
+    ids.iter().copied().map(MemberId).collect()
+}
+
+/// Waits until one of these members leads.
+async fn leader_of(members: &[&Member]) -> usize {
+    loop {
+        for (at, member) in members.iter().enumerate() {
+            let now = *member.handle.leadership().borrow();
+            if matches!(now, Leadership::Leader { .. }) {
+                return at;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_agree_through_changes_of_the_leader() {
+    let net = Net::default();
+    let members = three(&net).await;
+    let mut asked = 0;
+    for round in 0..6 {
+        let leads = leader_of(&members.iter().collect::<Vec<_>>()).await;
+        let leader = &members[leads];
+        for _ in 0..10 {
+            let name = format!("user-{asked}");
+            match leader.handle.propose(ADMIN, request(asked), &add_user(&name)).await {
+                Ok(outcome) => assert!(outcome.is_ok(), "{outcome:?}"),
+                Err(error) => panic!("the leader is well: {error}"),
+            }
+            asked += 1;
+        }
+        let next = &members[(leads + 1) % 3];
+        if round % 2 == 0 {
+            leader.handle.transfer_leadership(next.id).await.unwrap();
+            next.leads().await;
+        } else {
+            let old = leader.leads().await;
+            net.cut(leader.id, true);
+            let rest: Vec<&Member> = members.iter().filter(|m| m.id != leader.id).collect();
+            let new = rest[leader_of(&rest).await].leads().await;
+            assert!(new > old, "{new} {old}");
+            net.cut(leader.id, false);
+            // The old one learns of it.
+            let mut leadership = leader.handle.leadership();
+            let follows =
+                |now: &Leadership| matches!(now, Leadership::Follower { leader: Some(_) });
+            leadership.wait_for(follows).await.unwrap();
+        }
+    }
+    let leads = leader_of(&members.iter().collect::<Vec<_>>()).await;
+    let index = members[leads].handle.read_barrier().await.unwrap();
+    let first = members[0].applied(index).await;
+    for member in &members {
+        let state = member.applied(index).await;
+        assert_eq!(state.principals.iter().count(), 61);
+        assert_eq!(state.membership.voters, ids(&[1, 2, 3]));
+        assert_eq!((state.history_hash, state.digest), (first.history_hash, first.digest));
+        assert_eq!(state.check(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_answers_everyone_who_asked() {
+    let net = Net::default();
+    let members = three(&net).await;
+    let (old, rest) = (&members[0], [&members[1], &members[2]]);
+    old.leads().await;
+    net.cut(old.id, true);
+    let mut asked = Vec::new();
+    for nth in 0..200 {
+        let handle = old.handle.clone();
+        let ask = async move {
+            let name = format!("user-{nth}");
+            handle.propose(ADMIN, request(nth), &add_user(&name)).await
+        };
+        asked.push(tokio::spawn(ask));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let read = old.handle.clone();
+    let read = tokio::spawn(async move { read.read_barrier().await });
+    let new = rest[leader_of(&rest).await];
+    let name = "user-of-the-new-leader";
+    new.handle.propose(ADMIN, request(999), &add_user(name)).await.unwrap().unwrap();
+    net.cut(old.id, false);
+    let mut told = BTreeSet::new();
+    for (nth, ask) in asked.into_iter().enumerate() {
+        let answer = ask.await.unwrap();
+        told.insert(format!("{answer:?}").split([' ', '(', '{']).nth(1).unwrap_or("").to_string());
+        let state = new.handle.state().1;
+        match answer {
+            Ok(outcome) => assert!(outcome.is_ok() && has_user(&state, &format!("user-{nth}"))),
+            Err(ProposeError::Unknown) => (),
+            Err(ProposeError::NotLeader { .. }) => {
+                assert!(!has_user(&state, &format!("user-{nth}")), "user-{nth} has no effect");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(told.contains("NotLeader"), "{told:?}");
+    let read = read.await.unwrap();
+    assert!(matches!(read, Err(ReadError::NotLeader { .. })), "{read:?}");
+    let index = new.handle.read_barrier().await.unwrap();
+    assert!(has_user(&old.applied(index).await, name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_comes_late_gets_a_snapshot() {
+    let net = Net::default();
+    let first = Member::start(&net, 1, &MemoryDisk::default()).await;
+    first.init().await.unwrap();
+    for nth in 0..1_050 {
+        let name = format!("user-{nth}");
+        first.handle.propose(ADMIN, None, &add_user(&name)).await.unwrap().unwrap();
+    }
+    let (index, _) = first.handle.state();
+    first.handle.take_snapshot().await.unwrap();
+    while first.handle.snapshot().is_none_or(|(at, _)| at < index) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Let it purge what the snapshot holds.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = Member::start(&net, 2, &MemoryDisk::default()).await;
+    first.handle.add_learner(second.id, second.peer()).await.unwrap();
+    assert!(second.handle.snapshot().is_some(), "the log alone does not reach back that far");
+    first.handle.change_membership(ids(&[1, 2])).await.unwrap();
+    first.handle.propose(ADMIN, None, &add_user("last")).await.unwrap().unwrap();
+    let (index, expected) = first.handle.state();
+    let state = second.applied(index).await;
+    assert_eq!(state.history_hash, expected.history_hash);
+    let disk = second.kill(Crash::Nothing).await;
+    let second = Member::start(&net, 2, &disk).await;
+    let state = second.applied(index).await;
+    assert_eq!(state.history_hash, expected.history_hash);
+    assert_eq!(state.check(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minority_that_dies_costs_less_than_a_second() {
+    let net = Net::default();
+    let mut members = three(&net).await;
+    members[0].leads().await;
+    members[0].handle.propose(ADMIN, None, &add_user("before")).await.unwrap().unwrap();
+    let died = tokio::time::Instant::now();
+    let disk = members.remove(0).kill(Crash::Nothing).await;
+    let rest: Vec<&Member> = members.iter().collect();
+    let new = rest[leader_of(&rest).await];
+    new.handle.propose(ADMIN, None, &add_user("after")).await.unwrap().unwrap();
+    let took = died.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let index = new.handle.read_barrier().await.unwrap();
+    let old = Member::start(&net, 1, &disk).await;
+    let state = old.applied(index).await;
+    assert!(has_user(&state, "before") && has_user(&state, "after"));
+}

@@ -1,0 +1,6 @@
+//! Whole members in one thread: restarts, crashes at any step, changes of the leader.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod single;
+mod support;
