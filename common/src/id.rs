@@ -45,6 +45,11 @@ macro_rules! dense_id {
     };
 }
 
+/// A text that is no 128-bit id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not 32 hexadecimal digits in lower case")]
+pub struct NotAnId;
+
 /// Declares a 128-bit id that displays as 32 hexadecimal digits.
 macro_rules! wide_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -69,6 +74,19 @@ macro_rules! wide_id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:032x}", self.to_u128())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NotAnId;
+
+            /// Reads the 32 digits as they are displayed, and nothing else: one id, one text.
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                if text.len() != 32 || !text.bytes().all(digit) {
+                    return Err(NotAnId);
+                }
+                u128::from_str_radix(text, 16).map($name::from_u128).map_err(|_| NotAnId)
             }
         }
 
@@ -250,5 +268,10 @@ mod tests {
         assert_eq!(id.to_string(), "0123456789abcdef0011223344556677");
         let bytes = minicbor::to_vec(id).unwrap();
         assert_eq!(minicbor::decode::<RequestId>(&bytes).unwrap(), id);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        let text = id.to_string();
+        for bad in ["", "0", "+123456789abcdef0011223344556677", &text.to_uppercase(), &text[1..]] {
+            assert_eq!(bad.parse::<RequestId>(), Err(NotAnId), "{bad}");
+        }
     }
 }

@@ -181,6 +181,45 @@ pub const MAINTENANCE_MS_MAX: u64 = 10 * 60 * 1_000;
 /// `prepare_timeout`, in milliseconds.
 pub const BARRIER_SLACK_MS: u64 = 60 * 1_000;
 
+// --- Connections and files ------------------------------------------------------------------
+
+/// TLS handshakes in progress at one listener; a new one drops the oldest.
+pub const HANDSHAKES_MAX: usize = 1_024;
+/// How long a TLS handshake may take, in milliseconds.
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// Connections of one listener whose peers are known; further ones are closed.
+pub const CONNECTIONS_MAX: usize = 40_000;
+/// Connections of one listener whose peers have shown no certificate; further ones are closed.
+pub const STRANGERS_MAX: usize = 256;
+/// How long a connection without a client certificate may last, in milliseconds: long enough to
+/// join or to log in.
+pub const STRANGER_MS: u64 = 30_000;
+/// A request for a certificate.
+pub const CSR_BYTES_MAX: usize = 8 * 1024;
+/// A file of certificates and keys.
+pub const PEM_FILE_BYTES_MAX: usize = 64 * 1024;
+/// A configuration file of a daemon, or the contexts of a user.
+pub const CONFIG_FILE_BYTES_MAX: usize = 256 * 1024;
+/// Problems that are reported for one configuration file.
+pub const CONFIG_PROBLEMS_MAX: usize = 100;
+
+// --- Wire -----------------------------------------------------------------------------------
+
+/// One message between agents and members.
+pub const INTERNAL_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What such a message carries of the core's own types: a desired set, reports, a command.
+pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The same for what is small by nature: leases, fences, an inventory.
+pub const SMALL_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Rows of one page of a list; whoever asks for more gets as many.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Runs of a job's tasks that a row of a list is summed up from; the rest is not looked at.
+pub const SUMMARY_RUNS_MAX: usize = 1_000;
+/// Nodes that a row of a list names; the rest is counted.
+pub const SUMMARY_NODES_MAX: usize = 8;
+/// Details of a refusal, which travel in the trailer of a response; problems past it are counted.
+pub const STATUS_DETAILS_BYTES_MAX: usize = 32 * 1024;
+
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
@@ -196,5 +235,9 @@ const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 102
 const _: () = assert!(LOG_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
+const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);
+
+const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
+const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

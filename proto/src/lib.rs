@@ -1,7 +1,52 @@
-//! Wire formats: the public gRPC API and the control stream of the agents, with the only
+//! Wire formats: the public gRPC API, and what agents and members say to each other, with the only
 //! conversions to and from the domain types of `yard-common` and `yard-core`.
 //!
-//! **Invariant:** no generated type leaves this crate for `yard-core`.
+//! - [`v1`] is the public API: stable, fields are only ever added.
+//! - [`internal`] is what agents and members say to each other; core types travel in it as CBOR.
+//! - [`wire`] has those payloads that are no core types themselves.
+//! - [`convert`] turns domain types into messages and back, and refuses what does not decode.
+//! - [`rpcs`] lists every call, for tables that must name each of them.
 //!
-//! The crate is empty until the first service is defined; nothing depends on it yet.
+//! **Invariants:** no generated type leaves this crate for `yard-core`; no bytes from outside
+//! panic; a field or a call that was published never changes (`compatibility`, against `published.txt`).
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+mod compatibility;
+pub mod convert;
+mod descriptor;
+mod secret;
+pub mod wire;
+
+/// The public API.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used
+)]
+pub mod v1 {
+    tonic::include_proto!("yard.v1");
+}
+
+/// What agents and members say to each other.
+pub mod internal {
+    pub use v1::*;
+
+    /// The version that is spoken.
+    #[allow(
+        missing_docs,
+        unreachable_pub,
+        rust_2018_idioms,
+        clippy::all,
+        clippy::pedantic,
+        clippy::unwrap_used
+    )]
+    pub mod v1 {
+        tonic::include_proto!("yard.internal.v1");
+    }
+}
+
+pub use descriptor::{PUBLIC_DESCRIPTORS, Rpc, rpcs};

@@ -100,6 +100,12 @@ impl Draft {
         self.set_at(path, value, flag_at(flag));
     }
 
+    /// Sets a field to a text that is taken as it is, such as a whole script.
+    pub fn set_text(&mut self, path: &str, text: &str, flag: &str) {
+        let value = Value::Scalar(text.to_string(), Style::Quoted);
+        self.put(path, Node { value, at: flag_at(flag) });
+    }
+
     /// Sets a field to a list of words, each taken as it is.
     pub fn set_words(&mut self, path: &str, words: &[&str], flag: &str) {
         let at = flag_at(flag);

@@ -43,6 +43,7 @@ pub mod tree;
 pub use draft::Draft;
 pub use feature::{Feature, Features};
 pub use job::JobFields;
+pub use nearest::nearest;
 pub use problem::{Problem, Problems};
 
 use walk::Detail;

@@ -80,6 +80,16 @@ impl fmt::Display for DurationMs {
     }
 }
 
+impl std::str::FromStr for DurationMs {
+    /// What is wrong, and the fix.
+    type Err = String;
+
+    /// Reads all that a job file may say: `90m`, `1h30m`, `1-12:00:00`, `P7D`.
+    fn from_str(text: &str) -> Result<DurationMs, String> {
+        Scalar::parse(text).map_err(|issue: Issue| format!("{}; {}", issue.message, issue.fix))
+    }
+}
+
 impl Scalar for DurationMs {
     const WHAT: &'static str = "a duration such as 90m";
 

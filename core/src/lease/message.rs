@@ -5,52 +5,68 @@ use minicbor::{Decode, Encode};
 use yard_common::id::{LeaseId, MemberId, NodeId};
 
 /// A holder asks every member to go on answering for its lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Renewal {
     /// The node.
+    #[n(0)]
     pub node: NodeId,
     /// Its lease.
+    #[n(1)]
     pub lease: LeaseId,
     /// When it was sent, by the node's own boot clock. Members only echo it.
+    #[n(2)]
     pub sent_ms: u64,
     /// How long the holder will count on an answer. It travels with every renewal so that both
     /// sides agree on it even while the setting of a pool changes.
+    #[n(3)]
     pub lease_ms: u64,
 }
 
 /// A member's answer: until further notice it has not promised the lease away.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ack {
     /// Who answers.
+    #[n(0)]
     pub member: MemberId,
     /// The node.
+    #[n(1)]
     pub node: NodeId,
     /// The lease.
+    #[n(2)]
     pub lease: LeaseId,
     /// The time of the renewal, echoed.
+    #[n(3)]
     pub sent_ms: u64,
     /// The membership under which the answer counts, and only under this one.
+    #[n(4)]
     pub membership: Membership,
 }
 
 /// Why a member did not answer a renewal. The holder gains nothing from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Refusal {
     /// The replicated state as this member has applied it has no such node.
+    #[n(0)]
     UnknownNode,
     /// Another lease of the node is the committed one; the holder asks the leader for it.
+    #[n(1)]
     OtherLease {
         /// The lease that this member knows as committed.
+        #[n(0)]
         current: LeaseId,
     },
     /// The lease was promised away. If the leader still hears the node, it lifts the promise
     /// by committing a new lease.
+    #[n(2)]
     Promised,
     /// A change of the membership is on its way and not applied yet; try again at once.
+    #[n(3)]
     Unsettled,
     /// The holder wants to count on it for longer than the members are set up to wait.
+    #[n(4)]
     TooLong {
         /// The longest lease.
+        #[n(0)]
         longest_ms: u64,
     },
 }
@@ -68,17 +84,21 @@ pub struct PromiseRecord {
 }
 
 /// A member's promise to the leader, made durable before it was sent. Only
-/// [`Keeper`](super::Keeper) makes one; the conversions of the wire rebuild it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// [`Keeper`](super::Keeper) makes one; the decoding of the wire rebuilds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Promise {
     /// Who promised.
+    #[n(0)]
     pub member: MemberId,
     /// The node.
+    #[n(1)]
     pub node: NodeId,
     /// The lease; lower ones are included.
+    #[n(2)]
     pub lease: LeaseId,
     /// The membership that had been in force for the whole wait; the promise counts under this
     /// one alone.
+    #[n(3)]
     pub membership: MembershipId,
 }
 
