@@ -3,12 +3,13 @@
 //!
 //! - [`v1`] is the public API: stable, fields are only ever added.
 //! - [`internal`] is what agents and members say to each other; core types travel in it as CBOR.
-//! - [`wire`] has those payloads that are no core types themselves.
+//! - [`wire`] has those payloads, each with its bound.
 //! - [`convert`] turns domain types into messages and back, and refuses what does not decode.
 //! - [`rpcs`] lists every call, for tables that must name each of them.
 //!
 //! **Invariants:** no generated type leaves this crate for `yard-core`; no bytes from outside
-//! panic; a field or a call that was published never changes (`compatibility`, against `published.txt`).
+//! panic; a field or a call that was published never changes (`compatibility`, against
+//! `published.txt`).
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
