@@ -17,6 +17,7 @@
 
 mod api;
 mod certificate;
+mod config;
 mod counters;
 pub mod env;
 mod folder;

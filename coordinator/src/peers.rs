@@ -20,8 +20,8 @@ use yard_common::id::{LogIndex, MemberId, NodeId};
 use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
-    CallAgentRequest, DataCall, ForwardRequest, NotLeader, RaftMessage, ReadIndexRequest,
-    SweepRequest, forward_response, read_index_response,
+    CallAgentRequest, DataCall, ForwardRequest, RaftMessage, ReadIndexRequest, SweepRequest,
+    forward_response, read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
@@ -48,8 +48,8 @@ enum Line {
 pub(crate) enum Asked<T> {
     /// It.
     Answer(T),
-    /// Whoever was asked does not lead; perhaps it knows who does.
-    NotLeader(Option<MemberId>),
+    /// Whoever was asked does not lead.
+    NotLeader,
 }
 
 /// Why a member gave no answer.
@@ -122,7 +122,7 @@ impl Peers {
         let response = within(READ_WAIT, client.read_index(ReadIndexRequest {})).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             read_index_response::Answer::Index(index) => Ok(Asked::Answer(LogIndex(index))),
-            read_index_response::Answer::NotLeader(hint) => Ok(Asked::NotLeader(leader_of(&hint))),
+            read_index_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
         }
     }
 
@@ -140,7 +140,7 @@ impl Peers {
             forward_response::Answer::Payload(bytes) => {
                 Ok(Asked::Answer(Forwarded::from_payload(&bytes)?))
             }
-            forward_response::Answer::NotLeader(hint) => Ok(Asked::NotLeader(leader_of(&hint))),
+            forward_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
             forward_response::Answer::Busy(busy) => {
                 Err(PeerError::Busy { retry_after_ms: busy.retry_after_ms })
             }
@@ -173,14 +173,10 @@ impl Peers {
         let request = CallAgentRequest { node_id: node.0, call: Some(call) };
         let response = within(CALL_WAIT, client.call_agent(request)).await?;
         Ok(match response.not_leader {
-            Some(hint) => Asked::NotLeader(leader_of(&hint)),
+            Some(_) => Asked::NotLeader,
             None => Asked::Answer(response.told),
         })
     }
-}
-
-fn leader_of(not_leader: &NotLeader) -> Option<MemberId> {
-    not_leader.leader.as_ref().map(|leader| MemberId(leader.member_id))
 }
 
 async fn within<T>(

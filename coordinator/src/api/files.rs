@@ -98,7 +98,7 @@ impl Api {
         let task = positions(job, Some(&one))?.map_or(place.task_index, |range| range.first);
         let spot = self.spot(view, id, job, task, AttemptNumber(place.attempt))?;
         let share = share_on(view, &spot, &place.node)?;
-        Ok((share.node, share.assignment.clone()))
+        Ok((share.node, share.assignment))
     }
 }
 

@@ -83,7 +83,7 @@ fn wants<'a>(
         }
         if !sources.is_empty() {
             let want = LogWant {
-                assignment: Some(share.assignment.clone()),
+                assignment: Some(share.assignment),
                 sources,
                 tail_lines: request.tail_lines,
                 follow: request.follow,

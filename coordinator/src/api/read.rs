@@ -24,6 +24,13 @@ pub(super) struct View {
 }
 
 impl Api {
+    /// The state for a user, as it is here: for what apply checks again.
+    pub(super) fn glance(&self, who: &Who) -> Result<View, Refusal> {
+        let user = who.user()?;
+        let (_, state) = self.raft.state();
+        Ok(View { state, user })
+    }
+
     /// The state for a user, as fresh as anybody has seen it.
     pub(super) async fn view(&self, who: &Who, page: Option<&v1::Page>) -> Result<View, Refusal> {
         let user = who.user()?;

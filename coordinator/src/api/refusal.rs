@@ -52,12 +52,6 @@ impl Refusal {
         let message = format!("{what}: not in this version");
         Refusal::new(Code::Unimplemented, ErrorCode::NotInThisVersion, message)
     }
-
-    /// The class of the refusal.
-    #[cfg(test)]
-    pub(crate) fn code(&self) -> Code {
-        self.0.code
-    }
 }
 
 impl From<Refused> for Refusal {

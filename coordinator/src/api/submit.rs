@@ -36,8 +36,7 @@ impl Api {
     ) -> Result<SubmitResponse, Refusal> {
         let request_id = convert::request_id(&request.request_id);
         let read = self.read_job(&request)?;
-        let view = self.view(who, None).await?;
-        let submit = self.resolve(&view, &read.spec)?;
+        let (view, submit) = self.resolve_fresh(who, &read.spec).await?;
         let mut warnings = Vec::new();
         if let Some(warning) = never_fits(&view.state, &submit) {
             warnings.push(warning);
@@ -120,6 +119,18 @@ impl Api {
             return Err(Refusal::not_yet("array.each"));
         }
         Ok(Read { draft, spec })
+    }
+
+    /// Turns names into what they name. Names rarely change: the state as it is here mostly does,
+    /// and a name that it lacks is looked for in one that is not stale.
+    async fn resolve_fresh(&self, who: &Who, spec: &JobSpec) -> Result<(View, Submit), Refusal> {
+        let view = self.glance(who)?;
+        if let Ok(submit) = self.resolve(&view, spec) {
+            return Ok((view, submit));
+        }
+        let view = self.view(who, None).await?;
+        let submit = self.resolve(&view, spec)?;
+        Ok((view, submit))
     }
 
     /// Turns names into what they name.

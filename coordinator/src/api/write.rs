@@ -132,7 +132,7 @@ impl Api {
         let Some(address) = self.address_of(leader) else { return Try::Elsewhere };
         match self.peers.forward(leader, &address.address, forward).await {
             Ok(Asked::Answer(Forwarded { index, outcome })) => Try::Answered(index, outcome),
-            Ok(Asked::NotLeader(_)) | Err(PeerError::Address(_)) => Try::Elsewhere,
+            Ok(Asked::NotLeader) | Err(PeerError::Address(_)) => Try::Elsewhere,
             Err(PeerError::Busy { retry_after_ms }) => {
                 Try::Refused(busy("the leader is busy".into(), retry_after_ms))
             }

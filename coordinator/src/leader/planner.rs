@@ -96,11 +96,17 @@ async fn round(member: &Member, cache: &mut Cache) -> Round {
     if plan.is_empty() {
         return if complete { Round::Idle } else { Round::More };
     }
+    // Promises alone are made again with each round: they are no reason for another one.
+    let starts = !plan.placements.is_empty() || !plan.stops.is_empty();
     match member.raft.propose(Actor::Leader, None, &Command::Plan(plan)).await {
         Ok(Ok(Reply::Planned { placements })) => {
             // What scheduler and apply see differently must not be tried without end.
             let refused = !placements.is_empty() && placements.iter().all(Result::is_err);
-            if refused { Round::Futile } else { Round::More }
+            match (refused, starts) {
+                (true, _) => Round::Futile,
+                (false, true) => Round::More,
+                (false, false) => Round::Idle,
+            }
         }
         Ok(Ok(_)) => Round::More,
         Ok(Err(rejection)) => {

@@ -117,7 +117,7 @@ impl Confirmer {
         let address = &peers.get(&leader)?.address;
         match self.peers.read_index(leader, address).await {
             Ok(Asked::Answer(index)) => Some(index),
-            Ok(Asked::NotLeader(_)) => None,
+            Ok(Asked::NotLeader) => None,
             Err(error) => {
                 tracing::debug!(%leader, %error, "a read was not confirmed");
                 None

@@ -139,10 +139,11 @@ impl Session {
         };
         tokio::select! {
             biased;
+            // First: a member that stops leads no more, and that is not the reason.
+            () = self.member.stop.cancelled() => Err("this member is stopping".into()),
             () = self.place.over.cancelled() => {
                 Err("this member leads no more, or the agent has a newer stream".into())
             }
-            () = self.member.stop.cancelled() => Err("this member is stopping".into()),
             answer = self.batches.next(), if is_busy => {
                 if let Some(upto) = answer.map_err(|error| error.to_string())? {
                     self.say(What::Reported(Reported { sequence: upto.0 }));

@@ -116,7 +116,7 @@ async fn tell(member: &Member, node: NodeId, call: DataCall) -> Result<bool, Ask
     let to = yard_common::id::MemberId(leader.member_id);
     match member.peers.call_agent(to, &leader.address, node, call).await {
         Ok(Asked::Answer(told)) => Ok(told),
-        Ok(Asked::NotLeader(_)) => Err(AskError::NoLeader),
+        Ok(Asked::NotLeader) => Err(AskError::NoLeader),
         Err(error) => {
             tracing::debug!(%to, %error, "the leader did not call an agent");
             Err(AskError::NoLeader)

@@ -40,8 +40,7 @@ async fn each_kind_of_caller_has_its_own_calls() {
 async fn a_foreign_workspace_does_not_exist() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin();
-    let mut holders =
-        v1::holder_service_client::HolderServiceClient::new(admin.channel.clone());
+    let mut holders = v1::holder_service_client::HolderServiceClient::new(admin.channel.clone());
     let make = v1::CreateWorkspaceRequest { request_id: request_id(), workspace: "lab".into() };
     holders.create_workspace(make).await.unwrap();
     let (mut bob, _) = cluster.add_user("bob", vec![grant("lab", v1::Role::User)]).await;
@@ -49,8 +48,7 @@ async fn a_foreign_workspace_does_not_exist() {
     assert_eq!(bob.job(job).await.unwrap_err().code(), Code::NotFound);
     let missing = bob.job(job + 1).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
-    let cancel =
-        v1::CancelRequest { request_id: request_id(), job_id: job, ..Default::default() };
+    let cancel = v1::CancelRequest { request_id: request_id(), job_id: job, ..Default::default() };
     assert_eq!(bob.jobs.cancel(cancel).await.unwrap_err().code(), Code::NotFound);
     let listed = bob.jobs.list(v1::ListJobsRequest::default()).await.unwrap().into_inner();
     assert!(listed.jobs.is_empty());
@@ -115,11 +113,8 @@ async fn a_revoked_certificate_and_a_disabled_user_are_out_at_once() {
     let identity = cluster.log_in(&token).await.unwrap();
     let mut bob = cluster.user(&identity);
     bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
-    let disable = v1::DisableUserRequest {
-        request_id: request_id(),
-        user: "bob".into(),
-        disabled: true,
-    };
+    let disable =
+        v1::DisableUserRequest { request_id: request_id(), user: "bob".into(), disabled: true };
     admin.users.disable(disable).await.unwrap();
     let refused = bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");

@@ -9,13 +9,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use yard_common::Amounts;
+use yard_common::ExitCause;
 use yard_common::id::{BootId, LeaseId, NodeId, Sequence};
-use yard_core::agent::{
-    Desired, DesiredAssignment, DesiredPhase, Exit, Fence, Report, ReportKind,
-};
+use yard_core::agent::{Desired, DesiredAssignment, DesiredPhase, Exit, Fence, Report, ReportKind};
 use yard_core::command::Inventory;
 use yard_core::lease::Renewal;
-use yard_common::ExitCause;
 use yard_proto::internal::agent_message::What as Say;
 use yard_proto::internal::agent_service_client::AgentServiceClient;
 use yard_proto::internal::coordinator_message::What;
@@ -26,27 +24,27 @@ use yard_runtime::identity::{Identity, KeyRequest, Token};
 const GIB: u64 = 1 << 30;
 
 /// A machine that joined.
-pub struct Agent {
-    pub identity: Identity,
-    pub node: NodeId,
-    pub inventory: Inventory,
+pub(crate) struct Agent {
+    pub(crate) identity: Identity,
+    pub(crate) node: NodeId,
+    pub(crate) inventory: Inventory,
     lease: LeaseId,
     lease_ms: u64,
     /// The last report that it made.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// The set that it obeys.
-    pub fence: Fence,
+    pub(crate) fence: Fence,
     renewals: JoinSet<()>,
 }
 
 /// The control stream of an agent.
-pub struct Stream {
+pub(crate) struct Stream {
     to: mpsc::Sender<AgentMessage>,
     from: Streaming<CoordinatorMessage>,
     sent: u64,
 }
 
-pub fn inventory(name: &str) -> Inventory {
+pub(crate) fn inventory(name: &str) -> Inventory {
     Inventory {
         boot: BootId::from_u128(1),
         amounts: Amounts { cpu_milli: 4_000, memory_bytes: 8 * GIB, disk_bytes: 100 * GIB },
@@ -58,7 +56,7 @@ pub fn inventory(name: &str) -> Inventory {
 }
 
 /// Joins with a token.
-pub async fn join(cluster: &Cluster, token: &Token, name: &str) -> Result<Agent, Status> {
+pub(crate) async fn join(cluster: &Cluster, token: &Token, name: &str) -> Result<Agent, Status> {
     let (channel, tls) = cluster.stranger();
     let key = KeyRequest::new().unwrap();
     let inventory = inventory(name);
@@ -87,7 +85,7 @@ pub async fn join(cluster: &Cluster, token: &Token, name: &str) -> Result<Agent,
 
 impl Agent {
     /// A machine with a fresh token.
-    pub async fn new(cluster: &Cluster, name: &str) -> Agent {
+    pub(crate) async fn new(cluster: &Cluster, name: &str) -> Agent {
         let token = cluster.admin().join_token().await;
         let mut agent = join(cluster, &token, name).await.unwrap();
         agent.keep_alive(cluster);
@@ -95,14 +93,10 @@ impl Agent {
     }
 
     /// Renews its lease from now on.
-    pub fn keep_alive(&mut self, cluster: &Cluster) {
+    pub(crate) fn keep_alive(&mut self, cluster: &Cluster) {
         let mut client = AgentServiceClient::new(cluster.channel(&self.identity));
-        let renewal = Renewal {
-            node: self.node,
-            lease: self.lease,
-            sent_ms: 1,
-            lease_ms: self.lease_ms,
-        };
+        let renewal =
+            Renewal { node: self.node, lease: self.lease, sent_ms: 1, lease_ms: self.lease_ms };
         let payload = renewal.to_payload().unwrap();
         self.renewals.spawn(async move {
             loop {
@@ -114,12 +108,12 @@ impl Agent {
         });
     }
 
-    pub fn client(&self, cluster: &Cluster) -> AgentServiceClient<Channel> {
+    pub(crate) fn client(&self, cluster: &Cluster) -> AgentServiceClient<Channel> {
         AgentServiceClient::new(cluster.channel(&self.identity))
     }
 
     /// Opens its control stream, and says hello.
-    pub async fn connect(&self, cluster: &Cluster) -> Stream {
+    pub(crate) async fn connect(&self, cluster: &Cluster) -> Stream {
         let (to, messages) = mpsc::channel(16);
         let hello = internal::Hello {
             inventory: self.inventory.to_payload().unwrap(),
@@ -139,7 +133,7 @@ impl Agent {
     }
 
     /// Everything that one assignment of one node has to tell when it runs and ends.
-    pub fn run(&mut self, assignment: &DesiredAssignment, cause: ExitCause) -> Vec<Report> {
+    pub(crate) fn run(&mut self, assignment: &DesiredAssignment, cause: ExitCause) -> Vec<Report> {
         assert_eq!(assignment.phase, DesiredPhase::Run);
         let exit = |link| Exit { link, cause, status: None, rank: Some(0) };
         let exits = assignment.chain.0.iter().copied().map(exit).collect();
@@ -152,29 +146,29 @@ impl Agent {
 }
 
 impl Stream {
-    pub async fn say(&mut self, what: Say) {
+    pub(crate) async fn say(&mut self, what: Say) {
         self.to.send(AgentMessage { what: Some(what) }).await.unwrap();
     }
 
     /// Sends reports as the next batch.
-    pub async fn report(&mut self, reports: &Vec<Report>) {
+    pub(crate) async fn report(&mut self, reports: &Vec<Report>) {
         self.sent += 1;
         self.report_as(self.sent, reports).await;
     }
 
     /// Sends reports as some batch.
-    pub async fn report_as(&mut self, nth: u64, reports: &Vec<Report>) {
+    pub(crate) async fn report_as(&mut self, nth: u64, reports: &Vec<Report>) {
         let payload = reports.to_payload().unwrap();
         self.say(Say::Reports(internal::Reports { nth, payload })).await;
     }
 
     /// The next message; none: the stream has ended.
-    pub async fn next(&mut self) -> Option<What> {
+    pub(crate) async fn next(&mut self) -> Option<What> {
         let next = timeout(PATIENCE, self.from.message()).await.unwrap();
         next.ok().flatten().map(|message| message.what.unwrap())
     }
 
-    pub async fn welcome(&mut self) -> internal::Welcome {
+    pub(crate) async fn welcome(&mut self) -> internal::Welcome {
         match self.next().await {
             Some(What::Welcome(welcome)) => welcome,
             other => panic!("{other:?} instead of a welcome"),
@@ -182,7 +176,7 @@ impl Stream {
     }
 
     /// The next desired set that has something in it, with the details that came with it.
-    pub async fn desired(&mut self) -> (Desired, Vec<Detail>) {
+    pub(crate) async fn desired(&mut self) -> (Desired, Vec<Detail>) {
         loop {
             match self.next().await {
                 Some(What::Desired(told)) => {
@@ -199,7 +193,7 @@ impl Stream {
     }
 
     /// Waits until all reports up to this one are acknowledged.
-    pub async fn acknowledged(&mut self, upto: u64) {
+    pub(crate) async fn acknowledged(&mut self, upto: u64) {
         loop {
             match self.next().await {
                 Some(What::Reported(reported)) if reported.sequence >= upto => return,
@@ -211,7 +205,7 @@ impl Stream {
     }
 
     /// Waits for the goodbye, and says why it came.
-    pub async fn goodbye(&mut self) -> String {
+    pub(crate) async fn goodbye(&mut self) -> String {
         loop {
             match self.next().await {
                 Some(What::Goodbye(goodbye)) => {

@@ -22,29 +22,29 @@ use yard_runtime::identity::{Identity, KeyRequest, Token, Tree, Trust};
 use yard_runtime::tls::{ClientTls, Expect, channel};
 
 /// How long anything may take before a test gives up. Nothing waits for this to pass.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 static REQUESTS: AtomicU64 = AtomicU64::new(1);
 
 /// A request id that was not used before.
-pub fn request_id() -> bytes::Bytes {
+pub(crate) fn request_id() -> bytes::Bytes {
     let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
     u128::from(number).to_be_bytes().to_vec().into()
 }
 
 /// A cluster of one member.
-pub struct Cluster {
+pub(crate) struct Cluster {
     _root: TempDir,
     folder: PathBuf,
     listen: SocketAddr,
-    pub made: Initialised,
-    pub handle: Handle,
+    pub(crate) made: Initialised,
+    pub(crate) handle: Handle,
     running: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Cluster {
     /// Makes a cluster and starts it.
-    pub async fn start() -> Cluster {
+    pub(crate) async fn start() -> Cluster {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("member");
         // The address stands in the log, so that the port must be known before it is used.
@@ -73,7 +73,7 @@ impl Cluster {
     }
 
     /// Stops it in order, and starts it again from its folder.
-    pub async fn restart(mut self) -> Cluster {
+    pub(crate) async fn restart(mut self) -> Cluster {
         self.handle.shutdown();
         timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
         let (handle, running) = Cluster::run(&self.folder, self.listen).await;
@@ -81,39 +81,39 @@ impl Cluster {
     }
 
     /// Stops it in order.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.handle.shutdown();
         timeout(PATIENCE, self.running).await.unwrap().unwrap().unwrap();
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.listen.to_string()
     }
 
     /// A connection of somebody with a certificate.
-    pub fn channel(&self, identity: &Identity) -> Channel {
+    pub(crate) fn channel(&self, identity: &Identity) -> Channel {
         let tls = ClientTls::new(identity).unwrap();
         channel(&self.address(), &tls, Expect::Any(Tree::Member)).unwrap()
     }
 
     /// A connection of somebody who has nothing but a fingerprint.
-    pub fn stranger(&self) -> (Channel, Arc<ClientTls>) {
+    pub(crate) fn stranger(&self) -> (Channel, Arc<ClientTls>) {
         let tls = ClientTls::pinned(self.made.admin.trust().fingerprint());
         (channel(&self.address(), &tls, Expect::Any(Tree::Member)).unwrap(), tls)
     }
 
     /// The first administrator.
-    pub fn admin(&self) -> User {
+    pub(crate) fn admin(&self) -> User {
         self.user(&self.made.admin)
     }
 
     /// A user with a certificate.
-    pub fn user(&self, identity: &Identity) -> User {
+    pub(crate) fn user(&self, identity: &Identity) -> User {
         User::new(self.channel(identity))
     }
 
     /// Adds a user, who logs in with a token.
-    pub async fn add_user(&self, name: &str, grants: Vec<v1::Grant>) -> (User, Identity) {
+    pub(crate) async fn add_user(&self, name: &str, grants: Vec<v1::Grant>) -> (User, Identity) {
         let mut admin = self.admin();
         let add = v1::AddUserRequest {
             request_id: request_id(),
@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     /// Uses a login token.
-    pub async fn log_in(&self, token: &Token) -> Result<Identity, Status> {
+    pub(crate) async fn log_in(&self, token: &Token) -> Result<Identity, Status> {
         let (channel, tls) = self.stranger();
         let key = KeyRequest::new().unwrap();
         let request = v1::LoginRequest {
@@ -145,12 +145,12 @@ impl Cluster {
 
 /// Clients of one user.
 #[derive(Clone)]
-pub struct User {
-    pub channel: Channel,
-    pub jobs: JobServiceClient<Channel>,
-    pub nodes: NodeServiceClient<Channel>,
-    pub users: UserServiceClient<Channel>,
-    pub cluster: ClusterServiceClient<Channel>,
+pub(crate) struct User {
+    pub(crate) channel: Channel,
+    pub(crate) jobs: JobServiceClient<Channel>,
+    pub(crate) nodes: NodeServiceClient<Channel>,
+    pub(crate) users: UserServiceClient<Channel>,
+    pub(crate) cluster: ClusterServiceClient<Channel>,
 }
 
 impl User {
@@ -164,17 +164,14 @@ impl User {
         }
     }
 
-    pub async fn login_token(&mut self, user: &str) -> Token {
-        let request = v1::CreateLoginTokenRequest {
-            request_id: request_id(),
-            user: user.into(),
-            life_ms: 0,
-        };
+    pub(crate) async fn login_token(&mut self, user: &str) -> Token {
+        let request =
+            v1::CreateLoginTokenRequest { request_id: request_id(), user: user.into(), life_ms: 0 };
         let answer = self.users.create_login_token(request).await.unwrap().into_inner();
         answer.token.unwrap().text.parse().unwrap()
     }
 
-    pub async fn join_token(&mut self) -> Token {
+    pub(crate) async fn join_token(&mut self) -> Token {
         let request = v1::CreateJoinTokenRequest {
             request_id: request_id(),
             pool: "default".into(),
@@ -185,7 +182,7 @@ impl User {
     }
 
     /// Submits a job file.
-    pub async fn submit(&mut self, spec: &str) -> Result<v1::SubmitResponse, Status> {
+    pub(crate) async fn submit(&mut self, spec: &str) -> Result<v1::SubmitResponse, Status> {
         let request = v1::SubmitRequest {
             request_id: request_id(),
             spec: spec.into(),
@@ -195,13 +192,13 @@ impl User {
         Ok(self.jobs.submit(request).await?.into_inner())
     }
 
-    pub async fn job(&mut self, id: u64) -> Result<v1::Job, Status> {
+    pub(crate) async fn job(&mut self, id: u64) -> Result<v1::Job, Status> {
         let response = self.jobs.get(v1::GetJobRequest { job_id: id }).await?;
         Ok(response.into_inner().job.unwrap())
     }
 
     /// Watches a job from its submission on, until it is in a state.
-    pub async fn wait_for(&mut self, submitted: &v1::SubmitResponse, state: JobState) {
+    pub(crate) async fn wait_for(&mut self, submitted: &v1::SubmitResponse, state: JobState) {
         let request = v1::WatchJobsRequest {
             from_index: submitted.applied_index,
             job_ids: vec![submitted.job_id],

@@ -181,3 +181,31 @@ async fn a_watch_goes_on_from_an_index_or_is_compacted() {
     assert_eq!(event.index, third.applied_index);
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn tasks_of_an_array_are_called_as_people_call_them() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    for (array, shown) in [("5-9", vec![(5, 5)]), ("0-2,8", vec![(0, 3), (8, 1)])] {
+        let spec = format!("name: a\nhold: true\narray: '{array}'\ncommand: 'true'\n");
+        let job_id = admin.submit(&spec).await.unwrap().job_id;
+        let request = v1::ListTasksRequest { job_id, ..Default::default() };
+        let listed = admin.jobs.list_tasks(request).await.unwrap().into_inner();
+        let ranges: Vec<_> = listed.runs.iter().map(|run| run.tasks.unwrap()).collect();
+        let ranges: Vec<_> = ranges.iter().map(|range| (range.first, range.len)).collect();
+        assert_eq!(ranges, shown, "{array}");
+        let tasks = Some(v1::TaskRange { first: 8, len: 1 });
+        let cancel = v1::CancelRequest {
+            request_id: crate::cluster::request_id(),
+            job_id,
+            tasks,
+            reason: String::new(),
+        };
+        let cancelled = admin.jobs.cancel(cancel).await.unwrap().into_inner();
+        assert_eq!(cancelled.tasks, 1, "{array}");
+        let request = v1::ListTasksRequest { job_id, tasks, ..Default::default() };
+        let listed = admin.jobs.list_tasks(request).await.unwrap().into_inner();
+        assert_eq!(listed.runs[0].state(), v1::TaskState::Cancelled, "{array}");
+    }
+    cluster.stop().await;
+}
