@@ -236,7 +236,8 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 pub const FORWARD_TRIES_MAX: usize = 32;
 /// Batches of promises that wait for the disk; the next one waits in its sweep.
 pub const PROMISE_BATCHES_MAX: usize = 16;
-/// Batches of reports of one node that are being committed; what comes meanwhile goes with the next.
+/// Batches of reports of one node that are being committed; what comes meanwhile goes with the
+/// next.
 pub const REPORT_BATCHES_MAX: usize = 4;
 /// Questions of members that wait to be told to one agent; further ones are refused.
 pub const DATA_CALLS_MAX: usize = 64;

@@ -68,8 +68,9 @@ impl Api {
         &self,
         request: internal::JoinRequest,
     ) -> Result<internal::JoinResponse, Refusal> {
-        let Shown { token, secret_sha256 } =
-            shown(&request.token_id, request.token_secret.as_ref())?;
+        let shown = shown(&request.token_id, request.token_secret.as_ref())?;
+        self.check_token(&shown, &request.request_id).await?;
+        let Shown { token, secret_sha256 } = shown;
         let inventory = Inventory::from_payload(&request.inventory)?;
         let names = names(&inventory);
         // A request that cannot be signed must not cost the token.

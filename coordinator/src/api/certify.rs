@@ -8,9 +8,9 @@ use super::gate::Who;
 use super::refusal::Refusal;
 use tonic::Code;
 use yard_common::ErrorCode;
-use yard_common::id::TokenId;
+use yard_common::id::{LogIndex, TokenId};
 use yard_common::limits::TOKEN_LIFE_MS_MAX;
-use yard_core::command::{Access, Command, Scope};
+use yard_core::command::{Access, Actor, Command, Scope};
 use yard_proto::v1::Secret;
 use yard_proto::{convert, internal, v1};
 use yard_runtime::identity::{
@@ -106,12 +106,30 @@ impl Api {
     }
 }
 
-/// Reads a token that was shown. Whatever is wrong with it, the answer is the same.
+impl Api {
+    /// Looks whether a token can be good, before anything is signed or written to the log for
+    /// somebody whom nobody knows. A request that was answered before finds its answer.
+    pub(super) async fn check_token(
+        &self,
+        shown: &Shown,
+        request_id: &[u8],
+    ) -> Result<(), Refusal> {
+        let request = convert::request_id(request_id)?;
+        let state = self.fresh(LogIndex(0)).await?;
+        let known = state.tokens.get(&shown.token);
+        let good = known.is_some_and(|token| token.matches(&shown.secret_sha256));
+        if good || state.dedup.get(Actor::Bearer, request).is_some() { Ok(()) } else { Err(bad()) }
+    }
+}
+
+/// Whatever is wrong with a token, the answer is the same.
+fn bad() -> Refusal {
+    let message = "the token is not valid";
+    Refusal::new(Code::Unauthenticated, ErrorCode::BadToken, message)
+}
+
+/// Reads a token that was shown.
 pub(super) fn shown(token_id: &[u8], secret: Option<&Secret>) -> Result<Shown, Refusal> {
-    let bad = || {
-        let message = "the token is not valid";
-        Refusal::new(Code::Unauthenticated, ErrorCode::BadToken, message)
-    };
     let token = convert::token_id(token_id).map_err(|_| bad())?;
     let secret = secret.and_then(|secret| TokenSecret::from_text(&secret.text)).ok_or_else(bad)?;
     Ok(Shown { token, secret_sha256: secret.sha256() })

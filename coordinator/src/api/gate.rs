@@ -192,8 +192,11 @@ pub(crate) fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(),
     let exists = match peer.principal {
         Principal::User(id) => state.principals.get(id).is_some_and(|user| !user.disabled),
         Principal::Node(id) => state.nodes.get(id).is_some(),
-        // A member that joins is known to the others once it is in their log.
-        Principal::Member(_) => true,
+        // One that joins hears of the others first: until then it knows nobody.
+        Principal::Member(id) => {
+            let peers = member.raft.peers();
+            peers.is_empty() || peers.contains_key(&id)
+        }
     };
     if exists { Ok(()) } else { Err(revoked(&peer.principal.to_string())) }
 }

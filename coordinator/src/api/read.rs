@@ -34,15 +34,18 @@ impl Api {
     /// The state for a user, as fresh as anybody has seen it.
     pub(super) async fn view(&self, who: &Who, page: Option<&v1::Page>) -> Result<View, Refusal> {
         let user = who.user()?;
-        let index = self.barrier.index().await?;
-        let index = index.max(LogIndex(convert::page::index_min(page)));
-        match timeout(CATCH_UP, self.applied(index)).await {
-            Ok(true) => {}
-            Ok(false) => return Err(BarrierError::Stopped.into()),
-            Err(_) => return Err(Refusal::unavailable("this member is behind; ask another one")),
-        }
-        let (_, state) = self.raft.state();
+        let state = self.fresh(LogIndex(convert::page::index_min(page))).await?;
         Ok(View { state, user })
+    }
+
+    /// The state, as fresh as anybody has seen it, and at least as far as this.
+    pub(super) async fn fresh(&self, least: LogIndex) -> Result<State, Refusal> {
+        let index = self.barrier.index().await?.max(least);
+        match timeout(CATCH_UP, self.applied(index)).await {
+            Ok(true) => Ok(self.raft.state().1),
+            Ok(false) => Err(BarrierError::Stopped.into()),
+            Err(_) => Err(Refusal::unavailable("this member is behind; ask another one")),
+        }
     }
 }
 

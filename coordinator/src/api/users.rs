@@ -141,8 +141,9 @@ impl Api {
         _: &Who,
         request: v1::LoginRequest,
     ) -> Result<v1::CertificateResponse, Refusal> {
-        let Shown { token, secret_sha256 } =
-            shown(&request.token_id, request.token_secret.as_ref())?;
+        let shown = shown(&request.token_id, request.token_secret.as_ref())?;
+        self.check_token(&shown, &request.request_id).await?;
+        let Shown { token, secret_sha256 } = shown;
         // A request that cannot be signed must not cost the token.
         let nobody = Principal::User(PrincipalId(u32::MAX));
         self.issue(&request.csr_der, nobody, &[])?;

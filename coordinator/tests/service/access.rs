@@ -83,6 +83,18 @@ async fn a_token_is_good_once_and_a_bad_request_does_not_cost_it() {
     let again = agent::join(&cluster, &token, "n2").await.err().unwrap();
     assert_eq!(again.code(), Code::Unauthenticated, "{again}");
     assert_eq!(Refused::read(&again).reason, "Y2012");
+    // One whose time is over is none, either: the cluster's time moves with each command.
+    let request = v1::CreateJoinTokenRequest {
+        request_id: request_id(),
+        pool: "default".into(),
+        life_ms: 1,
+        ..Default::default()
+    };
+    let short = admin.nodes.create_join_token(request).await.unwrap().into_inner();
+    let short = short.token.unwrap().text.parse().unwrap();
+    admin.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let late = agent::join(&cluster, &short, "n4").await.err().unwrap();
+    assert_eq!(Refused::read(&late).reason, "Y2012", "{late}");
     // A token for something else is no better than none.
     let login = admin.login_token("ada").await;
     let other = agent::join(&cluster, &login, "n3").await.err().unwrap();

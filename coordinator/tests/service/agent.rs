@@ -17,6 +17,7 @@ use yard_core::lease::Renewal;
 use yard_proto::internal::agent_message::What as Say;
 use yard_proto::internal::agent_service_client::AgentServiceClient;
 use yard_proto::internal::coordinator_message::What;
+use yard_proto::internal::renew_response::Answer;
 use yard_proto::internal::{self, AgentMessage, CoordinatorMessage, Detail};
 use yard_proto::wire::Payload;
 use yard_runtime::identity::{Identity, KeyRequest, Token};
@@ -106,6 +107,14 @@ impl Agent {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         });
+    }
+
+    /// Asks for its lease once, or for another one.
+    pub(crate) async fn renew(&self, cluster: &Cluster, lease: u64) -> Answer {
+        let lease = LeaseId(lease);
+        let renewal = Renewal { node: self.node, lease, sent_ms: 77, lease_ms: self.lease_ms };
+        let request = internal::RenewRequest { renewal: renewal.to_payload().unwrap() };
+        self.client(cluster).renew(request).await.unwrap().into_inner().answer.unwrap()
     }
 
     pub(crate) fn client(&self, cluster: &Cluster) -> AgentServiceClient<Channel> {

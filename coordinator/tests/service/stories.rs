@@ -3,9 +3,13 @@
 use crate::agent::Agent;
 use crate::cluster::Cluster;
 use yard_common::ExitCause;
-use yard_common::id::BootId;
+use yard_common::id::{BootId, LeaseId};
 use yard_common::state::JobState;
+use yard_core::lease::{Ack, Refusal, Renewal};
+use yard_proto::internal::RenewRequest;
+use yard_proto::internal::renew_response::Answer;
 use yard_proto::v1;
+use yard_proto::wire::Payload;
 
 const JOB: &str = "name: hello\ncommand: echo hi\nenv: { LR: '0.1' }\n";
 
@@ -179,6 +183,25 @@ async fn a_watch_goes_on_from_an_index_or_is_compacted() {
     let response = events.message().await.unwrap().unwrap();
     let Some(v1::watch_response::What::Event(event)) = response.what else { panic!() };
     assert_eq!(event.index, third.applied_index);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_for_its_node_and_no_other() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let other = Agent::new(&cluster, "n2").await;
+    let Answer::Ack(ack) = agent.renew(&cluster, 1).await else { panic!("refused") };
+    let ack = Ack::from_payload(&ack).unwrap();
+    assert_eq!((ack.node, ack.lease, ack.sent_ms), (agent.node, LeaseId(1), 77));
+    assert!(ack.membership.is_alone());
+    let Answer::Refusal(refusal) = agent.renew(&cluster, 2).await else { panic!("acked") };
+    let refusal = Refusal::from_payload(&refusal).unwrap();
+    assert_eq!(refusal, Refusal::OtherLease { current: LeaseId(1) });
+    let renewal = Renewal { node: other.node, lease: LeaseId(1), sent_ms: 1, lease_ms: 3_000 };
+    let request = RenewRequest { renewal: renewal.to_payload().unwrap() };
+    let refused = agent.client(&cluster).renew(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     cluster.stop().await;
 }
 
