@@ -278,6 +278,46 @@ pub const SUMMARY_NODES_MAX: usize = 8;
 /// Details of a refusal, which travel in the trailer of a response; problems past it are counted.
 pub const STATUS_DETAILS_BYTES_MAX: usize = 32 * 1024;
 
+// --- Members ----------------------------------------------------------------------------------
+
+/// One message of the public API to a member: a job file, and what goes with it.
+pub const PUBLIC_BYTES_MAX: usize = JOB_FILE_BYTES_MAX + 64 * 1024;
+/// One message of an agent to a member, with what is around its payload.
+pub const INTERNAL_FRAME_BYTES_MAX: usize = INTERNAL_MESSAGE_BYTES_MAX + 64 * 1024;
+/// One message between members, with what is around its payload.
+pub const MEMBER_FRAME_BYTES_MAX: usize = MEMBER_MESSAGE_BYTES_MAX + 64 * 1024;
+/// Headers of one request.
+pub const HEADER_BYTES_MAX: u32 = 32 * 1024;
+/// Calls of one connection at a time; further ones wait at the client.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Tries to find out what came of a command, while the leader changes.
+pub const FORWARD_TRIES_MAX: usize = 32;
+/// Batches of promises that wait for the disk; the next one waits in its sweep.
+pub const PROMISE_BATCHES_MAX: usize = 16;
+/// Batches of reports of one node that are being committed; what comes meanwhile goes with the
+/// next.
+pub const REPORT_BATCHES_MAX: usize = 4;
+/// Tickets for data streams that no agent has shown yet; further questions are refused.
+pub const TICKETS_MAX: usize = 4_096;
+/// How long such a ticket is good, in milliseconds.
+pub const TICKET_LIFE_MS: u64 = 30 * 1_000;
+/// How long an agent may say nothing on its control stream, in milliseconds; then it is ended.
+pub const SESSION_SILENT_MS: u64 = 15 * 1_000;
+/// Latest events that a member keeps for watches; older ones can be watched no more.
+pub const EVENTS_KEPT_MAX: usize = 65_536;
+/// Events that a watch takes at a time, unless one position of the log has more.
+pub const WATCH_EVENTS_MAX: usize = 256;
+/// Jobs that one watch may name.
+pub const WATCH_JOBS_MAX: usize = 1_000;
+/// Allocations of which a member remembers where they ran and how they ended; the oldest go first.
+pub const ATTEMPTS_KEPT_MAX: usize = 50_000;
+/// Jobs that are looked at for one page of a list; the page then ends early.
+pub const LIST_SCAN_MAX: usize = 100_000;
+/// Ranks whose logs are read in one call.
+pub const LOG_RANKS_MAX: usize = 4_096;
+/// Work of one round of the scheduler: jobs and nodes looked at. The next round goes on from there.
+pub const PLAN_WORK_MAX: u64 = 4_000_000;
+
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
@@ -295,6 +335,8 @@ const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
 const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);
+
+const _: () = assert!(MEMBER_MESSAGE_BYTES_MAX >= INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);
 const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");

@@ -16,7 +16,7 @@ use yard_core::state::{Allocation, Job, Phase, Share, State, TaskStatus};
 /// How people count the tasks of one job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskIndices {
-    /// Where the indices of people have gaps, or do not start at 0; else empty.
+    /// Where the indices of people have gaps; else empty.
     ranges: Vec<TaskRange>,
 }
 
@@ -40,7 +40,8 @@ impl TaskIndices {
         let indices = spec.array.as_ref().and_then(|array| array.indices.as_ref());
         let ranges = indices.map_or(&[][..], |indices| indices.ranges());
         match ranges {
-            [one] if one.first == 0 => TaskIndices::default(),
+            // Without a gap positions are the indices, as `core::job::compile` has it.
+            [_] => TaskIndices::default(),
             ranges => TaskIndices { ranges: ranges.to_vec() },
         }
     }

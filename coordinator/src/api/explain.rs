@@ -1,0 +1,217 @@
+//! Why a job is as it is, in every state: what the scheduler says, how the last attempt failed,
+//! and how far the present one is.
+
+use super::Api;
+use super::gate::Who;
+use super::jobs::positions;
+use super::refusal::Refusal;
+use crate::env::run_blocking;
+use crate::member::attempts::Kept;
+use std::io;
+use yard_common::ExitCause;
+use yard_common::cause::Fault;
+use yard_common::id::{AllocationId, JobId, TaskIndex};
+use yard_common::state::{AssignmentState, AttemptState, TaskState};
+use yard_core::scheduler::{Explanation, Policy, explain};
+use yard_core::state::{Job, Phase, State, TaskStatus};
+use yard_proto::convert::TaskIndices;
+use yard_proto::{convert, v1};
+
+impl Api {
+    /// Explains one task of a job.
+    pub(super) async fn explain_job(
+        &self,
+        who: &Who,
+        request: v1::ExplainRequest,
+    ) -> Result<v1::ExplainResponse, Refusal> {
+        let view = self.view(who, None).await?;
+        let (id, job) = view.job(request.job_id)?;
+        let task = match request.task_index {
+            Some(first) => {
+                let one = v1::TaskRange { first, len: 1 };
+                let found = positions(job, Some(&one))?.map_or(first, |range| range.first);
+                job.tasks.get(found).ok_or_else(|| Refusal::no_such("task", first))?;
+                found
+            }
+            None => telling(job),
+        };
+        let told = Some(convert::job(&view.state, id, job));
+        let status = job.tasks.get(task).copied();
+        let status = status.ok_or_else(|| Refusal::no_such("task", task))?;
+        let now_ms = self.raft.cluster_ms().unwrap_or(0).max(view.state.now_ms());
+        let state = view.state.clone();
+        // It plays rounds of the scheduler, which may take a while.
+        let work = move || -> io::Result<Option<Explanation>> {
+            Ok(explain(&state, now_ms, &Policy::default(), id, task))
+        };
+        let explained = run_blocking(&*self.env, work).await.ok().flatten();
+        let explained = explained.ok_or_else(|| {
+            Refusal::plain(tonic::Code::Internal, "the scheduler could not explain it; see the log")
+        })?;
+        let mut explanation = convert::explanation(&view.state, &explained);
+        explanation.failure = self.failure(&view.state, id, task, &status);
+        explanation.progress = progress(&view.state, &status);
+        Ok(v1::ExplainResponse {
+            explanation: Some(explanation),
+            job: told,
+            applied_index: view.applied_index(),
+            now: view.now(),
+        })
+    }
+
+    /// How the last attempt of a task ended, unless it succeeded or is still running.
+    fn failure(
+        &self,
+        state: &State,
+        id: JobId,
+        task: TaskIndex,
+        status: &TaskStatus,
+    ) -> Option<v1::FailureReport> {
+        let cause = status.cause.filter(|cause| !cause.is_success())?;
+        let mut report = v1::FailureReport { cause: Some(cause.into()), ..Default::default() };
+        // The last attempt that ended is the one before, while another one is under way.
+        let ended = self.attempts.of(id).into_iter().find(|(_, kept)| kept.end_of(task).is_some());
+        if let Some((_, kept)) = &ended {
+            report.attempt = kept.attempt_of(task).map_or(0, |attempt| attempt.0);
+            report.ended = kept.end_of(task).map(|end| end.at.into());
+            if let Some(fault) = kept.fault_of(task) {
+                report.node = node_name(state, fault.node);
+                let first = kept.first_rank(state, fault.node, fault.group);
+                report.rank = fault.rank.zip(first).map(|(rank, first)| first + rank);
+            }
+        } else {
+            let running = status.phase.allocation().is_some();
+            report.attempt = status.attempt.0 - u32::from(running && status.attempt.0 > 0);
+        }
+        match status.phase {
+            Phase::Backoff(until_ms) => {
+                report.set_next(v1::NextStep::Retry);
+                report.retry_cluster_ms = Some(until_ms);
+            }
+            Phase::Succeeded | Phase::Failed | Phase::Cancelled => {
+                report.set_next(v1::NextStep::None);
+            }
+            Phase::Blocked
+            | Phase::Queued
+            | Phase::Preparing(_)
+            | Phase::Running(_)
+            | Phase::Stopping(_) => report.set_next(v1::NextStep::Retry),
+        }
+        report.hint = hint(cause).to_string();
+        Some(report)
+    }
+}
+
+impl Kept {
+    /// The first rank of a share within its attempt, as far as the job is still known.
+    pub(super) fn first_rank(
+        &self,
+        state: &State,
+        node: yard_common::id::NodeId,
+        group: u8,
+    ) -> Option<u32> {
+        let shape = &state.jobs.get(self.job)?.plan.shape;
+        let mut first = 0u32;
+        for share in &self.shares {
+            if *share == (node, group) {
+                return Some(first);
+            }
+            let ranks = shape.groups.get(usize::from(share.1))?.ranks_per_node;
+            first = first.saturating_add(ranks);
+        }
+        None
+    }
+}
+
+fn node_name(state: &State, node: yard_common::id::NodeId) -> String {
+    state.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.to_string())
+}
+
+/// The task that tells most: one that failed, else one that waits, else one that runs.
+fn telling(job: &Job) -> TaskIndex {
+    let order = |state: TaskState| match state {
+        TaskState::Failed => 0,
+        TaskState::Backoff => 1,
+        TaskState::Queued => 2,
+        TaskState::Blocked => 3,
+        TaskState::Stopping => 4,
+        TaskState::Running => 5,
+        TaskState::Preparing => 6,
+        TaskState::Cancelled => 7,
+        TaskState::Succeeded => 8,
+    };
+    let runs = job.tasks.iter();
+    let most = runs.min_by_key(|(_, status)| order(status.phase.state()));
+    most.map_or(job.tasks.range().first, |(run, _)| run.first)
+}
+
+/// How far the present attempt is.
+fn progress(state: &State, status: &TaskStatus) -> Option<v1::ProgressReport> {
+    let allocation = state.allocations.get(status.phase.allocation()?)?;
+    let ready = allocation.shares.iter().filter(|share| share.state >= AssignmentState::Ready);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut report = v1::ProgressReport {
+        attempt: status.attempt.0,
+        granted_cluster_ms: Some(allocation.granted_ms),
+        deadline_cluster_ms: allocation.deadline_ms,
+        ready: count(ready.count()),
+        shares: count(allocation.shares.len()),
+        ..v1::ProgressReport::default()
+    };
+    report.set_state(allocation.state.into());
+    Some(report)
+}
+
+/// What to try, by whose fault it is.
+fn hint(cause: ExitCause) -> &'static str {
+    match (cause, cause.fault()) {
+        (ExitCause::OutOfMemory, _) => "ask for more memory: resources.memory",
+        (ExitCause::TimedOut, _) => "raise time_limit, or save and resume",
+        (ExitCause::PrepareFailed(_), _) => "look at what the node says about the step that failed",
+        (ExitCause::StartFailed(_), _) => "check that the command exists on the node",
+        (_, Fault::User) => "look at the last lines of stderr: yard logs --stderr",
+        (_, Fault::Infra) => "the machines are to blame; it is tried again within retry.infra",
+        (_, Fault::Reclaim) => "the cluster took the resources back; it is queued again",
+        (_, Fault::Request) => "it was asked to end",
+        (_, Fault::None) => "",
+    }
+}
+
+/// The attempts of an allocation that have ended, as this member remembers them.
+pub(super) fn ended_attempts(
+    state: &State,
+    job: &Job,
+    id: AllocationId,
+    kept: &Kept,
+) -> Vec<v1::Attempt> {
+    let indices = TaskIndices::of(job);
+    let group = |group: u8| job.plan.shape.groups.get(usize::from(group));
+    let shares = kept.shares.iter().map(|(node, at)| v1::AttemptShare {
+        node: node_name(state, *node),
+        node_id: node.0,
+        group: group(*at).map_or_else(String::new, |group| group.name.to_string()),
+        ranks: group(*at).map_or(0, |group| group.ranks_per_node),
+        first_rank: kept.first_rank(state, *node, *at).unwrap_or(0),
+        ..v1::AttemptShare::default()
+    });
+    let shares: Vec<v1::AttemptShare> = shares.collect();
+    let mut found = Vec::new();
+    for end in &kept.ends {
+        for shown in indices.shown(end.tasks) {
+            let mut attempt = v1::Attempt {
+                tasks: Some(shown.into()),
+                attempt: end.attempt.0,
+                allocation_id: id.0,
+                cause: Some(end.cause.into()),
+                granted_cluster_ms: Some(kept.granted.cluster_ms),
+                shares: shares.clone(),
+                started: Some(kept.granted.into()),
+                ended: Some(end.at.into()),
+                ..v1::Attempt::default()
+            };
+            attempt.set_state(AttemptState::Ended.into());
+            found.push(attempt);
+        }
+    }
+    found
+}

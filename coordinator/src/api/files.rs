@@ -1,0 +1,121 @@
+//! What lies in the directories of an attempt, from the agent of its node.
+
+use super::Api;
+use super::data::{failed, share_on, strange};
+use super::gate::Who;
+use super::jobs::positions;
+use super::read::View;
+use super::refusal::Refusal;
+use crate::sessions::{Answer, Answers, ask};
+use futures_util::stream;
+use tonic::Status;
+use yard_common::id::{AttemptNumber, NodeId};
+use yard_common::limits::{FILE_PATH_BYTES_MAX, PAGE_ROWS_MAX};
+use yard_core::command::Role;
+use yard_proto::convert::page;
+use yard_proto::internal::agent_data::What;
+use yard_proto::internal::{AssignmentRef, FileListWant, FileWant, member_data};
+use yard_proto::v1;
+
+impl Api {
+    /// Lists a directory.
+    pub(super) async fn list_job_files(
+        &self,
+        who: &Who,
+        request: v1::ListFilesRequest,
+    ) -> Result<v1::ListFilesResponse, Refusal> {
+        let view = self.view(who, request.page.as_ref()).await?;
+        let place = request.place.unwrap_or_default();
+        let (node, assignment) = self.place(&view, &place)?;
+        let rows_max = page::rows_max(request.page.as_ref());
+        let want = FileListWant {
+            assignment: Some(assignment),
+            root: place.root,
+            path: place.path,
+            after_name: page::after_name(request.page.as_ref()).to_string(),
+            entries_max: u32::try_from(rows_max).unwrap_or(u32::MAX),
+        };
+        let mut answer = ask(self, node, member_data::What::Files(want)).await?;
+        let list = match answer.next().await {
+            Ok(Some(What::Files(list))) => list,
+            Ok(Some(What::Error(error))) => return Err(failed(&error)),
+            Ok(Some(_) | None) => return Err(strange()),
+            Err(status) => return Err(broken(&status)),
+        };
+        let mut entries = list.entries;
+        entries.truncate(PAGE_ROWS_MAX);
+        let next_key = entries.last().filter(|_| list.more).map(|last| last.name.clone());
+        let page = Some(page::info(&view.state, next_key));
+        Ok(v1::ListFilesResponse { entries, page })
+    }
+
+    /// Reads a file.
+    pub(super) async fn read_job_file(
+        &self,
+        who: &Who,
+        request: v1::ReadFileRequest,
+    ) -> Result<Answers<v1::ReadFileResponse>, Refusal> {
+        let view = self.view(who, None).await?;
+        let place = request.place.unwrap_or_default();
+        let (node, assignment) = self.place(&view, &place)?;
+        let want = FileWant {
+            assignment: Some(assignment),
+            root: place.root,
+            path: place.path,
+            offset: request.offset,
+            len: request.len,
+        };
+        let answer = ask(self, node, member_data::What::File(want)).await?;
+        Ok(Box::pin(stream::unfold(Some(answer), |answer| async move {
+            let mut answer = answer?;
+            match part(&mut answer).await {
+                Ok(Some(part)) => Some((Ok(part), Some(answer))),
+                Ok(None) => None,
+                Err(refusal) => Some((Err(Status::from(refusal)), None)),
+            }
+        })))
+    }
+
+    /// The node that has a place, and what its agent knows it by. Files are more than logs: only
+    /// those who may change the job read them.
+    fn place(
+        &self,
+        view: &View,
+        place: &v1::FilePlace,
+    ) -> Result<(NodeId, AssignmentRef), Refusal> {
+        if place.path.len() > FILE_PATH_BYTES_MAX {
+            let problem = format!("{} bytes; at most {FILE_PATH_BYTES_MAX}", place.path.len());
+            return Err(Refusal::invalid("place.path", &problem));
+        }
+        let (id, job) = view.job(place.job_id)?;
+        let least = if job.owner == view.user { Role::User } else { Role::Operator };
+        if !view.has(least, job.workspace) {
+            let message = "this needs the owner of the job, or an operator of its workspace";
+            let code = yard_common::ErrorCode::NotAllowed;
+            return Err(Refusal::new(tonic::Code::PermissionDenied, code, message));
+        }
+        let one = v1::TaskRange { first: place.task_index, len: 1 };
+        let task = positions(job, Some(&one))?.map_or(place.task_index, |range| range.first);
+        let spot = self.spot(view, id, job, task, AttemptNumber(place.attempt))?;
+        let share = share_on(view, &spot, &place.node)?;
+        Ok((share.node, share.assignment))
+    }
+}
+
+async fn part(answer: &mut Answer) -> Result<Option<v1::ReadFileResponse>, Refusal> {
+    match answer.next().await {
+        Ok(Some(What::File(file))) => Ok(Some(v1::ReadFileResponse {
+            offset: file.offset,
+            data: file.data,
+            size_bytes: file.size_bytes,
+        })),
+        Ok(Some(What::Error(error))) => Err(failed(&error)),
+        Ok(Some(_)) => Err(strange()),
+        Ok(None) => Ok(None),
+        Err(status) => Err(broken(&status)),
+    }
+}
+
+fn broken(status: &Status) -> Refusal {
+    Refusal::unavailable(format!("the agent's stream broke: {}", status.message()))
+}

@@ -1,0 +1,232 @@
+//! The gate before every call: who is it, and may it make this call at all?
+//!
+//! **Invariants.** A call without a row in the table gets in nowhere. Who calls is known from the
+//! verified certificate of the connection alone, and is judged anew at every request: by the
+//! certificate's end, by revocations, and by whether the principal still exists and is enabled.
+
+use super::refusal::Refusal;
+use super::table::{Need, need};
+use crate::counters;
+use crate::member::Member;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tonic::body::Body;
+use tonic::{Code, Request, Status};
+use tower::{Layer, Service};
+use yard_common::ErrorCode;
+use yard_common::id::{MemberId, NodeId, PrincipalId};
+use yard_core::command::Role;
+use yard_core::state::State;
+use yard_proto::convert::error::Refused;
+use yard_runtime::identity::{Peer, Principal};
+use yard_runtime::tls::Caller;
+
+/// Who calls, after the gate. In the extensions of every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Who(Option<Arc<Peer>>);
+
+impl Who {
+    /// Who makes a request.
+    pub(crate) fn of<T>(request: &Request<T>) -> Who {
+        request.extensions().get::<Who>().cloned().unwrap_or(Who(None))
+    }
+
+    /// The user. The gate lets nobody else into calls that ask for one.
+    pub(crate) fn user(&self) -> Result<PrincipalId, Refusal> {
+        match self.principal() {
+            Some(Principal::User(id)) => Ok(id),
+            Some(Principal::Member(_) | Principal::Node(_)) | None => Err(not("a user")),
+        }
+    }
+
+    /// The node whose agent calls.
+    pub(crate) fn node(&self) -> Result<NodeId, Refusal> {
+        match self.principal() {
+            Some(Principal::Node(id)) => Ok(id),
+            Some(Principal::Member(_) | Principal::User(_)) | None => Err(not("an agent")),
+        }
+    }
+
+    /// The member.
+    pub(crate) fn member(&self) -> Result<MemberId, Refusal> {
+        match self.principal() {
+            Some(Principal::Member(id)) => Ok(id),
+            Some(Principal::Node(_) | Principal::User(_)) | None => Err(not("a member")),
+        }
+    }
+
+    /// Its certificate.
+    pub(crate) fn peer(&self) -> Result<Arc<Peer>, Refusal> {
+        self.0.clone().ok_or_else(|| not("a certificate"))
+    }
+
+    fn principal(&self) -> Option<Principal> {
+        self.0.as_ref().map(|peer| peer.principal)
+    }
+}
+
+fn not(what: &str) -> Refusal {
+    Refusal::new(Code::PermissionDenied, ErrorCode::NotAllowed, format!("this needs {what}"))
+}
+
+/// Puts the gate before a service.
+#[derive(Clone)]
+pub(crate) struct GateLayer(pub(crate) Arc<Member>);
+
+/// The gate before a service.
+#[derive(Clone)]
+pub(crate) struct Gate<S> {
+    member: Arc<Member>,
+    inner: S,
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate { member: Arc::clone(&self.0), inner }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Gate<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let member = &self.member;
+        let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
+        if request.method() == http::Method::GET {
+            let response = plain(member, request.uri().path(), peer.as_deref());
+            return std::future::ready(Ok(response)).boxed();
+        }
+        match admit(member, request.uri().path(), peer.as_deref()) {
+            Ok(()) => {
+                request.extensions_mut().insert(Who(peer));
+                let (member, answer) = (Arc::clone(member), self.inner.call(request));
+                let counted = async move {
+                    let response = answer.await?;
+                    let status = Status::from_header_map(response.headers());
+                    // Without a status in the head the call has begun, and may fail later.
+                    member.counters.call(status.map_or(Code::Ok, |status| status.code()));
+                    Ok(response)
+                };
+                counted.boxed()
+            }
+            Err(refusal) => {
+                let status = Status::from(refusal);
+                member.counters.call(status.code());
+                std::future::ready(Ok(status.into_http())).boxed()
+            }
+        }
+    }
+}
+
+/// Whether a peer may make a call.
+fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<(), Refusal> {
+    let Some(need) = need(path) else {
+        return Err(Refusal::plain(Code::Unimplemented, "there is no such call"));
+    };
+    if need == Need::Token {
+        return Ok(());
+    }
+    let Some(peer) = peer else {
+        let message = "this call needs a certificate: log in, or join, with a token first";
+        return Err(Refusal::plain(Code::Unauthenticated, message));
+    };
+    let (_, state) = member.raft.state();
+    is_good(member, &state, peer)?;
+    let allowed = match (need, peer.principal) {
+        (Need::Token | Need::Known, _) => true,
+        (Need::Agent, Principal::Node(_)) | (Need::Member, Principal::Member(_)) => true,
+        (Need::User, Principal::User(_)) => true,
+        (Need::Somewhere(role), Principal::User(id)) => has_somewhere(&state, id, role),
+        (Need::Cluster(role), Principal::User(id)) => {
+            state.principals.get(id).is_some_and(|user| user.has(role, None))
+        }
+        _ => false,
+    };
+    if allowed { Ok(()) } else { Err(not(&needed(need))) }
+}
+
+fn needed(need: Need) -> String {
+    match need {
+        Need::Token | Need::Known => "a certificate".into(),
+        Need::User => "a user".into(),
+        Need::Somewhere(role) => format!("a user with the role {role:?} in a workspace"),
+        Need::Cluster(role) => format!("a user with the role {role:?} in the cluster"),
+        Need::Agent => "the agent of a node".into(),
+        Need::Member => "a member of the coordinator".into(),
+    }
+}
+
+fn has_somewhere(state: &State, id: PrincipalId, role: Role) -> bool {
+    let user = state.principals.get(id).filter(|user| !user.disabled);
+    user.is_some_and(|user| user.grants.iter().any(|grant| grant.role >= role))
+}
+
+/// Whether a certificate still counts, and its principal still is one.
+pub(crate) fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(), Refusal> {
+    let revoked = |what: &str| {
+        let message = format!("{what} is disabled or revoked");
+        Refusal::new(Code::Unauthenticated, ErrorCode::Revoked, message)
+    };
+    if !peer.is_current(member.env.wall_ms()) {
+        let message = "the certificate has run out; log in, or join, anew";
+        return Err(Refused::plain(Code::Unauthenticated, message).with("expired", true).into());
+    }
+    if state.revocations.contains(&peer.serial) {
+        return Err(revoked("the certificate"));
+    }
+    let exists = match peer.principal {
+        Principal::User(id) => state.principals.get(id).is_some_and(|user| !user.disabled),
+        Principal::Node(id) => state.nodes.get(id).is_some(),
+        // One that joins hears of the others first: until then it knows nobody.
+        Principal::Member(id) => {
+            let peers = member.raft.peers();
+            peers.is_empty() || peers.contains_key(&id)
+        }
+    };
+    if exists { Ok(()) } else { Err(revoked(&peer.principal.to_string())) }
+}
+
+/// What is asked without gRPC: whether the member lives, whether it is of use, and its counters.
+fn plain(member: &Member, path: &str, peer: Option<&Peer>) -> http::Response<Body> {
+    let (status, kind, text) = match path {
+        "/healthz" => (200, "text/plain", "ok\n".to_string()),
+        "/readyz" if member.leader().is_some() => (200, "text/plain", "ready\n".to_string()),
+        "/readyz" => (503, "text/plain", "no leader is known\n".to_string()),
+        "/metrics" => {
+            let (_, state) = member.raft.state();
+            match peer.map(|peer| is_good(member, &state, peer)) {
+                Some(Ok(())) => {
+                    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                    (200, kind, counters::text(member))
+                }
+                Some(Err(_)) | None => (403, "text/plain", "a certificate is needed\n".to_string()),
+            }
+        }
+        _ => (404, "text/plain", "there are /healthz, /readyz and /metrics\n".to_string()),
+    };
+    let mut response = http::Response::new(body(text));
+    *response.status_mut() =
+        http::StatusCode::from_u16(status).expect("the numbers above are legal");
+    let kind = http::HeaderValue::from_static(kind);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
+}
+
+fn body(text: String) -> Body {
+    Body::new(text)
+}

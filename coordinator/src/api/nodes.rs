@@ -1,0 +1,156 @@
+//! The calls about nodes.
+
+use super::Api;
+use super::gate::Who;
+use super::read::{View, page_of};
+use super::refusal::Refusal;
+use super::serve::serve;
+use std::collections::BTreeSet;
+use yard_common::id::NodeId;
+use yard_common::state::NodeState;
+use yard_core::command::{Command, DrainPlan, NodeCommand, Scope};
+use yard_proto::convert::page;
+use yard_proto::v1::node_service_server::NodeService;
+use yard_proto::{convert, v1};
+use yard_runtime::identity::TokenKind;
+
+serve!(NodeService [] {
+    list: v1::ListNodesRequest => v1::ListNodesResponse = list_nodes;
+    get: v1::GetNodeRequest => v1::GetNodeResponse = get_node;
+    drain: v1::DrainRequest => v1::Changed = drain_node;
+    undrain: v1::UndrainRequest => v1::Changed = undrain_node;
+    confirm_dead: v1::ConfirmDeadRequest => v1::Changed = confirm_dead;
+    remove: v1::RemoveNodeRequest => v1::Changed = remove_node;
+    maintenance: v1::MaintenanceRequest => v1::Changed = maintain_node;
+    create_join_token: v1::CreateJoinTokenRequest => v1::CreateJoinTokenResponse = join_token;
+});
+
+/// Leaves out what belongs to jobs that the user may not know of.
+fn hide(view: &View, mut node: v1::Node) -> v1::Node {
+    let numbers = node.job_ids.iter().copied();
+    let numbers = numbers.chain(node.leftovers.iter().map(|left| left.job_id));
+    let seen: BTreeSet<u64> =
+        numbers.filter(|number| view.sees_job(yard_common::id::JobId(*number))).collect();
+    node.job_ids.retain(|number| seen.contains(number));
+    node.shares.retain(|share| seen.contains(&share.job_id));
+    node.leftovers.retain(|left| seen.contains(&left.job_id));
+    node
+}
+
+impl Api {
+    async fn list_nodes(
+        &self,
+        who: &Who,
+        request: v1::ListNodesRequest,
+    ) -> Result<v1::ListNodesResponse, Refusal> {
+        let view = self.view(who, request.page.as_ref()).await?;
+        let state = &view.state;
+        let after = page::after_number::<u32>(request.page.as_ref())?;
+        let pool = match request.pool.as_str() {
+            "" => None,
+            name => Some(convert::pool_id(state, name)?),
+        };
+        let states = convert::known_all::<v1::NodeState, NodeState>("states", &request.states)?;
+        let nodes = state.nodes.iter().filter(|(id, node)| {
+            after.is_none_or(|after| id.0 > after)
+                && pool.is_none_or(|pool| pool == node.pool)
+                && (states.is_empty() || states.contains(&node.state))
+        });
+        let rows = nodes.map(|(id, node)| {
+            let silent_ms = Some(self.leases.silent_ms(id));
+            (id, hide(&view, convert::node_row(state, id, node, silent_ms)))
+        });
+        let (nodes, next_key) = page_of(rows, request.page.as_ref());
+        Ok(v1::ListNodesResponse { nodes, page: Some(page::info(state, next_key)) })
+    }
+
+    async fn get_node(
+        &self,
+        who: &Who,
+        request: v1::GetNodeRequest,
+    ) -> Result<v1::GetNodeResponse, Refusal> {
+        let view = self.view(who, None).await?;
+        let id = convert::node_id(&view.state, &request.node)?;
+        let node = view.state.nodes.get(id).map(|node| {
+            let silent_ms = Some(self.leases.silent_ms(id));
+            hide(&view, convert::node(&view.state, id, node, silent_ms))
+        });
+        Ok(v1::GetNodeResponse { node, applied_index: view.applied_index(), now: view.now() })
+    }
+
+    async fn node_named(&self, who: &Who, name: &str) -> Result<NodeId, Refusal> {
+        let view = self.view(who, None).await?;
+        Ok(convert::node_id(&view.state, name)?)
+    }
+
+    async fn drain_node(
+        &self,
+        who: &Who,
+        request: v1::DrainRequest,
+    ) -> Result<v1::Changed, Refusal> {
+        let node = self.node_named(who, &request.node).await?;
+        let v1::DrainRequest { in_ms, deadline_ms, reason, .. } = request;
+        let plan = DrainPlan { in_ms, deadline_ms, reason };
+        let command = Command::Node(NodeCommand::Drain { node, plan });
+        self.changed(who, &request.request_id, command).await
+    }
+
+    async fn undrain_node(
+        &self,
+        who: &Who,
+        request: v1::UndrainRequest,
+    ) -> Result<v1::Changed, Refusal> {
+        let node = self.node_named(who, &request.node).await?;
+        let command = Command::Node(NodeCommand::Undrain(node));
+        self.changed(who, &request.request_id, command).await
+    }
+
+    async fn confirm_dead(
+        &self,
+        who: &Who,
+        request: v1::ConfirmDeadRequest,
+    ) -> Result<v1::Changed, Refusal> {
+        let node = self.node_named(who, &request.node).await?;
+        let command = Command::Node(NodeCommand::ConfirmDead(node));
+        self.changed(who, &request.request_id, command).await
+    }
+
+    async fn remove_node(
+        &self,
+        who: &Who,
+        request: v1::RemoveNodeRequest,
+    ) -> Result<v1::Changed, Refusal> {
+        let node = self.node_named(who, &request.node).await?;
+        let command = Command::Node(NodeCommand::Remove(node));
+        self.changed(who, &request.request_id, command).await
+    }
+
+    async fn maintain_node(
+        &self,
+        who: &Who,
+        request: v1::MaintenanceRequest,
+    ) -> Result<v1::Changed, Refusal> {
+        let node = self.node_named(who, &request.node).await?;
+        let command = Command::Node(NodeCommand::Maintenance { node, for_ms: request.for_ms });
+        self.changed(who, &request.request_id, command).await
+    }
+
+    async fn join_token(
+        &self,
+        who: &Who,
+        request: v1::CreateJoinTokenRequest,
+    ) -> Result<v1::CreateJoinTokenResponse, Refusal> {
+        if !request.renew_node.is_empty() {
+            return Err(Refusal::not_yet("renew_node"));
+        }
+        let view = self.view(who, None).await?;
+        let pool = convert::pool_id(&view.state, &request.pool)?;
+        let what = (TokenKind::Join, Scope::Join(pool));
+        let minted = self.mint(who, &request.request_id, what, request.life_ms).await?;
+        Ok(v1::CreateJoinTokenResponse {
+            token: Some(minted.text),
+            token_id: convert::token_id_bytes(minted.id),
+            expires_wall_ms: minted.expires_wall_ms,
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! Writes: a command goes to the leader, whoever was asked, until it is known what came of it.
+
+use super::Api;
+use super::gate::Who;
+use super::refusal::Refusal;
+use crate::peers::{Asked, PeerError};
+use crate::proposer::{Leadership, ProposeError};
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::Code;
+use yard_common::ErrorCode;
+use yard_common::id::{LogIndex, MemberId, RequestId};
+use yard_common::limits::FORWARD_TRIES_MAX;
+use yard_core::command::{Actor, Command, Rejection, Reply};
+use yard_proto::convert;
+use yard_proto::convert::error::Refused;
+use yard_proto::v1;
+use yard_proto::wire::{Forward, Forwarded};
+use yard_runtime::backoff::Backoff;
+
+/// How long a write may take, all tries together.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came of a command, and where it stands in the log.
+pub(super) struct Written {
+    /// Everybody who has applied this sees it.
+    pub(super) index: LogIndex,
+    /// The answer.
+    pub(super) reply: Reply,
+}
+
+/// What came of one try.
+enum Try {
+    Answered(LogIndex, Result<Reply, Rejection>),
+    /// It had no effect; somebody else leads, or nobody.
+    Elsewhere,
+    /// It may have had an effect.
+    Unknown,
+    Refused(Refusal),
+}
+
+impl Api {
+    /// Asks for a change as a user. The request id makes a retry harmless.
+    pub(super) async fn change(
+        &self,
+        who: &Who,
+        request_id: &[u8],
+        command: Command,
+    ) -> Result<Written, Refusal> {
+        let user = who.user()?;
+        self.write(Actor::User(user), request_id, command).await
+    }
+
+    /// Asks for a change that answers nothing.
+    pub(super) async fn changed(
+        &self,
+        who: &Who,
+        request_id: &[u8],
+        command: Command,
+    ) -> Result<v1::Changed, Refusal> {
+        let written = self.change(who, request_id, command).await?;
+        Ok(v1::Changed { applied_index: written.index.0 })
+    }
+
+    /// Asks for a change. It is applied here, too, when this returns.
+    pub(super) async fn write(
+        &self,
+        actor: Actor,
+        request_id: &[u8],
+        command: Command,
+    ) -> Result<Written, Refusal> {
+        let request = convert::request_id(request_id)?;
+        let deadline = Instant::now() + PATIENCE;
+        let answered = timeout_at(deadline, self.try_until_known(actor, request, command)).await;
+        let (index, outcome) = answered.unwrap_or_else(|_| Err(unknown()))?;
+        let reply = outcome?;
+        // A state that is behind what was just answered would contradict it.
+        match timeout_at(deadline, self.applied(index)).await {
+            Ok(true) => Ok(Written { index, reply }),
+            Ok(false) | Err(_) => Err(unknown()),
+        }
+    }
+
+    async fn try_until_known(
+        &self,
+        actor: Actor,
+        request: RequestId,
+        command: Command,
+    ) -> Result<(LogIndex, Result<Reply, Rejection>), Refusal> {
+        let forward = Forward { actor, request: Some(request), command };
+        let mut pause = Backoff::new(20, 500);
+        let mut leadership = self.raft.leadership();
+        for _ in 0..FORWARD_TRIES_MAX {
+            let now = *leadership.borrow_and_update();
+            let tried = match now {
+                Leadership::Leader { .. } => self.try_here(&forward).await,
+                Leadership::Follower { leader: Some(leader) } => {
+                    self.try_at(leader, &forward).await
+                }
+                Leadership::Follower { leader: None } => Try::Elsewhere,
+            };
+            match tried {
+                Try::Answered(index, outcome) => return Ok((index, outcome)),
+                Try::Refused(refusal) => return Err(refusal),
+                // The same request takes effect once, so that it can be asked again either way.
+                Try::Elsewhere | Try::Unknown => {}
+            }
+            // Whether it changed or the time is over: the next try sees.
+            let _ = timeout(pause.next(self.env.random()), leadership.changed()).await;
+        }
+        Err(unknown())
+    }
+
+    async fn try_here(&self, forward: &Forward) -> Try {
+        let Forward { actor, request, command } = forward;
+        match self.raft.propose(*actor, *request, command).await {
+            Ok(outcome) => Try::Answered(self.raft.state().0, outcome),
+            Err(ProposeError::NotLeader { .. }) => Try::Elsewhere,
+            Err(ProposeError::Unknown) => Try::Unknown,
+            Err(error @ ProposeError::TooLarge { .. }) => {
+                let code = ErrorCode::LimitReached;
+                Try::Refused(Refusal::new(Code::InvalidArgument, code, error.to_string()))
+            }
+            Err(error @ ProposeError::Overloaded) => Try::Refused(busy(error.to_string(), 50)),
+            Err(error @ ProposeError::Stopped) => {
+                Try::Refused(Refusal::unavailable(error.to_string()))
+            }
+        }
+    }
+
+    async fn try_at(&self, leader: MemberId, forward: &Forward) -> Try {
+        let Some(address) = self.address_of(leader) else { return Try::Elsewhere };
+        match self.peers.forward(leader, &address.address, forward).await {
+            Ok(Asked::Answer(Forwarded { index, outcome })) => Try::Answered(index, outcome),
+            Ok(Asked::NotLeader) | Err(PeerError::Address(_)) => Try::Elsewhere,
+            Err(PeerError::Busy { retry_after_ms }) => {
+                Try::Refused(busy("the leader is busy".into(), retry_after_ms))
+            }
+            Err(PeerError::Payload(error)) => Try::Refused(error.into()),
+            Err(error) => {
+                tracing::debug!(%leader, %error, "a command was not forwarded");
+                Try::Unknown
+            }
+        }
+    }
+}
+
+fn busy(message: String, retry_after_ms: u64) -> Refusal {
+    Refused::plain(Code::ResourceExhausted, message).retry_after(retry_after_ms).into()
+}
+
+fn unknown() -> Refusal {
+    Refusal::unavailable(
+        "no leader answered in time; whether it takes effect is not known: ask again with the \
+         same request id",
+    )
+}

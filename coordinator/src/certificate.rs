@@ -1,0 +1,94 @@
+//! The member's own certificate: renewed in place before it ends, and read again when asked.
+
+use crate::folder::{Places, certify};
+use crate::member::Member;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use yard_runtime::identity::{Identity, IdentityError};
+use yard_runtime::tls::{ClientTls, ServerTls, TlsError};
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(3_600);
+
+/// Why a certificate was not replaced; the old one stays.
+#[derive(Debug, Error)]
+pub enum ReplaceError {
+    /// It cannot be made, read or written.
+    #[error("the identity of the member failed")]
+    Identity(#[from] IdentityError),
+    /// It cannot be used.
+    #[error("the certificate cannot be used")]
+    Tls(#[from] TlsError),
+}
+
+/// What a member shows to others.
+pub(crate) struct Certificate {
+    places: Places,
+    identity: Mutex<Identity>,
+    server: Arc<ServerTls>,
+    client: Arc<ClientTls>,
+}
+
+impl Certificate {
+    pub(crate) fn new(
+        places: Places,
+        identity: Identity,
+        server: Arc<ServerTls>,
+        client: Arc<ClientTls>,
+    ) -> Certificate {
+        Certificate { places, identity: Mutex::new(identity), server, client }
+    }
+
+    fn renew_at_wall_ms(&self, random: u64) -> u64 {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.peer().renew_at_wall_ms(random)
+    }
+
+    /// Uses what lies in the folder, from the next connection on.
+    pub(crate) fn reload(&self) -> Result<(), ReplaceError> {
+        self.replace(Identity::load(&self.places.identity)?)
+    }
+
+    fn replace(&self, identity: Identity) -> Result<(), ReplaceError> {
+        self.server.replace(&identity)?;
+        self.client.replace(&identity)?;
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    /// Makes the next certificate with the member's own authority.
+    fn renew(&self, member: &Member) -> Result<bool, ReplaceError> {
+        let Some(authority) = &member.authority else { return Ok(false) };
+        let principal = yard_runtime::identity::Principal::Member(member.id);
+        let identity = certify(authority, principal, &member.own_address(), &*member.env)?;
+        identity.save(&self.places.identity)?;
+        self.replace(identity)?;
+        Ok(true)
+    }
+}
+
+/// Renews the certificate in time, until it is stopped.
+pub(crate) async fn run(
+    member: Arc<Member>,
+    certificate: Arc<Certificate>,
+    stop: CancellationToken,
+) {
+    loop {
+        let due_ms = certificate.renew_at_wall_ms(member.env.random());
+        if due_ms <= member.env.wall_ms() {
+            match certificate.renew(&member) {
+                Ok(true) => tracing::info!("the member has a new certificate"),
+                Ok(false) => {
+                    tracing::warn!("the certificate ends soon, and this member has no authority");
+                }
+                Err(error) => tracing::error!(?error, "the certificate could not be renewed"),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => (),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What is counted for `/metrics`, in the format of OpenMetrics.
+//!
+//! Counters are kept as things happen; what the state says is read when somebody asks. No label
+//! takes a value that a user chooses, so the number of series is bounded.
+
+use crate::member::Member;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use yard_common::state::NodeState;
+
+/// Label of a count.
+type Label = [(&'static str, &'static str); 1];
+
+/// Counters of a member.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Calls by the code of their status.
+    pub(crate) calls: Family<Label, Counter>,
+    /// Rounds of the scheduler.
+    pub(crate) plans: Counter,
+    /// Rounds that ended with a panic.
+    pub(crate) plans_broken: Counter,
+    /// Microseconds that rounds took.
+    pub(crate) plan_us: Counter,
+}
+
+impl Counters {
+    /// Counts a call.
+    pub(crate) fn call(&self, code: tonic::Code) {
+        self.calls.get_or_create(&[("code", word(code))]).inc();
+    }
+}
+
+/// A code as a word without spaces.
+fn word(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}
+
+/// The text that a scraper gets.
+pub(crate) fn text(member: &Member) -> String {
+    let counters = &member.counters;
+    let mut registry = Registry::with_prefix("yard");
+    registry.register("calls", "Calls by the code of their status", counters.calls.clone());
+    registry.register("plans", "Rounds of the scheduler", counters.plans.clone());
+    let broken = counters.plans_broken.clone();
+    registry.register("plans_broken", "Rounds of the scheduler that ended with a panic", broken);
+    let spent = counters.plan_us.clone();
+    registry.register("plan_microseconds", "Time that the scheduler took", spent);
+    let (index, state) = member.raft.state();
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(number(value));
+        registry.register(name, help, gauge);
+    };
+    gauge("applied_index", "The last applied position of the log", index.0);
+    gauge("leads", "Whether this member leads", u64::from(member.leads()));
+    gauge("sessions", "Control streams of agents", member.sessions.count() as u64);
+    gauge("jobs", "Jobs in the state, ended ones included", state.jobs.len() as u64);
+    gauge("jobs_pending", "Jobs with a task that waits in its queue", state.pending.len() as u64);
+    gauge("allocations", "Allocations that hold resources", state.allocations.len() as u64);
+    let nodes: Family<Label, Gauge> = Family::default();
+    for (_, node) in state.nodes.iter() {
+        let label = match node.state {
+            NodeState::Up => "up",
+            NodeState::Suspect => "suspect",
+            NodeState::Lost => "lost",
+            NodeState::Removed => "removed",
+        };
+        nodes.get_or_create(&[("state", label)]).inc();
+    }
+    registry.register("nodes", "Nodes by their state", nodes);
+    let mut text = String::new();
+    // Writing to memory does not fail.
+    let _ = encode(&mut text, &registry);
+    text
+}

@@ -1,0 +1,246 @@
+//! The folder of a member: what lies where, and how it is made.
+//!
+//! | path | what |
+//! |---|---|
+//! | `authority/` | the keys that sign certificates; only on members that issue them |
+//! | `identity/` | the member's own certificate and key, and whom it trusts |
+//! | `data/` | log, snapshots and promises |
+//!
+//! **Invariant.** The folder is complete or not there: [`init`] makes it beside its place, and
+//! renames it when a cluster of one member has begun in it.
+
+use crate::env::Env;
+use crate::peers::Peers;
+use crate::proposer::{self, StartError};
+use crate::raft::{FatalError, MembersError};
+use crate::storage::{self, Peer};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+use yard_common::id::{ClusterId, Incarnation, MemberId, PrincipalId};
+use yard_core::command::{Cluster, Command, Rejection};
+use yard_runtime::files::{self, FileError};
+use yard_runtime::identity::{
+    Authority, CERTIFICATE_LIFE_MS, Identity, IdentityError, KeyRequest, Principal, Trust,
+};
+use yard_runtime::tls::{self, ClientTls, ConnectError, TlsError};
+
+/// The first member of every cluster.
+const FIRST: MemberId = MemberId(1);
+/// The first life of every cluster.
+const FIRST_LIFE: Incarnation = Incarnation(1);
+/// The user that `Initialise` makes.
+const FIRST_USER: PrincipalId = PrincipalId(0);
+
+/// Where the parts of a folder lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) authority: PathBuf,
+    pub(crate) identity: PathBuf,
+    pub(crate) data: PathBuf,
+}
+
+impl Places {
+    pub(crate) fn of(folder: &Path) -> Places {
+        Places {
+            authority: folder.join("authority"),
+            identity: folder.join("identity"),
+            data: folder.join("data"),
+        }
+    }
+}
+
+/// What a new cluster begins with.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// The folder of its first member; must not exist, or be empty.
+    pub folder: PathBuf,
+    /// Host and port that everybody reaches the member by.
+    pub address: String,
+    /// Name of the first administrator.
+    pub admin: String,
+    /// Its login on the machines.
+    pub admin_unix: Option<String>,
+}
+
+/// A cluster that was made.
+#[derive(Clone, Debug)]
+pub struct Initialised {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Certificate and key of the first administrator; nowhere else.
+    pub admin: Identity,
+    /// Its name.
+    pub admin_name: String,
+    /// Where the cluster is reached.
+    pub address: String,
+}
+
+/// Why no cluster was made.
+#[derive(Debug, Error)]
+pub enum InitError {
+    /// There is something in the folder.
+    #[error("{} is not empty; a cluster is made once", .0.display())]
+    Exists(PathBuf),
+    /// The folder has no place beside it.
+    #[error("{} is no path of a folder", .0.display())]
+    NoFolder(PathBuf),
+    /// The address is not `host:port`.
+    #[error("the address of the member is not legal")]
+    Address(#[source] ConnectError),
+    /// A step of the file system.
+    #[error("cannot {step} {}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The step.
+        step: &'static str,
+        /// What the file system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file.
+    #[error("a file of the folder failed")]
+    File(#[from] FileError),
+    /// Keys and certificates.
+    #[error("the authority could not be made")]
+    Identity(#[from] IdentityError),
+    /// Connections.
+    #[error("the new certificate cannot be used")]
+    Tls(#[from] TlsError),
+    /// The log.
+    #[error("the log could not be begun")]
+    Start(#[from] StartError),
+    /// The consensus.
+    #[error("the cluster could not be begun")]
+    Begin(#[from] MembersError),
+    /// The first command.
+    #[error("the cluster could not be initialised: {0}")]
+    Refused(Rejection),
+    /// The disk.
+    #[error("the member stopped")]
+    Fatal(#[source] Arc<FatalError>),
+}
+
+/// Makes the authority, the first member, the first administrator, and the workspace, pool and
+/// queue `default`. Nothing is left behind when it fails.
+///
+/// # Errors
+/// The step that failed.
+pub async fn init(options: InitOptions, env: Arc<dyn Env>) -> Result<Initialised, InitError> {
+    let InitOptions { folder, address, admin, admin_unix } = options;
+    tls::endpoint(&address).map_err(InitError::Address)?;
+    check_empty(&folder)?;
+    let name = folder.file_name().ok_or_else(|| InitError::NoFolder(folder.clone()))?;
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new(".")).to_path_buf();
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".new");
+    let beside = parent.join(beside);
+    remove(&beside)?;
+    files::private_folder(&beside)?;
+    let made = fill(&beside, &address, &admin, admin_unix, &env).await;
+    let (cluster, admin_identity) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // The first error tells more than one of the clearing up.
+            let _ = remove(&beside);
+            return Err(error);
+        }
+    };
+    // Over an empty folder, if there is one.
+    std::fs::rename(&beside, &folder).map_err(failed(&folder, "put in place"))?;
+    files::flush_folder(&parent)?;
+    Ok(Initialised { cluster, admin: admin_identity, admin_name: admin, address })
+}
+
+/// A step of the file system that failed.
+fn failed(path: &Path, step: &'static str) -> impl FnOnce(io::Error) -> InitError {
+    let path = path.to_path_buf();
+    move |source| InitError::Io { path, step, source }
+}
+
+fn check_empty(folder: &Path) -> Result<(), InitError> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(InitError::Exists(folder.to_path_buf())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(folder, "read")(error)),
+    }
+}
+
+/// Removes what an init that was cut off left behind.
+fn remove(beside: &Path) -> Result<(), InitError> {
+    match std::fs::remove_dir_all(beside) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(beside, "remove")(error)),
+    }
+}
+
+async fn fill(
+    folder: &Path,
+    address: &str,
+    admin: &str,
+    unix: Option<String>,
+    env: &Arc<dyn Env>,
+) -> Result<(ClusterId, Identity), InitError> {
+    let places = Places::of(folder);
+    let bits = u128::from(env.random()) << 64 | u128::from(env.random());
+    let cluster = ClusterId::from_u128(bits);
+    let authority = Authority::create(cluster, env.wall_ms())?;
+    authority.save(&places.authority)?;
+    let identity = certify(&authority, Principal::Member(FIRST), address, &**env)?;
+    identity.save(&places.identity)?;
+    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?));
+    let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
+    let options = proposer::Options { identity: own, folder: places.data };
+    let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
+    let handle = service.handle();
+    let first = Cluster::Initialise { cluster, admin: admin.to_string(), unix };
+    let peer = Peer { address: address.to_string() };
+    let begun = handle.init_cluster(peer, &Command::Cluster(first)).await;
+    handle.shutdown();
+    service.wait().await.map_err(InitError::Fatal)?;
+    begun?.map_err(InitError::Refused)?;
+    let admin = certify(&authority, Principal::User(FIRST_USER), "", &**env)?;
+    Ok((cluster, admin))
+}
+
+/// Makes a key, and a certificate for it. `address`: where the holder's server is reached; empty
+/// for those that have none.
+pub(crate) fn certify(
+    authority: &Authority,
+    principal: Principal,
+    address: &str,
+    env: &dyn Env,
+) -> Result<Identity, IdentityError> {
+    let request = KeyRequest::new()?;
+    let names: Vec<String> = host_of(address).into_iter().collect();
+    let life_ms = CERTIFICATE_LIFE_MS;
+    let issued = authority.issue(request.der(), principal, &names, env.wall_ms(), life_ms)?;
+    let trust: Trust = authority.trust().clone();
+    request.complete(&issued.certificate, trust)
+}
+
+/// The host of `host:port`.
+pub(crate) fn host_of(address: &str) -> Option<String> {
+    let (host, _) = address.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    (!host.is_empty()).then(|| host.to_string())
+}
+
+/// Whose folder it is.
+pub(crate) fn owner(identity: &Identity) -> Option<storage::Identity> {
+    let peer = identity.peer();
+    match peer.principal {
+        Principal::Member(member) => {
+            Some(storage::Identity { cluster: peer.cluster, incarnation: FIRST_LIFE, member })
+        }
+        Principal::Node(_) | Principal::User(_) => None,
+    }
+}

@@ -1,0 +1,297 @@
+//! What this member remembers of attempts: where they ran, and how they ended.
+//!
+//! The state forgets an attempt when its resources are free; people ask for its logs, and for what
+//! went wrong, afterwards. This is derived from what was applied since the member started, kept in
+//! memory alone, and bounded: the oldest go first.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use yard_common::ExitCause;
+use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId, TaskIndex, TaskRange};
+use yard_common::limits::{ATTEMPTS_KEPT_MAX, CHAIN_TASKS_MAX};
+use yard_core::agent::{ChainLink, ReportKind};
+use yard_core::command::{Command, Envelope, NodeReport, Plan, Reply, ShareChoice, Stamp};
+use yard_core::event::{Applied, Event};
+
+/// Attempts of all jobs. Written by one task, read by all calls.
+#[derive(Default)]
+pub(crate) struct Attempts(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    kept: BTreeMap<AllocationId, Kept>,
+    by_job: BTreeMap<JobId, Vec<AllocationId>>,
+}
+
+/// One allocation, with the attempts that ran on it in turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The job.
+    pub(crate) job: JobId,
+    /// The attempts.
+    pub(crate) links: Vec<ChainLink>,
+    /// Node and group of each share, in the order of the gang.
+    pub(crate) shares: Vec<(NodeId, u8)>,
+    /// When it was granted.
+    pub(crate) granted: Stamp,
+    /// How attempts ended, in order.
+    pub(crate) ends: Vec<End>,
+    /// What nodes reported of ends that were no success; the first of each attempt.
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// The end of attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Which tasks.
+    pub(crate) tasks: TaskRange,
+    /// Their attempt.
+    pub(crate) attempt: AttemptNumber,
+    /// Why.
+    pub(crate) cause: ExitCause,
+    /// When.
+    pub(crate) at: Stamp,
+}
+
+/// The first end that was no success, as its node told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Which tasks, and their attempt.
+    pub(crate) link: ChainLink,
+    /// The node.
+    pub(crate) node: NodeId,
+    /// The group of the share.
+    pub(crate) group: u8,
+    /// The rank on that node, if one is to blame.
+    pub(crate) rank: Option<u32>,
+}
+
+impl Kept {
+    /// Whether it has an attempt of a task; 0: any.
+    pub(crate) fn has(&self, task: TaskIndex, attempt: AttemptNumber) -> bool {
+        let is = |link: &ChainLink| {
+            link.tasks.contains(task) && (attempt.0 == 0 || link.attempt == attempt)
+        };
+        self.links.iter().any(is)
+    }
+
+    /// The number of the attempt of a task.
+    pub(crate) fn attempt_of(&self, task: TaskIndex) -> Option<AttemptNumber> {
+        let link = self.links.iter().find(|link| link.tasks.contains(task));
+        link.map(|link| link.attempt)
+    }
+
+    /// How the attempt of a task ended.
+    pub(crate) fn end_of(&self, task: TaskIndex) -> Option<&End> {
+        self.ends.iter().find(|end| end.tasks.contains(task))
+    }
+
+    /// Who failed first in the attempt of a task.
+    pub(crate) fn fault_of(&self, task: TaskIndex) -> Option<&Fault> {
+        self.faults.iter().find(|fault| fault.link.tasks.contains(task))
+    }
+}
+
+impl Attempts {
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A command was applied.
+    pub(crate) fn learn(&self, envelope: &Envelope, command: &Command, applied: &Applied) {
+        let mut books = self.lock();
+        if let (Command::Plan(plan), Ok(Reply::Planned { placements })) = (command, &applied.reply)
+        {
+            books.granted(plan, placements, envelope.stamp);
+        }
+        if let (Command::Report(report), Ok(_)) = (command, &applied.reply) {
+            books.reported(report);
+        }
+        for event in &applied.events {
+            books.happened(event, envelope.stamp);
+        }
+    }
+
+    /// Allocations of a job, the latest first.
+    pub(crate) fn of(&self, job: JobId) -> Vec<(AllocationId, Kept)> {
+        let books = self.lock();
+        let ids = books.by_job.get(&job).into_iter().flatten().rev();
+        ids.filter_map(|id| Some((*id, books.kept.get(id)?.clone()))).collect()
+    }
+
+    /// The latest allocation that had this attempt of a task; 0: any.
+    pub(crate) fn find(
+        &self,
+        job: JobId,
+        task: TaskIndex,
+        attempt: AttemptNumber,
+    ) -> Option<(AllocationId, Kept)> {
+        let books = self.lock();
+        let mut ids = books.by_job.get(&job)?.iter().rev();
+        ids.find_map(|id| {
+            let kept = books.kept.get(id).filter(|kept| kept.has(task, attempt))?;
+            Some((*id, kept.clone()))
+        })
+    }
+}
+
+impl Books {
+    fn granted<E>(&mut self, plan: &Plan, placements: &[Result<AllocationId, E>], at: Stamp) {
+        for (placement, outcome) in plan.placements.iter().zip(placements) {
+            let Ok(id) = outcome else { continue };
+            let share = |share: &ShareChoice| (share.node, share.group);
+            let kept = Kept {
+                job: placement.job,
+                links: Vec::new(),
+                shares: placement.shares.iter().map(share).collect(),
+                granted: at,
+                ends: Vec::new(),
+                faults: Vec::new(),
+            };
+            self.kept.insert(*id, kept);
+            self.by_job.entry(placement.job).or_default().push(*id);
+        }
+        while self.kept.len() > ATTEMPTS_KEPT_MAX {
+            let Some((id, kept)) = self.kept.pop_first() else { return };
+            if let Some(ids) = self.by_job.get_mut(&kept.job) {
+                ids.retain(|other| *other != id);
+                if ids.is_empty() {
+                    self.by_job.remove(&kept.job);
+                }
+            }
+        }
+    }
+
+    fn reported(&mut self, report: &NodeReport) {
+        for one in &report.reports {
+            let ReportKind::Exited(exits) = &one.what else { continue };
+            let Some(kept) = self.kept.get_mut(&one.assignment.allocation) else { continue };
+            for exit in exits.iter().filter(|exit| !exit.cause.is_success()) {
+                let first = exit.link.tasks.first;
+                let full = kept.faults.len() >= CHAIN_TASKS_MAX as usize;
+                if !full && kept.fault_of(first).is_none() {
+                    kept.faults.push(Fault {
+                        link: exit.link,
+                        node: report.node,
+                        group: one.assignment.group,
+                        rank: exit.rank,
+                    });
+                }
+            }
+        }
+    }
+
+    fn happened(&mut self, event: &Event, at: Stamp) {
+        match event {
+            Event::Granted { allocation, tasks, attempt, .. } => {
+                if let Some(kept) = self.kept.get_mut(allocation) {
+                    kept.links.push(ChainLink { tasks: *tasks, attempt: *attempt });
+                }
+            }
+            Event::AttemptEnded { tasks, attempt, cause, allocation, .. } => {
+                if let Some(kept) = self.kept.get_mut(allocation) {
+                    let (tasks, attempt, cause) = (*tasks, *attempt, *cause);
+                    kept.ends.push(End { tasks, attempt, cause, at });
+                }
+            }
+            Event::Forgotten(job) => {
+                for id in self.by_job.remove(job).unwrap_or_default() {
+                    self.kept.remove(&id);
+                }
+            }
+            Event::Changed(_)
+            | Event::Job { .. }
+            | Event::Tasks { .. }
+            | Event::Freed(_)
+            | Event::Node { .. }
+            | Event::Desired { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yard_common::gpu::GpuGrant;
+    use yard_common::id::{LeaderId, LogIndex, MemberId, Sequence};
+    use yard_core::agent::{AssignmentId, Exit, Report};
+    use yard_core::command::{Actor, Placement, Rejection};
+    use yard_core::event::Audit;
+
+    const JOB: JobId = JobId(3);
+    const NODE: NodeId = NodeId(7);
+
+    fn learn(books: &Attempts, command: Command, reply: Reply, events: Vec<Event>) {
+        let leader = LeaderId { term: 1, member: MemberId(1) };
+        let stamp = Stamp { cluster_ms: 5, wall_ms: 6 };
+        let envelope = Envelope { actor: Actor::Leader, leader, stamp, request: None };
+        let audit = Audit {
+            index: LogIndex(1),
+            actor: Actor::Leader,
+            request: None,
+            wall_ms: 6,
+            family: command.family().into(),
+            outcome: Ok(reply.clone()),
+        };
+        books.learn(&envelope, &command, &Applied { reply: Ok(reply), events, audit });
+    }
+
+    fn grant(books: &Attempts, id: u64, attempt: u32) {
+        let share = ShareChoice { node: NODE, group: 0, gpus: GpuGrant::NONE };
+        let tasks = TaskRange { first: 0, len: 4 };
+        let placement = Placement { job: JOB, tasks: vec![tasks], shares: vec![share] };
+        let other = Placement { job: JobId(9), tasks: vec![tasks], shares: Vec::new() };
+        let plan = Plan { placements: vec![other, placement], ..Plan::default() };
+        let (allocation, attempt) = (AllocationId(id), AttemptNumber(attempt));
+        let refused = Err(Rejection::DoesNotFit("full".into()));
+        let reply = Reply::Planned { placements: vec![refused, Ok(allocation)] };
+        let granted = Event::Granted { allocation, job: JOB, tasks, attempt };
+        learn(books, Command::Plan(plan), reply, vec![granted]);
+    }
+
+    #[test]
+    fn an_ended_attempt_is_found_with_who_failed_first() {
+        let books = Attempts::default();
+        grant(&books, 1, 1);
+        let link = |task| ChainLink { tasks: TaskRange::one(task), attempt: AttemptNumber(1) };
+        let exit = |task, code, rank| Exit {
+            link: link(task),
+            cause: ExitCause::Exited(code),
+            status: None,
+            rank,
+        };
+        let report = Report {
+            sequence: Sequence(1),
+            assignment: AssignmentId { allocation: AllocationId(1), group: 0 },
+            what: ReportKind::Exited(vec![exit(0, 0, None), exit(1, 3, Some(2)), exit(1, 4, None)]),
+        };
+        let ended = Event::AttemptEnded {
+            job: JOB,
+            tasks: TaskRange::one(1),
+            attempt: AttemptNumber(1),
+            cause: ExitCause::Exited(3),
+            allocation: AllocationId(1),
+        };
+        let reports = NodeReport { node: NODE, reports: vec![report] };
+        learn(&books, Command::Report(reports), Reply::Reported(Sequence(1)), vec![ended]);
+        let (id, kept) = books.find(JOB, 1, AttemptNumber(1)).unwrap();
+        assert_eq!((id, kept.shares.as_slice()), (AllocationId(1), &[(NODE, 0)][..]));
+        assert_eq!(kept.fault_of(1).unwrap().rank, Some(2));
+        assert_eq!(kept.end_of(1).unwrap().cause, ExitCause::Exited(3));
+        assert!(kept.fault_of(0).is_none() && kept.end_of(0).is_none());
+        assert_eq!(books.find(JOB, 1, AttemptNumber(2)), None);
+        assert_eq!(books.find(JobId(9), 1, AttemptNumber(0)), None, "it was refused");
+    }
+
+    #[test]
+    fn the_latest_comes_first_and_a_forgotten_job_goes() {
+        let books = Attempts::default();
+        grant(&books, 1, 1);
+        grant(&books, 2, 2);
+        assert_eq!(books.find(JOB, 0, AttemptNumber(0)).unwrap().0, AllocationId(2));
+        assert_eq!(books.find(JOB, 0, AttemptNumber(1)).unwrap().0, AllocationId(1));
+        assert_eq!(books.of(JOB).len(), 2);
+        learn(&books, Command::Plan(Plan::default()), Reply::Done, vec![Event::Forgotten(JOB)]);
+        assert!(books.of(JOB).is_empty());
+    }
+}

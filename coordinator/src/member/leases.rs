@@ -1,0 +1,160 @@
+//! A member's part in the leases of all nodes: it answers renewals, and promises leases away.
+//!
+//! **Invariants.** A promise is on the disk before anybody hears of it. The keeper learns of leases
+//! before it learns of the membership that was applied after them, and each is as of the applied
+//! state, so it never falls.
+
+use crate::env::Env;
+use crate::proposer::Handle;
+use crate::raft::FatalError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use yard_common::id::{MemberId, NodeId};
+use yard_common::limits::PROMISE_BATCHES_MAX;
+use yard_core::lease::{
+    Ack, Intent, Judgement, Keeper, LeaseTimes, Promise, PromiseRecord, Refusal, Renewal,
+};
+use yard_core::state::State;
+use yard_proto::wire::{Said, Sweep, Swept};
+
+/// What one member knows about leases.
+pub(crate) struct Leases {
+    member: MemberId,
+    longest: LeaseTimes,
+    env: Arc<dyn Env>,
+    keeper: Arc<Mutex<Keeper>>,
+    writes: mpsc::Sender<Write>,
+}
+
+/// Promises that wait for the disk, and who waits for them.
+struct Write {
+    intents: Vec<Intent>,
+    done: oneshot::Sender<Vec<Promise>>,
+}
+
+/// Makes promises durable. A task of its own: a sweep whose leader is gone must not leave a
+/// promise that is neither made nor taken back.
+pub(crate) struct Promiser {
+    keeper: Arc<Mutex<Keeper>>,
+    raft: Handle,
+    queue: mpsc::Receiver<Write>,
+}
+
+impl Leases {
+    /// A member that starts now, with the promises that it made before.
+    pub(crate) fn new(
+        member: MemberId,
+        longest: LeaseTimes,
+        env: Arc<dyn Env>,
+        raft: &Handle,
+        state: &State,
+    ) -> (Leases, Promiser) {
+        let mut keeper = Keeper::new(member, state.membership.clone(), longest, env.boot_ms());
+        keeper.restore(raft.promises().all());
+        let keeper = Arc::new(Mutex::new(keeper));
+        let (writes, queue) = mpsc::channel(PROMISE_BATCHES_MAX);
+        let promiser = Promiser { keeper: Arc::clone(&keeper), raft: raft.clone(), queue };
+        let leases = Leases { member, longest, env, keeper, writes };
+        leases.learn(state, state.nodes.iter().map(|(id, _)| id));
+        (leases, promiser)
+    }
+
+    /// The times of the longest lease that a node may have.
+    pub(crate) fn longest(&self) -> LeaseTimes {
+        self.longest
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The leases of these nodes, and the membership, as applied.
+    pub(crate) fn learn(&self, state: &State, nodes: impl Iterator<Item = NodeId>) {
+        let mut keeper = self.lock();
+        for id in nodes {
+            match state.nodes.get(id) {
+                Some(node) => keeper.lease_applied(id, node.lease),
+                None => keeper.forget(id),
+            }
+        }
+        keeper.membership_applied(state.membership.clone(), self.env.boot_ms());
+    }
+
+    /// Answers a node that renews its lease.
+    pub(crate) fn renew(&self, renewal: &Renewal) -> Result<Ack, Refusal> {
+        let mut keeper = self.lock();
+        // Read under the lock: a promise that was judged in between must not be older than this.
+        let now_ms = self.env.boot_ms();
+        keeper.on_renewal(renewal, now_ms)
+    }
+
+    /// How long a node has been silent towards this member, in milliseconds.
+    pub(crate) fn silent_ms(&self, node: NodeId) -> u64 {
+        self.lock().silent_ms(node, self.env.boot_ms())
+    }
+
+    /// Answers a leader that asks about all nodes. Leases that it wants promised away are, as far
+    /// as they may be, and as soon as the disk has them.
+    pub(crate) async fn sweep(&self, state: &State, sweep: &Sweep) -> Swept {
+        let mut swept = Swept {
+            leader: sweep.leader,
+            member: self.member,
+            silent_ms: Vec::new(),
+            said: Vec::new(),
+        };
+        // Somebody else leads by now.
+        if state.leader.is_some_and(|leader| leader > sweep.leader) {
+            return swept;
+        }
+        let mut intents = Vec::new();
+        {
+            let mut keeper = self.lock();
+            let now_ms = self.env.boot_ms();
+            let silent = |id| (id, keeper.silent_ms(id, now_ms));
+            swept.silent_ms = state.nodes.iter().map(|(id, _)| silent(id)).collect();
+            for (node, lease) in &sweep.asks {
+                match keeper.ask(*node, *lease, now_ms) {
+                    Judgement::Persist(intent) => intents.push(intent),
+                    Judgement::Promised(promise) => swept.said.push(Said::Promised(promise)),
+                    Judgement::Heard { silent_ms, .. } => {
+                        swept.said.push(Said::Heard { node: *node, silent_ms });
+                    }
+                    Judgement::Pending | Judgement::OtherLease { .. } => {}
+                }
+            }
+        }
+        if !intents.is_empty() {
+            let (done, promised) = oneshot::channel();
+            // The promiser ends with the member only; then nobody waits for this answer any more.
+            if self.writes.send(Write { intents, done }).await.is_ok()
+                && let Ok(promises) = promised.await
+            {
+                swept.said.extend(promises.into_iter().map(Said::Promised));
+            }
+        }
+        swept
+    }
+}
+
+impl Promiser {
+    /// Runs until it is stopped.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let write = tokio::select! {
+                () = stop.cancelled() => return,
+                write = self.queue.recv() => write,
+            };
+            let Some(Write { intents, done }) = write else { return };
+            let records: Vec<PromiseRecord> = intents.iter().map(Intent::record).collect();
+            if let Err(error) = self.raft.promises().persist(records).await {
+                return self.raft.fail(FatalError::Storage(error));
+            }
+            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let promises = intents.into_iter().map(|intent| keeper.confirm(intent)).collect();
+            drop(keeper);
+            // Whoever asked may be gone; the next sweep hears of it.
+            let _ = done.send(promises);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! What a member asks the others, over connections that are kept.
+//!
+//! **Invariants.** The other end has proved to be the member that is meant before a byte is sent.
+//! Every question has a deadline. Questions of different kinds have connections of their own: a
+//! heartbeat never waits behind a piece of a snapshot.
+
+use crate::raft::{Lane, Letter, Question, Transport, TransportError};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use yard_common::id::{LogIndex, MemberId, NodeId};
+use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
+use yard_proto::internal::member_service_client::MemberServiceClient;
+use yard_proto::internal::{
+    CallAgentRequest, DataCall, ForwardRequest, RaftMessage, ReadIndexRequest, SweepRequest,
+    forward_response, read_index_response,
+};
+use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
+use yard_runtime::identity::Principal;
+use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel};
+
+/// How long the leader may take to confirm a read.
+const READ_WAIT: Duration = Duration::from_secs(2);
+/// How long the leader may take to commit a command.
+const FORWARD_WAIT: Duration = Duration::from_secs(10);
+/// How long the leader may take to tell an agent something.
+const CALL_WAIT: Duration = Duration::from_secs(2);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Line {
+    Control,
+    Log,
+    Snapshot,
+    Work,
+}
+
+/// An answer that only a leader gives.
+#[derive(Debug)]
+pub(crate) enum Asked<T> {
+    /// It.
+    Answer(T),
+    /// Whoever was asked does not lead.
+    NotLeader,
+}
+
+/// Why a member gave no answer.
+#[derive(Debug, Error)]
+pub(crate) enum PeerError {
+    /// Its address.
+    #[error("its address is not legal")]
+    Address(#[from] ConnectError),
+    /// The question or the answer is not within its bounds.
+    #[error("a message is not legal")]
+    Payload(#[from] PayloadError),
+    /// It, or the way to it.
+    #[error("the call failed: {0}")]
+    Call(Box<Status>),
+    /// It has as much to do as it takes. Nothing was done.
+    #[error("it is busy")]
+    Busy {
+        /// When to ask again.
+        retry_after_ms: u64,
+    },
+    /// It took too long.
+    #[error("it did not answer in time")]
+    Late,
+    /// It answered nothing that this version knows.
+    #[error("its answer has a form that is not known")]
+    Unknown,
+}
+
+/// Connections to the other members.
+pub(crate) struct Peers {
+    tls: Arc<ClientTls>,
+    channels: Mutex<BTreeMap<(MemberId, Line), (String, Channel)>>,
+}
+
+impl Peers {
+    pub(crate) fn new(tls: Arc<ClientTls>) -> Peers {
+        Peers { tls, channels: Mutex::default() }
+    }
+
+    fn client(
+        &self,
+        to: MemberId,
+        address: &str,
+        line: Line,
+    ) -> Result<MemberServiceClient<Channel>, ConnectError> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = channels.get(&(to, line)).filter(|(known, _)| known == address);
+        let channel = match known {
+            Some((_, channel)) => channel.clone(),
+            None => {
+                let only = Expect::Only(Principal::Member(to));
+                let channel = channel(address, &self.tls, only)?;
+                channels.insert((to, line), (address.to_string(), channel.clone()));
+                channel
+            }
+        };
+        let client = MemberServiceClient::new(channel);
+        Ok(client
+            .max_decoding_message_size(MEMBER_FRAME_BYTES_MAX)
+            .max_encoding_message_size(MEMBER_FRAME_BYTES_MAX))
+    }
+
+    /// A position of the log, from the leader.
+    pub(crate) async fn read_index(
+        &self,
+        to: MemberId,
+        address: &str,
+    ) -> Result<Asked<LogIndex>, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        let response = within(READ_WAIT, client.read_index(ReadIndexRequest {})).await?;
+        match response.answer.ok_or(PeerError::Unknown)? {
+            read_index_response::Answer::Index(index) => Ok(Asked::Answer(LogIndex(index))),
+            read_index_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
+        }
+    }
+
+    /// A command, for the leader to propose.
+    pub(crate) async fn forward(
+        &self,
+        to: MemberId,
+        address: &str,
+        forward: &Forward,
+    ) -> Result<Asked<Forwarded>, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        let request = ForwardRequest { payload: forward.to_payload()? };
+        let response = within(FORWARD_WAIT, client.forward(request)).await?;
+        match response.answer.ok_or(PeerError::Unknown)? {
+            forward_response::Answer::Payload(bytes) => {
+                Ok(Asked::Answer(Forwarded::from_payload(&bytes)?))
+            }
+            forward_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
+            forward_response::Answer::Busy(busy) => {
+                Err(PeerError::Busy { retry_after_ms: busy.retry_after_ms })
+            }
+        }
+    }
+
+    /// The leader asks how silent nodes are.
+    pub(crate) async fn sweep(
+        &self,
+        to: MemberId,
+        address: &str,
+        sweep: &Sweep,
+        wait: Duration,
+    ) -> Result<Swept, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        let request = SweepRequest { payload: sweep.to_payload()? };
+        let response = within(wait, client.sweep(request)).await?;
+        Ok(Swept::from_payload(&response.payload)?)
+    }
+
+    /// The leader shall tell an agent to dial back. Whether its stream is open.
+    pub(crate) async fn call_agent(
+        &self,
+        to: MemberId,
+        address: &str,
+        node: NodeId,
+        call: DataCall,
+    ) -> Result<Asked<bool>, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        let request = CallAgentRequest { node_id: node.0, call: Some(call) };
+        let response = within(CALL_WAIT, client.call_agent(request)).await?;
+        Ok(match response.not_leader {
+            Some(_) => Asked::NotLeader,
+            None => Asked::Answer(response.told),
+        })
+    }
+}
+
+async fn within<T>(
+    wait: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, PeerError> {
+    match timeout(wait, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(PeerError::Call(Box::new(status))),
+        Err(_) => Err(PeerError::Late),
+    }
+}
+
+impl Transport for Peers {
+    fn ask(&self, letter: Letter) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let Letter { to, peer, lane, question, body, deadline } = letter;
+        let line = match lane {
+            Lane::Control => Line::Control,
+            Lane::Log => Line::Log,
+            Lane::Snapshot => Line::Snapshot,
+        };
+        let client = self.client(to, &peer.address, line);
+        let ask = async move {
+            let unreachable =
+                |error: ConnectError| TransportError::Unreachable(to, error.to_string());
+            let mut client = client.map_err(unreachable)?;
+            let message = RaftMessage { payload: body };
+            let answer = async move {
+                match question {
+                    Question::Append => client.append(message).await,
+                    Question::Vote => client.vote(message).await,
+                    Question::PreVote => client.pre_vote(message).await,
+                    Question::Snapshot => client.snapshot(message).await,
+                    Question::Transfer => client.transfer_leader(message).await,
+                }
+            };
+            match timeout(deadline, answer).await {
+                Ok(Ok(response)) => Ok(response.into_inner().payload),
+                Ok(Err(status)) if status.code() == Code::Unavailable => {
+                    Err(TransportError::Unreachable(to, status.message().to_string()))
+                }
+                Ok(Err(status)) => Err(TransportError::Failed(to, status.message().to_string())),
+                Err(_) => Err(TransportError::Timeout(to)),
+            }
+        };
+        ask.boxed()
+    }
+}

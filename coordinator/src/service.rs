@@ -1,0 +1,369 @@
+//! A member as a whole: `Options -> Service -> Handle`.
+
+use crate::api::{self, GateLayer};
+use crate::certificate::{self, Certificate, ReplaceError};
+use crate::env::Env;
+use crate::folder::{Places, certify, owner};
+use crate::leader;
+use crate::member::barrier::Barrier;
+use crate::member::leases::Leases;
+use crate::member::recent::Recent;
+use crate::member::{Member, follow};
+use crate::peers::Peers;
+use crate::proposer::{self, Leadership};
+use crate::raft::{FatalError, Transport};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use yard_common::limits::{HEADER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
+use yard_common::spec::{Feature, Features};
+use yard_core::lease::LeaseTimes;
+use yard_proto::PUBLIC_DESCRIPTORS;
+use yard_runtime::identity::{Authority, Identity, IdentityError, Principal};
+use yard_runtime::shutdown::{Ended, Tasks};
+use yard_runtime::tls::{Admit, ClientTls, Incoming, ServerTls, Sockets, TlsError};
+
+/// How long another member may take to become the leader when this one stops.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long calls in progress may take to end when this member stops.
+const GRACE: Duration = Duration::from_secs(5);
+/// Pings on connections where nothing else happens, and how long an answer may take.
+const PING: Duration = Duration::from_secs(10);
+/// The status with which a process ends whose member had to stop.
+pub const EXIT_CODE: u8 = 70;
+
+/// What a member needs to run. Its folder was made by [`crate::init`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What jobs may ask for.
+    pub features: Features,
+    /// The longest lease that a pool may give its nodes; the same on all members.
+    pub lease: LeaseTimes,
+}
+
+impl Options {
+    /// A member with the defaults of this version.
+    #[must_use]
+    pub fn new(folder: PathBuf, listen: SocketAddr) -> Options {
+        Options { folder, listen, features: features(), lease: LeaseTimes::DEFAULT }
+    }
+}
+
+/// What jobs may ask for in this version.
+#[must_use]
+pub fn features() -> Features {
+    let there = [
+        Feature::Arrays,
+        Feature::Sweeps,
+        Feature::Dependencies,
+        Feature::StartTimes,
+        Feature::LaunchTorch,
+        Feature::LaunchMpi,
+        Feature::LaunchCustom,
+    ];
+    there.into_iter().fold(Features::NONE, Features::with)
+}
+
+/// Why a member cannot start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Its certificate or its authority.
+    #[error("the identity of the member cannot be used; was `coordinator init` run?")]
+    Identity(#[from] IdentityError),
+    /// The certificate is somebody else's.
+    #[error("the certificate in the folder is that of {0}, not of a member")]
+    NotAMember(Principal),
+    /// Connections.
+    #[error("the certificate cannot be used")]
+    Tls(#[from] TlsError),
+    /// The address is taken, or not one of this machine.
+    #[error("cannot listen at {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// What tells of the calls cannot be built.
+    #[error("the descriptors of the calls cannot be read")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    /// The log or the consensus.
+    #[error("the member cannot start")]
+    Start(#[from] proposer::StartError),
+    /// The disk, or a broken rule: the process must end with [`EXIT_CODE`].
+    #[error("the member had to stop")]
+    Fatal(#[source] Arc<FatalError>),
+    /// A part of the member ended by itself.
+    #[error("the part {} of the member ended: {:?}", .0.name, .0.outcome)]
+    Part(Ended),
+}
+
+/// A running member.
+pub struct Service {
+    handle: Handle,
+    member: Arc<Member>,
+    raft: proposer::Service,
+    tasks: Tasks,
+}
+
+/// Controls a running member. Clones are the same one.
+#[derive(Clone)]
+pub struct Handle {
+    member: Arc<Member>,
+    certificate: Arc<Certificate>,
+    listen: SocketAddr,
+    asked: CancellationToken,
+}
+
+impl Handle {
+    /// Where it listens; the port is real even if 0 was asked for.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Asks it to stop in order; [`Service::wait`] returns when it has.
+    pub fn shutdown(&self) {
+        self.asked.cancel();
+    }
+
+    /// Reads its certificate again, for connections from now on.
+    ///
+    /// # Errors
+    /// If it cannot be read or used; the old one stays.
+    pub fn reload(&self) -> Result<(), ReplaceError> {
+        self.certificate.reload()
+    }
+
+    /// Waits until some member leads. False: it has stopped.
+    pub async fn ready(&self) -> bool {
+        let known = |now: &Leadership| match now {
+            Leadership::Leader { .. } => true,
+            Leadership::Follower { leader } => leader.is_some(),
+        };
+        self.member.raft.leadership().wait_for(known).await.is_ok()
+    }
+
+    /// The replicated state below it, for tools and tests.
+    #[must_use]
+    pub fn raft(&self) -> proposer::Handle {
+        self.member.raft.clone()
+    }
+}
+
+/// What is read from the folder.
+struct Opened {
+    identity: Identity,
+    authority: Option<Authority>,
+}
+
+fn open(places: &Places, env: &dyn Env) -> Result<Opened, ServeError> {
+    let mut identity = Identity::load(&places.identity)?;
+    let authority = match places.authority.exists() {
+        true => Some(Authority::load(&places.authority)?),
+        false => None,
+    };
+    // A member that was down for long comes back with a certificate that nobody believes.
+    if let Some(authority) =
+        authority.as_ref().filter(|_| !identity.peer().is_current(env.wall_ms()))
+    {
+        identity = certify(authority, identity.peer().principal, "", env)?;
+        identity.save(&places.identity)?;
+    }
+    Ok(Opened { identity, authority })
+}
+
+impl Service {
+    /// Starts a member from its folder, and serves.
+    ///
+    /// # Errors
+    /// The part that cannot start.
+    pub async fn start(options: Options, env: Arc<dyn Env>) -> Result<Service, ServeError> {
+        let places = Places::of(&options.folder);
+        let Opened { identity, authority } = open(&places, &*env)?;
+        let own = owner(&identity);
+        let own = own.ok_or(ServeError::NotAMember(identity.peer().principal))?;
+        let server_tls = ServerTls::new(&identity, Admit::Strangers)?;
+        let client_tls = ClientTls::new(&identity)?;
+        let incoming = Incoming::bind(options.listen, Arc::clone(&server_tls)).await;
+        let incoming = incoming.map_err(|error| ServeError::Listen(options.listen, error))?;
+        let listen = incoming.local_addr();
+        let listen = listen.map_err(|error| ServeError::Listen(options.listen, error))?;
+        let peers = Arc::new(Peers::new(Arc::clone(&client_tls)));
+        let transport = Arc::clone(&peers) as Arc<dyn Transport>;
+        let data = proposer::Options { identity: own, folder: places.data.clone() };
+        let raft = proposer::Service::start(data, Arc::clone(&env), transport).await?;
+        let handle = raft.handle();
+        let (index, state, updates) = handle.subscribe();
+        let (leases, promiser) =
+            Leases::new(own.member, options.lease, Arc::clone(&env), &handle, &state);
+        let (barrier, confirmer) =
+            Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env));
+        let stop = CancellationToken::new();
+        let member = Arc::new(Member {
+            id: own.member,
+            cluster: own.cluster,
+            features: options.features,
+            env,
+            raft: handle,
+            leases,
+            recent: Recent::new(index),
+            attempts: Default::default(),
+            barrier,
+            sessions: Default::default(),
+            tickets: Default::default(),
+            peers,
+            authority,
+            counters: Default::default(),
+            stop: stop.clone(),
+        });
+        let certificate = Certificate::new(places, identity, server_tls, client_tls);
+        let certificate = Arc::new(certificate);
+        let (reporter, server) = server(&member)?;
+        let mut tasks = Tasks::new(stop.clone());
+        tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
+        tasks.spawn("promises", promiser.run(stop.clone()));
+        tasks.spawn("reads", confirmer.run(stop.clone()));
+        tasks.spawn("leader", leader::run(Arc::clone(&member), stop.clone()));
+        tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
+        let renewal = certificate::run(Arc::clone(&member), Arc::clone(&certificate), stop.clone());
+        tasks.spawn("certificate", renewal);
+        tasks.spawn("server", serve(server, incoming, stop));
+        let asked = CancellationToken::new();
+        let handle = Handle { member: Arc::clone(&member), certificate, listen, asked };
+        tracing::info!(member = %own.member, cluster = %own.cluster, %listen, "serves");
+        Ok(Service { handle, member, raft, tasks })
+    }
+
+    /// A handle to it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until it has stopped: because it was asked to, or because something broke. A leader
+    /// hands over first; everything is closed when this returns.
+    ///
+    /// # Errors
+    /// What broke. The process must end with [`EXIT_CODE`] then.
+    pub async fn wait(self) -> Result<(), ServeError> {
+        let Service { handle, member, raft, mut tasks } = self;
+        let raft = raft.wait();
+        tokio::pin!(raft);
+        let mut ended = None;
+        let broken = tokio::select! {
+            () = handle.asked.cancelled() => None,
+            outcome = &mut raft => {
+                ended = Some(outcome);
+                None
+            }
+            part = tasks.next_ended() => part,
+        };
+        if ended.is_none() && broken.is_none() {
+            tokio::select! {
+                () = hand_over(&member) => (),
+                outcome = &mut raft => ended = Some(outcome),
+            }
+        }
+        member.stop.cancel();
+        // The log goes on until nobody needs it any more.
+        let closing = tasks.stop(GRACE);
+        tokio::pin!(closing);
+        let unclean = match ended {
+            Some(_) => closing.await,
+            None => tokio::select! {
+                unclean = &mut closing => unclean,
+                outcome = &mut raft => {
+                    ended = Some(outcome);
+                    closing.await
+                }
+            },
+        };
+        for part in unclean {
+            tracing::debug!(?part, "a part of the member had to be stopped");
+        }
+        let outcome = match ended {
+            Some(outcome) => outcome,
+            None => {
+                member.raft.shutdown();
+                raft.await
+            }
+        };
+        outcome.map_err(ServeError::Fatal)?;
+        match broken {
+            Some(part) => Err(ServeError::Part(part)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A leader that stops lets another member take over first, if there is one.
+async fn hand_over(member: &Member) {
+    let Some(successor) = member.raft.successor().filter(|_| member.leads()) else { return };
+    if member.raft.transfer_leadership(successor).await.is_err() {
+        return;
+    }
+    let mut leadership = member.raft.leadership();
+    let taken = |now: &Leadership| matches!(now, Leadership::Follower { leader: Some(_) });
+    // Whether it was taken or not: this member stops now, and the others elect one.
+    let _ = timeout(HAND_OVER, leadership.wait_for(taken)).await;
+}
+
+type Router = tonic::transport::server::Router<
+    tower::layer::util::Stack<GateLayer, tower::layer::util::Identity>,
+>;
+
+/// The calls of a member, behind the gate.
+fn server(member: &Arc<Member>) -> Result<(HealthReporter, Router), ServeError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(PUBLIC_DESCRIPTORS)
+        .build_v1()
+        .map_err(ServeError::Reflection)?;
+    let router = Server::builder()
+        .layer(GateLayer(Arc::clone(member)))
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PING))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .add_routes(api::routes(member))
+        .add_service(health)
+        .add_service(reflection);
+    Ok((reporter, router))
+}
+
+async fn serve(router: Router, incoming: Incoming<Sockets, TcpStream>, stop: CancellationToken) {
+    let ended = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+    if let Err(error) = ended {
+        tracing::error!(?error, "the server ended");
+    }
+}
+
+/// Says whether the member is of use.
+async fn report(member: Arc<Member>, reporter: HealthReporter, stop: CancellationToken) {
+    let mut leadership = member.raft.leadership();
+    loop {
+        leadership.borrow_and_update();
+        let status = match member.leader() {
+            Some(_) => ServingStatus::Serving,
+            None => ServingStatus::NotServing,
+        };
+        reporter.set_service_status("", status).await;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Who gets in, and how far.
+
+use crate::agent::{self, Agent};
+use crate::cluster::{Cluster, request_id};
+use std::pin::Pin;
+use std::task::Poll;
+use tonic::Code;
+use tonic::body::Body;
+use tonic::codegen::{Body as _, Service as _, http};
+use yard_proto::convert::error::Refused;
+use yard_proto::internal::RaftMessage;
+use yard_proto::internal::member_service_client::MemberServiceClient;
+use yard_proto::v1;
+use yard_proto::v1::job_service_client::JobServiceClient;
+
+fn grant(workspace: &str, role: v1::Role) -> v1::Grant {
+    v1::Grant { workspace: workspace.into(), role: role.into() }
+}
+
+#[tokio::test]
+async fn each_kind_of_caller_has_its_own_calls() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let get = v1::GetJobRequest { job_id: 0 };
+    let (stranger, _) = cluster.stranger();
+    let refused = JobServiceClient::new(stranger).get(get).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    let channel = cluster.channel(&agent.identity);
+    let refused = JobServiceClient::new(channel).get(get).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let admin = cluster.admin();
+    let mut members = MemberServiceClient::new(admin.channel.clone());
+    let refused = members.append(RaftMessage::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    assert_eq!(Refused::read(&refused).reason, "Y2003");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_foreign_workspace_does_not_exist() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut holders = v1::holder_service_client::HolderServiceClient::new(admin.channel.clone());
+    let make = v1::CreateWorkspaceRequest { request_id: request_id(), workspace: "lab".into() };
+    holders.create_workspace(make).await.unwrap();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("lab", v1::Role::User)]).await;
+    let job = admin.submit("name: secret\nhold: true\ncommand: 'true'\n").await.unwrap().job_id;
+    assert_eq!(bob.job(job).await.unwrap_err().code(), Code::NotFound);
+    let missing = bob.job(job + 1).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+    let cancel = v1::CancelRequest { request_id: request_id(), job_id: job, ..Default::default() };
+    assert_eq!(bob.jobs.cancel(cancel).await.unwrap_err().code(), Code::NotFound);
+    let listed = bob.jobs.list(v1::ListJobsRequest::default()).await.unwrap().into_inner();
+    assert!(listed.jobs.is_empty());
+    let spec = "name: a\nworkspace: default\ncommand: 'true'\n";
+    assert_eq!(bob.submit(spec).await.unwrap_err().code(), Code::NotFound);
+    let own = bob.submit("name: a\nworkspace: lab\nhold: true\ncommand: 'true'\n").await.unwrap();
+    assert_eq!(bob.job(own.job_id).await.unwrap().owner, "bob");
+    let refused = bob.nodes.drain(v1::DrainRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_only_look_submits_nothing() {
+    let cluster = Cluster::start().await;
+    let (mut eve, _) = cluster.add_user("eve", vec![grant("", v1::Role::Viewer)]).await;
+    let refused = eve.submit("name: a\ncommand: 'true'\n").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let own = eve.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
+    assert_eq!(own.user.unwrap().name, "eve");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_is_good_once_and_a_bad_request_does_not_cost_it() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let token = admin.join_token().await;
+    let taken = agent::join(&cluster, &token, "no good name!").await.err().unwrap();
+    assert_eq!(taken.code(), Code::InvalidArgument, "{taken}");
+    agent::join(&cluster, &token, "n1").await.unwrap();
+    let again = agent::join(&cluster, &token, "n2").await.err().unwrap();
+    assert_eq!(again.code(), Code::Unauthenticated, "{again}");
+    assert_eq!(Refused::read(&again).reason, "Y2012");
+    // One whose time is over is none, either: the cluster's time moves with each command.
+    let request = v1::CreateJoinTokenRequest {
+        request_id: request_id(),
+        pool: "default".into(),
+        life_ms: 1,
+        ..Default::default()
+    };
+    let short = admin.nodes.create_join_token(request).await.unwrap().into_inner();
+    let short = short.token.unwrap().text.parse().unwrap();
+    admin.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let late = agent::join(&cluster, &short, "n4").await.err().unwrap();
+    assert_eq!(Refused::read(&late).reason, "Y2012", "{late}");
+    // A token for something else is no better than none.
+    let login = admin.login_token("ada").await;
+    let other = agent::join(&cluster, &login, "n3").await.err().unwrap();
+    assert_eq!(other.code(), Code::Unauthenticated, "{other}");
+    cluster.log_in(&login).await.unwrap();
+    assert_eq!(cluster.log_in(&login).await.err().unwrap().code(), Code::Unauthenticated);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_and_a_disabled_user_are_out_at_once() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let (mut bob, identity) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+    let revoke = v1::RevokeRequest {
+        request_id: request_id(),
+        serial: identity.peer().serial.clone().into(),
+        reason: "lost".into(),
+        expires_wall_ms: identity.peer().not_after_wall_ms,
+    };
+    admin.users.revoke(revoke).await.unwrap();
+    // On the connection that is open already.
+    let refused = bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    assert_eq!(Refused::read(&refused).reason, "Y2015");
+    let token = admin.login_token("bob").await;
+    let identity = cluster.log_in(&token).await.unwrap();
+    let mut bob = cluster.user(&identity);
+    bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+    let disable =
+        v1::DisableUserRequest { request_id: request_id(), user: "bob".into(), disabled: true };
+    admin.users.disable(disable).await.unwrap();
+    let refused = bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn probes_and_counters_are_on_the_same_port() {
+    let cluster = Cluster::start().await;
+    let (stranger, _) = cluster.stranger();
+    assert_eq!(get(stranger.clone(), "/healthz").await, (200, "ok\n".into()));
+    assert_eq!(get(stranger.clone(), "/readyz").await, (200, "ready\n".into()));
+    assert_eq!(get(stranger, "/metrics").await.0, 403);
+    let (status, text) = get(cluster.admin().channel, "/metrics").await;
+    assert_eq!(status, 200);
+    assert!(text.contains("yard_leads 1") && text.ends_with("# EOF\n"), "{text}");
+    cluster.stop().await;
+}
+
+async fn get(mut channel: tonic::transport::Channel, path: &str) -> (u16, String) {
+    let request = http::Request::builder().uri(path).body(Body::empty()).unwrap();
+    std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+    let response = channel.call(request).await.unwrap();
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(frame),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+    {
+        if let Ok(data) = frame.unwrap().into_data() {
+            text.extend_from_slice(&data);
+        }
+    }
+    (status, String::from_utf8(text).unwrap())
+}

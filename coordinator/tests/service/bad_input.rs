@@ -1,0 +1,120 @@
+//! What makes no sense gets a clear status, and harms nobody.
+
+use crate::cluster::{Cluster, request_id};
+use tonic::Code;
+use yard_proto::convert::error::Refused;
+use yard_proto::v1;
+
+#[tokio::test]
+async fn a_bad_job_file_gets_every_problem_at_once() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let spec = "name: 'a b'\ncommnd: x\nresources: { gpus: many }\nnodes: -1\n";
+    let refused = admin.submit(spec).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let problems = Refused::read(&refused).problems.unwrap().problems;
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+    for field in ["name", "commnd", "nodes"] {
+        assert!(fields.contains(&field), "{field} is not among {fields:?}");
+    }
+    let unknown = problems.iter().find(|problem| problem.field == "commnd").unwrap();
+    assert_eq!((unknown.nearest.as_str(), unknown.line), ("command", 2));
+
+    let refused = admin.submit("name: a\nqueue: nihgt\npool: x\ncommand: x\n").await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    let problems = Refused::read(&refused).problems.unwrap().problems;
+    assert_eq!(problems.len(), 2, "both names are unknown: {problems:?}");
+
+    let refused = admin.submit("name: a\ncommand: x\nimage: ubuntu\n").await.unwrap_err();
+    assert_eq!(Refused::read(&refused).reason, "Y1014", "{refused}");
+    let listed = admin.jobs.list(v1::ListJobsRequest::default()).await.unwrap().into_inner();
+    assert!(listed.jobs.is_empty(), "nothing was submitted");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_too_deep_is_refused() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let huge = format!("name: a\ncommand: x\nenv: {{ A: '{}' }}\n", "x".repeat(3 << 20));
+    let refused = admin.submit(&huge).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    let deep = format!("name: a\ncommand: x\nenv: {}{}\n", "[".repeat(10_000), "]".repeat(10_000));
+    let refused = admin.submit(&deep).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    admin.submit("name: a\nhold: true\ncommand: x\n").await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn ids_that_name_nothing_are_told() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    assert_eq!(admin.job(77).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(admin.job(u64::MAX).await.unwrap_err().code(), Code::NotFound);
+    let cancel = v1::CancelRequest { job_id: 1, ..Default::default() };
+    let refused = admin.jobs.cancel(cancel).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    let hold = v1::HoldRequest { request_id: vec![1, 2].into(), job_id: 1, reason: String::new() };
+    let refused = admin.jobs.hold(hold).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let get = v1::GetNodeRequest { node: "nowhere".into() };
+    assert_eq!(admin.nodes.get(get).await.unwrap_err().code(), Code::NotFound);
+    let page = v1::Page { after_key: "nonsense".into(), ..Default::default() };
+    let list = v1::ListJobsRequest { page: Some(page), ..Default::default() };
+    assert_eq!(admin.jobs.list(list).await.unwrap_err().code(), Code::InvalidArgument);
+    let watch = v1::WatchJobsRequest { from_index: 1, job_ids: vec![9], ..Default::default() };
+    assert_eq!(admin.jobs.watch(watch).await.unwrap_err().code(), Code::NotFound);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_request_makes_one_job() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let request = v1::SubmitRequest {
+        request_id: request_id(),
+        spec: "name: a\nhold: true\ncommand: x\n".into(),
+        ..Default::default()
+    };
+    let first = admin.jobs.submit(request.clone()).await.unwrap().into_inner();
+    let again = admin.jobs.submit(request.clone()).await.unwrap().into_inner();
+    assert_eq!(first.job_id, again.job_id);
+    let other = v1::SubmitRequest { spec: "name: b\ncommand: x\n".into(), ..request };
+    let refused = admin.jobs.submit(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gap_or_repeat() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    for nth in 0..7 {
+        admin.submit(&format!("name: j{nth}\nhold: true\ncommand: x\n")).await.unwrap();
+    }
+    for newest_first in [false, true] {
+        let mut seen = Vec::new();
+        let mut page = v1::Page { size: 3, ..Default::default() };
+        loop {
+            let list = v1::ListJobsRequest {
+                page: Some(page.clone()),
+                newest_first,
+                ..Default::default()
+            };
+            let listed = admin.jobs.list(list).await.unwrap().into_inner();
+            seen.extend(listed.jobs.iter().map(|job| job.id));
+            let info = listed.page.unwrap();
+            if info.next_key.is_empty() {
+                break;
+            }
+            page.after_key = info.next_key;
+            page.applied_index = info.applied_index;
+        }
+        if newest_first {
+            seen.reverse();
+        }
+        assert_eq!(seen, (0..7).collect::<Vec<u64>>());
+    }
+    cluster.stop().await;
+}

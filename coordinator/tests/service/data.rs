@@ -1,0 +1,160 @@
+//! Logs and files come from the agent, on a stream that it opens itself.
+
+use crate::agent::{Agent, Stream};
+use crate::cluster::Cluster;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+use yard_common::ExitCause;
+use yard_proto::internal::agent_data::What as Data;
+use yard_proto::internal::coordinator_message::What;
+use yard_proto::internal::{self, AgentData, MemberData, member_data};
+use yard_proto::v1;
+
+const JOB: &str = "name: hello\nranks_per_node: 2\ncommand: echo hi\n";
+
+fn data(what: Data) -> AgentData {
+    AgentData { what: Some(what) }
+}
+
+/// Waits for a question on the control stream.
+async fn called(stream: &mut Stream) -> internal::DataCall {
+    loop {
+        match stream.next().await {
+            Some(What::DataCall(call)) => return call,
+            Some(What::Goodbye(goodbye)) => panic!("{goodbye:?}"),
+            Some(_) => {}
+            None => panic!("the stream ended"),
+        }
+    }
+}
+
+/// Dials back with a ticket, and gets the question.
+async fn dial(
+    cluster: &Cluster,
+    agent: &Agent,
+    ticket: bytes::Bytes,
+) -> Result<(mpsc::Sender<AgentData>, member_data::What, Streaming<MemberData>), tonic::Status> {
+    let (to, frames) = mpsc::channel(16);
+    to.send(data(Data::Ticket(ticket))).await.unwrap();
+    let answer = agent.client(cluster).data(ReceiverStream::new(frames)).await?;
+    let mut questions = answer.into_inner();
+    let question = questions.message().await?.unwrap();
+    Ok((to, question.what.unwrap(), questions))
+}
+
+#[tokio::test]
+async fn logs_are_read_through_a_ticket_that_is_good_once() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let request = v1::LogsRequest {
+        job_id: submitted.job_id,
+        positions: vec![v1::LogPosition { rank: 1, stream: 1, offset: 5 }],
+        ..Default::default()
+    };
+    let mut reader = admin.clone();
+    let asked = tokio::spawn(async move { reader.jobs.logs(request).await });
+    let call = called(&mut stream).await;
+    assert_eq!(call.address, cluster.address());
+    let (to, question, _rest) = dial(&cluster, &agent, call.ticket.clone()).await.unwrap();
+    let again = dial(&cluster, &agent, call.ticket).await.err().unwrap();
+    assert_eq!(again.code(), Code::PermissionDenied, "{again}");
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    let assignment = want.assignment.unwrap();
+    assert_eq!(assignment.allocation_id, desired.assignments[0].id.allocation.0);
+    assert_eq!(assignment.attempt, 1);
+    let sources: Vec<_> =
+        want.sources.iter().map(|one| (one.local_rank, one.stream, one.offset)).collect();
+    assert_eq!(sources, [(0, 1, 0), (0, 2, 0), (1, 1, 5), (1, 2, 0)]);
+    let log = internal::LogData { local_rank: 1, stream: 1, offset: 5, data: "hi\n".into() };
+    to.send(data(Data::Log(log))).await.unwrap();
+    to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
+    let mut logs = asked.await.unwrap().unwrap().into_inner();
+    let head = logs.message().await.unwrap().unwrap().what.unwrap();
+    let expected = v1::LogHead { attempt: 1, ranks: 2 };
+    assert_eq!(head, v1::logs_response::What::Head(expected));
+    let chunk = logs.message().await.unwrap().unwrap().what.unwrap();
+    let v1::logs_response::What::Chunk(chunk) = chunk else { panic!("{chunk:?}") };
+    assert_eq!((chunk.rank, chunk.offset, &chunk.data[..]), (1, 5, &b"hi\n"[..]));
+    assert!(logs.message().await.unwrap().is_none());
+
+    // The attempt is over and its resources are free: its logs are still where they were.
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(0));
+    stream.report(&reports).await;
+    stream.acknowledged(agent.sequence).await;
+    let request = v1::LogsRequest { job_id: submitted.job_id, ..Default::default() };
+    let asked = tokio::spawn(async move { admin.jobs.logs(request).await });
+    let call = called(&mut stream).await;
+    let (_to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    let assignment = want.assignment.unwrap();
+    assert_eq!(assignment.allocation_id, desired.assignments[0].id.allocation.0);
+    asked.abort();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn files_come_in_parts_and_errors_keep_their_kind() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    stream.desired().await;
+    let place = v1::FilePlace {
+        job_id: submitted.job_id,
+        path: "model/weights".into(),
+        ..Default::default()
+    };
+    let request = v1::ReadFileRequest { place: Some(place), offset: 2, len: 0 };
+    let mut reader = admin.clone();
+    let ask = request.clone();
+    let asked = tokio::spawn(async move { reader.jobs.read_file(ask).await });
+    let call = called(&mut stream).await;
+    let (to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let member_data::What::File(want) = question else { panic!("{question:?}") };
+    assert_eq!((want.path.as_str(), want.offset), ("model/weights", 2));
+    let part = internal::FileData { offset: 2, data: "bc".into(), size_bytes: 4 };
+    to.send(data(Data::File(part))).await.unwrap();
+    to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
+    let mut parts = asked.await.unwrap().unwrap().into_inner();
+    let part = parts.message().await.unwrap().unwrap();
+    assert_eq!((part.offset, &part.data[..], part.size_bytes), (2, &b"bc"[..], 4));
+    assert!(parts.message().await.unwrap().is_none());
+
+    let asked = tokio::spawn(async move { admin.jobs.read_file(request).await });
+    let call = called(&mut stream).await;
+    let (to, _question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let mut error = internal::DataError { kind: 0, message: "it leaves its root".into() };
+    error.set_kind(internal::DataErrorKind::NotAllowed);
+    to.send(data(Data::Error(error))).await.unwrap();
+    let mut parts = asked.await.unwrap().unwrap().into_inner();
+    let refused = parts.message().await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "it leaves its root"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn without_its_agent_there_is_a_clear_answer() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let request = v1::LogsRequest { job_id: submitted.job_id, task_index: 5, ..Default::default() };
+    assert_eq!(admin.jobs.logs(request).await.unwrap_err().code(), Code::NotFound);
+    stream.desired().await;
+    let rank = v1::LogsRequest { job_id: submitted.job_id, ranks: vec![2], ..Default::default() };
+    assert_eq!(admin.jobs.logs(rank).await.unwrap_err().code(), Code::NotFound);
+    drop(stream);
+    // A newer stream takes the place of the old one; without either there is nobody to ask.
+    let held = admin.submit("name: h\nhold: true\ncommand: x\n").await.unwrap();
+    let request = v1::LogsRequest { job_id: held.job_id, ..Default::default() };
+    let refused = admin.jobs.logs(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    cluster.stop().await;
+}

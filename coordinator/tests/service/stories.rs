@@ -1,0 +1,234 @@
+//! Lives of jobs, from the submit to the exit.
+
+use crate::agent::Agent;
+use crate::cluster::Cluster;
+use yard_common::ExitCause;
+use yard_common::id::{BootId, LeaseId};
+use yard_common::state::JobState;
+use yard_core::lease::{Ack, Refusal, Renewal};
+use yard_proto::internal::RenewRequest;
+use yard_proto::internal::renew_response::Answer;
+use yard_proto::v1;
+use yard_proto::wire::Payload;
+
+const JOB: &str = "name: hello\ncommand: echo hi\nenv: { LR: '0.1' }\n";
+
+#[tokio::test]
+async fn a_job_goes_from_submit_to_success() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let welcome = stream.welcome().await;
+    assert_eq!((welcome.member_id, welcome.reported_sequence), (1, 0));
+    assert_eq!(welcome.members.unwrap().members[0].address, cluster.address());
+
+    let submitted = admin.submit(JOB).await.unwrap();
+    assert!(submitted.warnings.is_empty(), "{:?}", submitted.warnings);
+    let (desired, details) = stream.desired().await;
+    let [assignment] = &desired.assignments[..] else { panic!("{desired:?}") };
+    assert_eq!(assignment.job.0, submitted.job_id);
+    let [detail] = &details[..] else { panic!("{details:?}") };
+    assert_eq!(detail.allocation_id, assignment.id.allocation.0);
+    assert_eq!((detail.job_name.as_str(), detail.owner.as_str()), ("hello", "ada"));
+    assert_eq!((detail.workspace.as_str(), detail.gang.len()), ("default", 1));
+    assert!(detail.spec.contains("\"workdir\":\"/srv\""), "{}", detail.spec);
+
+    let reports = agent.run(assignment, ExitCause::Exited(0));
+    stream.report(&reports).await;
+    stream.acknowledged(agent.sequence).await;
+    admin.wait_for(&submitted, JobState::Succeeded).await;
+    let job = admin.job(submitted.job_id).await.unwrap();
+    assert_eq!(job.state(), v1::JobState::Succeeded);
+    assert_eq!(job.attempt, 1);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_jobs_and_finds_the_agent_again() {
+    let cluster = Cluster::start().await;
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = cluster.admin().submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    agent.fence = desired.fence;
+    let held = cluster.admin().submit("name: later\nhold: true\ncommand: 'true'\n").await.unwrap();
+
+    let cluster = cluster.restart().await;
+    let reason = stream.goodbye().await;
+    assert!(reason.contains("stopping"), "{reason}");
+    let mut admin = cluster.admin();
+    assert_eq!(admin.job(held.job_id).await.unwrap().held.unwrap(), "submitted with hold");
+
+    // What it ran meanwhile it tells the next time, once.
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(0));
+    stream.report(&reports).await;
+    stream.acknowledged(agent.sequence).await;
+    stream.report(&reports).await;
+    stream.acknowledged(agent.sequence).await;
+    assert_eq!(admin.job(submitted.job_id).await.unwrap().state(), v1::JobState::Succeeded);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_explained_and_its_attempts_are_listed() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit("name: bad\ncommand: 'false'\n").await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    stream.report(&reports).await;
+    admin.wait_for(&submitted, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let explained = admin.jobs.explain(request).await.unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.attempt, failure.rank, failure.node.as_str()), (1, Some(0), "n1"));
+    assert_eq!(failure.cause.unwrap().number, 3);
+    assert_eq!(failure.next, v1::NextStep::None as i32);
+    let request = v1::AttemptsRequest { job_id: submitted.job_id, ..Default::default() };
+    let attempts = admin.jobs.attempts(request).await.unwrap().into_inner().attempts;
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((attempts[0].attempt, attempts[0].state()), (1, v1::AttemptState::Ended));
+    assert_eq!(attempts[0].shares[0].node, "n1");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_fits_nowhere_waits_and_says_why() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let agent = Agent::new(&cluster, "n1").await;
+    let submitted = admin.submit("name: big\nnodes: 3\ncommand: 'true'\n").await.unwrap();
+    let [warning] = &submitted.warnings[..] else { panic!("{:?}", submitted.warnings) };
+    assert!(warning.message.contains("1 of the 1 machines"), "{}", warning.message);
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let explained = admin.jobs.explain(request).await.unwrap().into_inner();
+    let explanation = explained.explanation.unwrap();
+    assert_eq!(explanation.reason(), v1::PendingReason::Unsatisfiable);
+    assert!(!explanation.constraints[0].text.is_empty());
+
+    // A dry run tells the same, and takes nothing.
+    let request = v1::SubmitRequest {
+        spec: "name: big\nnodes: 3\ncommand: 'true'\n".into(),
+        dry_run: true,
+        ..Default::default()
+    };
+    let rehearsed = admin.jobs.submit(request).await.unwrap().into_inner();
+    assert_eq!((rehearsed.job_id, rehearsed.warnings.len()), (0, 1));
+    assert!(rehearsed.resolved_spec.contains("nodes: 3"), "{}", rehearsed.resolved_spec);
+    let listed = admin.jobs.list(v1::ListJobsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.jobs.len(), 1);
+    drop(agent);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_booted_anew_gets_no_set_from_before() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (before, _) = stream.desired().await;
+    drop(stream);
+    // The machine lost power before it obeyed.
+    agent.inventory.boot = BootId::from_u128(2);
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    let (after, _) = stream.desired().await;
+    assert!(after.fence > before.fence);
+    let old = before.assignments[0].id;
+    assert!(after.assignments.iter().all(|one| one.id != old), "{after:?}");
+    let job = admin.job(submitted.job_id).await.unwrap();
+    assert_eq!(job.attempt, 2);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_gap_in_the_reports_ends_the_stream() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    stream.report_as(2, &Vec::new()).await;
+    let reason = stream.goodbye().await;
+    assert_eq!(reason, "batch 2 came where 1 was due");
+    // A newer stream ends the one before.
+    let mut first = agent.connect(&cluster).await;
+    first.welcome().await;
+    let mut second = agent.connect(&cluster).await;
+    second.welcome().await;
+    assert!(first.goodbye().await.contains("newer stream"));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_from_an_index_or_is_compacted() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let first = admin.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    admin.submit("name: b\nhold: true\ncommand: 'true'\n").await.unwrap();
+    admin.wait_for(&first, JobState::Queued).await;
+    let cluster = cluster.restart().await;
+    let mut admin = cluster.admin();
+    // The log was replayed: what happened before the restart can still be watched.
+    admin.wait_for(&first, JobState::Queued).await;
+    let request = v1::EventsRequest { from_index: 0, kinds: Vec::new() };
+    let mut events = admin.cluster.events(request).await.unwrap().into_inner();
+    let third = admin.submit("name: c\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let response = events.message().await.unwrap().unwrap();
+    let Some(v1::watch_response::What::Event(event)) = response.what else { panic!() };
+    assert_eq!(event.index, third.applied_index);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_for_its_node_and_no_other() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let other = Agent::new(&cluster, "n2").await;
+    let Answer::Ack(ack) = agent.renew(&cluster, 1).await else { panic!("refused") };
+    let ack = Ack::from_payload(&ack).unwrap();
+    assert_eq!((ack.node, ack.lease, ack.sent_ms), (agent.node, LeaseId(1), 77));
+    assert!(ack.membership.is_alone());
+    let Answer::Refusal(refusal) = agent.renew(&cluster, 2).await else { panic!("acked") };
+    let refusal = Refusal::from_payload(&refusal).unwrap();
+    assert_eq!(refusal, Refusal::OtherLease { current: LeaseId(1) });
+    let renewal = Renewal { node: other.node, lease: LeaseId(1), sent_ms: 1, lease_ms: 3_000 };
+    let request = RenewRequest { renewal: renewal.to_payload().unwrap() };
+    let refused = agent.client(&cluster).renew(request).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn tasks_of_an_array_are_called_as_people_call_them() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    for (array, shown) in [("5-9", vec![(5, 5)]), ("0-2,8", vec![(0, 3), (8, 1)])] {
+        let spec = format!("name: a\nhold: true\narray: '{array}'\ncommand: 'true'\n");
+        let job_id = admin.submit(&spec).await.unwrap().job_id;
+        let request = v1::ListTasksRequest { job_id, ..Default::default() };
+        let listed = admin.jobs.list_tasks(request).await.unwrap().into_inner();
+        let ranges: Vec<_> = listed.runs.iter().map(|run| run.tasks.unwrap()).collect();
+        let ranges: Vec<_> = ranges.iter().map(|range| (range.first, range.len)).collect();
+        assert_eq!(ranges, shown, "{array}");
+        let tasks = Some(v1::TaskRange { first: 8, len: 1 });
+        let cancel = v1::CancelRequest {
+            request_id: crate::cluster::request_id(),
+            job_id,
+            tasks,
+            reason: String::new(),
+        };
+        let cancelled = admin.jobs.cancel(cancel).await.unwrap().into_inner();
+        assert_eq!(cancelled.tasks, 1, "{array}");
+        let request = v1::ListTasksRequest { job_id, tasks, ..Default::default() };
+        let listed = admin.jobs.list_tasks(request).await.unwrap().into_inner();
+        assert_eq!(listed.runs[0].state(), v1::TaskState::Cancelled, "{array}");
+    }
+    cluster.stop().await;
+}
