@@ -13,7 +13,7 @@ use crate::session::memory::{JoinFile, Memory, NodeFile};
 use crate::session::roster::Roster;
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
@@ -73,11 +73,19 @@ impl From<NodeFile> for Joined {
     }
 }
 
+/// Who the machine is, if it has joined.
+///
+/// # Errors
+/// If the file that says so cannot be read.
+pub fn joined(directory: &Path) -> Result<Option<Joined>, JoinError> {
+    Ok(Memory::new(directory).node()?.map(Joined::from))
+}
+
 /// Why a machine did not join.
 #[derive(Debug, Error)]
 pub enum JoinError {
     /// The token is for something else.
-    #[error("this token is not one that a machine joins with; ask for one with `yard node token`")]
+    #[error("this token is not one that a machine joins with; ask for one with `yard node invite`")]
     OtherToken,
     /// Too many addresses, or none.
     #[error("{0} addresses of the coordinator; give at least one, and at most {MEMBERS_MAX}")]

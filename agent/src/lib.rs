@@ -13,6 +13,7 @@
 //! - [`shim`] is one small process per assignment that outlives the agent. It prepares, starts,
 //!   watches and kills, and writes down what it does before it does it.
 //! - [`launch`] turns a job spec and its place in a gang into processes.
+//! - [`clear()`] ends everything that runs when a machine leaves for good.
 //! - [`inventory`] says what the machine has; [`logs`] reads what ranks wrote.
 //!
 //! **Invariant:** `unsafe` is denied outside the one module of system calls, where every block has
@@ -20,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod cgroup;
+mod clear;
 pub mod driver;
 pub mod frames;
 pub mod gang;
@@ -29,7 +31,7 @@ pub mod launch;
 pub mod lease_file;
 pub mod logs;
 pub mod paths;
-mod process;
+pub mod process;
 pub mod service;
 pub mod session;
 pub mod shim;
@@ -37,4 +39,5 @@ pub mod store;
 mod sys;
 mod wire;
 
+pub use clear::{ClearError, clear};
 pub use sys::boot_ms;

@@ -8,17 +8,18 @@ use yard_common::id::BootId;
 
 /// The facts of one process that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fact {
+pub struct Fact {
     /// Its parent.
-    pub(crate) parent: i32,
+    pub parent: i32,
     /// When it started, in ticks since the boot: tells it from a later one of the same id.
-    pub(crate) started: u64,
+    pub started: u64,
     /// Whether only its wait status is left.
-    pub(crate) zombie: bool,
+    pub zombie: bool,
 }
 
 /// The facts of a process; none if there is no such process.
-pub(crate) fn fact(pid: i32) -> Option<Fact> {
+#[must_use]
+pub fn fact(pid: i32) -> Option<Fact> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything.
     let (_, rest) = text.rsplit_once(") ")?;
@@ -96,7 +97,10 @@ pub(crate) fn kill_all(pids: &[i32]) {
 }
 
 /// This boot of the kernel.
-pub(crate) fn boot_id() -> std::io::Result<BootId> {
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn boot_id() -> std::io::Result<BootId> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     let value = u128::from_str_radix(&digits, 16).map_err(std::io::Error::other)?;

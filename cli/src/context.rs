@@ -21,6 +21,7 @@ const CONTEXTS_MAX: usize = 1_000;
 pub(crate) struct Environment {
     pub(crate) home: Option<PathBuf>,
     pub(crate) config_home: Option<PathBuf>,
+    pub(crate) data_home: Option<PathBuf>,
     pub(crate) context: Option<String>,
     pub(crate) address: Option<String>,
 }
@@ -32,6 +33,7 @@ impl Environment {
         Environment {
             home: text("HOME").map(PathBuf::from),
             config_home: text("XDG_CONFIG_HOME").map(PathBuf::from),
+            data_home: text("XDG_DATA_HOME").map(PathBuf::from),
             context: text("YARD_CONTEXT"),
             address: text("YARD_ADDR"),
         }
@@ -135,6 +137,14 @@ impl Contexts {
         self.contexts.insert(name.to_string(), Context { addresses, ca, identity });
         self.current = Some(name.to_string());
         own
+    }
+
+    /// Forgets a context.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Context> {
+        if self.current.as_deref() == Some(name) {
+            self.current = None;
+        }
+        self.contexts.remove(name)
     }
 
     /// Makes a context the current one.

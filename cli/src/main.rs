@@ -3,6 +3,7 @@
 //! - [`args`] is the command line, [`verb`] has a function for each verb.
 //! - [`session`] is a cluster to ask; [`context`] says which, and as whom.
 //! - [`draft`] makes jobs of files, scripts, commands and flags, and checks them here.
+//! - [`daemon`] runs coordinators and agents; [`dev`] a cluster of one's own.
 //! - [`view`] turns answers into rows and text, [`output`] writes them in every form.
 //! - [`failure`] is what went wrong, with the exit code.
 //!
@@ -12,6 +13,8 @@
 
 mod args;
 mod context;
+mod daemon;
+mod dev;
 mod draft;
 mod failure;
 mod input;
@@ -28,9 +31,13 @@ use args::Cli;
 use clap::Parser;
 use failure::{Failure, exit};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = helper() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -39,13 +46,34 @@ fn main() -> ExitCode {
             return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = match cli.verb.is_daemon() {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::local(&error, "")),
     };
     match runtime.block_on(verb::run(cli)) {
         Ok(code) => code.into(),
         Err(failure) => report(&failure),
+    }
+}
+
+/// What agents and launchers run this program as; no user types it. It comes before any thread: a
+/// shim has one.
+fn helper() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next()?.to_str()? {
+        "shim" => {
+            let directory = arguments.next()?;
+            Some(yard_agent::shim::main(Path::new(&directory)))
+        }
+        "shim-dial" => {
+            let words = arguments.map(|word| word.to_string_lossy().into_owned());
+            Some(yard_agent::shim::dial_main(words))
+        }
+        _ => None,
     }
 }
 

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use yard_core::lease::{LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes};
 use yard_runtime::config::{self, ConfigError, Section};
 
-/// Where a member's folder is unless the file says otherwise.
-const FOLDER: &str = "/var/lib/yard/coordinator";
-/// Where a member listens unless the file says otherwise.
-const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 7100);
-
 impl Options {
+    /// Where a member's folder is unless somebody says otherwise.
+    pub const FOLDER: &str = "/var/lib/yard/coordinator";
+    /// Where a member listens unless somebody says otherwise.
+    pub const LISTEN: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 7100);
+
     /// Reads a file of settings. Every problem is told at once.
     ///
     /// ```toml
@@ -29,8 +29,8 @@ impl Options {
     }
 
     fn build(root: &mut Section<'_>) -> Option<Options> {
-        let folder: PathBuf = root.path("folder", Path::new(FOLDER));
-        let listen = root.value("listen", LISTEN, "an address such as \"0.0.0.0:7100\"");
+        let folder: PathBuf = root.path("folder", Path::new(Options::FOLDER));
+        let listen = root.value("listen", Options::LISTEN, "an address such as \"0.0.0.0:7100\"");
         let default_ms = LeaseTimes::DEFAULT.lease_ms();
         let lease_ms = root.number("longest_lease_ms", default_ms, LEASE_MS_MIN..=LEASE_MS_MAX);
         Some(Options { lease: times(lease_ms), ..Options::new(folder, listen) })
@@ -58,7 +58,7 @@ mod tests {
     fn a_file_is_read_with_defaults_and_told_every_problem() {
         let options = config::parse("listen = \"127.0.0.1:1\"", "c.toml", Options::build).unwrap();
         assert_eq!(options.listen, "127.0.0.1:1".parse().unwrap());
-        assert_eq!(options.folder, Path::new(FOLDER));
+        assert_eq!(options.folder, Path::new(Options::FOLDER));
         let bad = "listen = \"x\"\nlongest_lease_ms = 1\nfoldr = \"/x\"\n";
         let error = config::parse(bad, "c.toml", Options::build).unwrap_err();
         assert_eq!(error.problems().len(), 3, "{error}");

@@ -21,3 +21,4 @@ mod shims;
 mod turn;
 
 pub use handle::{Driver, DriverError, Handle, Options, Share};
+pub(crate) use remains::Remains;

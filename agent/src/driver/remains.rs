@@ -6,14 +6,14 @@ use crate::shim::record::MainProcess;
 
 /// The processes of an assignment without a shim.
 #[derive(Debug)]
-pub(super) struct Remains {
+pub(crate) struct Remains {
     group: Group,
     mark: String,
     mains: Vec<MainProcess>,
 }
 
 impl Remains {
-    pub(super) fn new(group: Group, mark: String, mains: Vec<MainProcess>) -> Remains {
+    pub(crate) fn new(group: Group, mark: String, mains: Vec<MainProcess>) -> Remains {
         Remains { group, mark, mains }
     }
 
@@ -21,7 +21,7 @@ impl Remains {
     ///
     /// Without a cgroup, a process that left its session and cleared its environment is not
     /// found; the inventory says that there are none.
-    pub(super) fn kill(&self) -> bool {
+    pub(crate) fn kill(&self) -> bool {
         let mut left = self.group.members();
         left.extend(process::marked(&self.mark));
         let is_same = |main: &&MainProcess| {

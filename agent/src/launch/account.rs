@@ -55,6 +55,12 @@ pub(super) fn resolve(login: Option<&str>, node: &str) -> Result<Account, Prepar
     })
 }
 
+/// The login of this process, if it has one.
+#[must_use]
+pub fn own_login() -> Option<String> {
+    User::from_uid(geteuid()).ok().flatten().map(|user| user.name)
+}
+
 fn by_name(login: &str) -> Result<Option<User>, PrepareError> {
     User::from_name(login).map_err(|errno| PrepareError::Lookup { login: login.to_string(), errno })
 }

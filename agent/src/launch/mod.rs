@@ -16,6 +16,7 @@ mod mpi;
 mod orders;
 mod plan;
 
+pub use account::own_login;
 pub use assignment::{Assignment, GangNode, GrantedGpu, TaskParams};
 pub(crate) use environment::mark;
 pub use error::PrepareError;

@@ -38,6 +38,9 @@ pub struct Options {
 }
 
 impl Options {
+    /// Where an agent's directory is unless somebody says otherwise.
+    pub const DIRECTORY: &str = "/var/lib/yard/agent";
+
     /// An agent with this directory and program, and defaults for the rest.
     #[must_use]
     pub fn new(directory: PathBuf, program: PathBuf) -> Options {
@@ -61,7 +64,7 @@ impl Options {
     /// If it cannot be read, or has problems; all of them are told.
     pub fn read(path: &Path, program: PathBuf) -> Result<Options, ConfigError> {
         config::read(path, |root| {
-            let directory = root.path("directory", Path::new("/var/lib/trainyard/agent"));
+            let directory = root.path("directory", Path::new(Options::DIRECTORY));
             let mut options = Options::new(directory, program);
             let at = "\"host:port\"";
             options.coordinators = root.list("coordinators", MEMBERS_MAX, at);
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn a_file_is_read_and_an_empty_one_has_defaults() {
         let bare = read("").unwrap();
-        let directory = PathBuf::from("/var/lib/trainyard/agent");
+        let directory = PathBuf::from(Options::DIRECTORY);
         assert_eq!(bare, Options::new(directory, "/usr/bin/yard".into()));
         let text = "directory = \"/d\"\ncoordinators = [\"a:1\", \"b:2\"]\naddress = \"n\"\n\
                     labels = [\"rack=7\", \"disk = fast\"]\ngpus_fake = 2\ncgroup = \"none\"\n";

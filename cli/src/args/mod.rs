@@ -3,9 +3,11 @@
 //! Flags are only read here. What they mean is decided by the verbs.
 
 mod admin;
+mod daemon;
 mod job;
 
 pub(crate) use admin::*;
+pub(crate) use daemon::*;
 pub(crate) use job::*;
 
 use crate::output::Format;
@@ -94,6 +96,14 @@ pub(crate) enum Verb {
     /// The coordinators
     #[command(subcommand)]
     Cluster(ClusterVerb),
+    /// A cluster of your own, on this machine
+    Dev(DevArgs),
+    /// Make a cluster; run a coordinator
+    #[command(subcommand)]
+    Coordinator(CoordinatorVerb),
+    /// Make a machine a node; run its agent
+    #[command(subcommand)]
+    Agent(AgentVerb),
     /// Find what is wrong here, and how to put it right
     Doctor,
     /// Write a job file to start from
@@ -107,6 +117,16 @@ pub(crate) enum Verb {
     Events(EventsArgs),
     /// Print completions for a shell
     Completion(CompletionArgs),
+}
+
+impl Verb {
+    /// Whether the process stays, and serves others.
+    pub(crate) fn is_daemon(&self) -> bool {
+        matches!(
+            self,
+            Verb::Coordinator(CoordinatorVerb::Run(_)) | Verb::Agent(AgentVerb::Run(_))
+        )
+    }
 }
 
 #[derive(Debug, Args)]
@@ -162,7 +182,7 @@ mod tests {
         assert_eq!(
             verbs.join(" "),
             "run submit ls show why logs cancel hold release set wait results node pool queue \
-             user login cluster doctor init schema config events completion"
+             user login cluster dev coordinator agent doctor init schema config events completion"
         );
         for verb in verbs {
             let line = help.lines().find(|line| line.trim().starts_with(&format!("{verb} ")));

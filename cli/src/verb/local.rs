@@ -180,7 +180,7 @@ fn of_cluster(status: &v1::StatusResponse, now: u64) -> Vec<Finding> {
     }
     let counts = status.counts.unwrap_or_default();
     if counts.nodes == 0 {
-        let fix = "yard node invite makes a token; on the machine: yard agent --join HOST TOKEN";
+        let fix = "yard node invite makes a token; on the machine: yard agent join HOST:PORT TOKEN";
         findings.push(finding("the cluster has no nodes, so no job can start", fix));
     } else if counts.nodes_up < counts.nodes {
         let problem =

@@ -11,7 +11,9 @@ mod submit;
 mod users;
 mod wait;
 
-use crate::args::{Cli, RunArgs, SubmitArgs, Verb};
+use crate::args::{AgentVerb, Cli, CoordinatorVerb, RunArgs, SubmitArgs, Verb};
+use crate::daemon;
+use crate::dev;
 use crate::draft::prepare;
 use crate::failure::Failure;
 use crate::session::Session;
@@ -24,6 +26,11 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Login(login) => return local::login(login).await,
         Verb::Doctor => return local::doctor(&global).await,
         Verb::Init(init) => return local::init(&init.file),
+        Verb::Dev(args) => return dev::dev(args, &global).await,
+        Verb::Coordinator(CoordinatorVerb::Init(args)) => return daemon::coordinator::init(args).await,
+        Verb::Coordinator(CoordinatorVerb::Run(args)) => return daemon::coordinator::run(args).await,
+        Verb::Agent(AgentVerb::Join(args)) => return daemon::agent::join(args).await,
+        Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args).await,
         Verb::Schema => return local::schema(),
         Verb::Completion(completion) => return local::completion(completion.shell),
         Verb::Config(crate::args::ConfigVerb::Contexts) => return local::contexts(&global),
@@ -69,6 +76,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Run(_)
         | Verb::Submit(_)
         | Verb::Login(_)
+        | Verb::Dev(_)
+        | Verb::Coordinator(_)
+        | Verb::Agent(_)
         | Verb::Doctor
         | Verb::Init(_)
         | Verb::Schema

@@ -1,0 +1,130 @@
+//! Verbs of the processes behind the command line: coordinators, agents, and a cluster for trying.
+
+use clap::{Args, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use yard_common::limits::NODE_DEVICES_MAX;
+use yard_common::spec::time::DurationMs;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CoordinatorVerb {
+    /// Make a new cluster: its keys, its first coordinator, its first administrator
+    Init(CoordinatorInitArgs),
+    /// Run a coordinator
+    Run(CoordinatorRunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorInitArgs {
+    /// Host and port by which agents and users reach this coordinator
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) address: String,
+    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its folder, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Name of the first administrator
+    #[arg(long, default_value = "admin")]
+    pub(crate) admin: String,
+    /// The administrator's login on the machines; without it, jobs of theirs cannot run where
+    /// agents are root
+    #[arg(long, value_name = "LOGIN")]
+    pub(crate) unix: Option<String>,
+    /// What the cluster is called among the contexts here
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorRunArgs {
+    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its folder, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Where it listens, instead of what the file says
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentVerb {
+    /// Make this machine a node of a cluster
+    Join(AgentJoinArgs),
+    /// Run the agent of this machine
+    Run(AgentRunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentJoinArgs {
+    /// Coordinators, as HOST:PORT,...
+    #[arg(value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    pub(crate) addresses: Vec<String>,
+    /// The token of `yard node invite`; `-` reads it from standard input, out of sight of `ps`
+    pub(crate) token: String,
+    /// Name of the node [default: the host name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The file with its settings [default: /etc/yard/agent.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its directory, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// How long to try while no coordinator answers
+    #[arg(long, value_name = "DURATION", default_value = "1m")]
+    pub(crate) patience: DurationMs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRunArgs {
+    /// The file with its settings [default: /etc/yard/agent.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its directory, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct DevArgs {
+    #[command(subcommand)]
+    pub(crate) verb: Option<DevVerb>,
+    /// How many nodes; those that there are stay [default: 2, or as many as there are]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) nodes: Option<u16>,
+    /// Return when the cluster is up, and leave it running
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Pretend that each node has so many GPUs; they are shown as `fake`
+    #[arg(
+        long,
+        value_name = "K",
+        value_parser = clap::value_parser!(u16).range(0..=NODE_DEVICES_MAX as i64)
+    )]
+    pub(crate) gpus_fake: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DevVerb {
+    /// Show the processes of the cluster
+    Status,
+    /// Stop the cluster, and what runs on it; `yard dev` starts it again
+    Stop,
+    /// Stop the cluster, and remove it with all of its jobs
+    Reset {
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}

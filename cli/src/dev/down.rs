@@ -1,0 +1,55 @@
+//! The end of a development cluster.
+
+use super::layout::{COORDINATOR, Layout};
+use super::{CONTEXT, process};
+use crate::context::{Contexts, Environment};
+use crate::failure::Failure;
+use crate::output::say;
+use std::time::Duration;
+use yard_runtime::files::FolderLock;
+
+/// How long a process may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Stops every process: agents, what runs on their nodes, the coordinator.
+pub(super) async fn stop(layout: &Layout) -> Result<(), Failure> {
+    let mut ended = 0;
+    let nodes = layout.nodes();
+    for node in &nodes {
+        if let Some(running) = process::find(&layout.pid(node)) {
+            running.stop(PATIENCE).await?;
+        }
+    }
+    for node in &nodes {
+        let directory = layout.folder(node);
+        let cleared = tokio::task::spawn_blocking(move || yard_agent::clear(&directory)).await;
+        let cleared = cleared.map_err(|error| Failure::local(&error, ""))?;
+        ended += cleared.map_err(|error| Failure::local(&error, ""))?;
+    }
+    if let Some(running) = process::find(&layout.pid(COORDINATOR)) {
+        running.stop(PATIENCE).await?;
+    }
+    if ended > 0 {
+        say(&format!("{ended} running attempts were ended; `yard dev` starts their jobs again"));
+    }
+    say("the development cluster is stopped");
+    Ok(())
+}
+
+/// Removes its folder, and its context.
+pub(super) fn remove(layout: &Layout, lock: FolderLock) -> Result<(), Failure> {
+    let hint = "remove the folder as the user who owns it";
+    drop(lock);
+    std::fs::remove_dir_all(layout.root()).map_err(|error| Failure::local(&error, hint))?;
+    let folder = Environment::of_process().folder()?;
+    let mut contexts = Contexts::load(&folder)?;
+    if let Some(context) = contexts.remove(CONTEXT) {
+        contexts.save(&folder)?;
+        if let Some(own) = context.identity.parent().filter(|own| own.starts_with(&folder)) {
+            // What is left of it opens nothing: its cluster is gone.
+            let _ = std::fs::remove_dir_all(own);
+        }
+    }
+    say("the development cluster is removed");
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! The start of a development cluster: what is not there is made, what does not run is started.
+
+use super::layout::{COORDINATOR, Layout, write_settings};
+use super::{CONTEXT, process};
+use crate::args::DevArgs;
+use crate::context::{Contexts, Environment};
+use crate::daemon::{agent, coordinator};
+use crate::failure::{Failure, exit};
+use crate::output::say;
+use crate::text;
+use serde::Serialize;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use yard_client::{Client, Options};
+use yard_common::name::is_name;
+use yard_proto::v1;
+
+/// Nodes of a new cluster.
+const NODES: u16 = 2;
+/// How long the coordinator may take to lead, and the nodes to be up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A node that was silent for longer is not up yet, in milliseconds.
+const HEARD_MS: u64 = 1_000;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// The life of a token that is used at once.
+const TOKEN_MS: u64 = 60_000;
+
+#[derive(Serialize)]
+struct CoordinatorSettings {
+    folder: PathBuf,
+    listen: String,
+}
+
+#[derive(Serialize)]
+struct NodeSettings {
+    directory: PathBuf,
+    coordinators: Vec<String>,
+    address: String,
+    gang_dir: PathBuf,
+    cgroup: String,
+    gpus_fake: u16,
+}
+
+/// Starts the whole, and waits until its nodes are up.
+pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    let folder = environment.folder()?;
+    if !layout.exists() {
+        make(layout, &folder).await?;
+    }
+    let address = layout.address()?;
+    start_part(layout, COORDINATOR, &["coordinator", "run"])?;
+    let mut contexts = Contexts::load(&folder)?;
+    if contexts.current.as_deref() != Some(CONTEXT) {
+        contexts.switch(CONTEXT)?;
+        contexts.save(&folder)?;
+    }
+    let context = &contexts.contexts[CONTEXT];
+    let options = Options::new(vec![address.clone()], context.load_identity()?);
+    let client = Client::connect(&options)?;
+    lead(layout, &client).await?;
+    let there = layout.nodes();
+    let wanted = args.nodes.unwrap_or(if there.is_empty() { NODES } else { 0 });
+    let names = (1..=wanted).map(|number| format!("n{number}"));
+    let more: Vec<String> = names.filter(|name| !there.contains(name)).collect();
+    for node in there.iter().chain(&more) {
+        let running = process::find(&layout.pid(node)).is_some();
+        if !running {
+            settle(layout, node, &address, args.gpus_fake)?;
+        }
+        if !running {
+            join(layout, node, &client).await?;
+        }
+        start_part(layout, node, &["agent", "run"])?;
+    }
+    let nodes: Vec<String> = there.into_iter().chain(more).collect();
+    await_nodes(layout, &client, &nodes).await?;
+    say(&format!("coordinator at {address}, context {CONTEXT}, files in {}", layout.root().display()));
+    Ok(())
+}
+
+/// Makes the cluster, its administrator, and the context.
+async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
+    let listen = coordinator::free_port()?.to_string();
+    let login = yard_agent::launch::own_login();
+    let admin = login.clone().filter(|login| is_name(login)).unwrap_or_else(|| "admin".into());
+    let settings = CoordinatorSettings {
+        folder: layout.folder(COORDINATOR),
+        listen: listen.clone(),
+    };
+    write_settings(&layout.settings(COORDINATOR), &settings)?;
+    let mut contexts = Contexts::load(folder)?;
+    let mut keep = |made: &_| coordinator::remember(&mut contexts, folder, CONTEXT, made);
+    coordinator::make(&layout.folder(COORDINATOR), &listen, &admin, login, &mut keep).await
+}
+
+/// Starts a part unless it runs.
+fn start_part(layout: &Layout, part: &str, words: &[&str]) -> Result<(), Failure> {
+    if process::find(&layout.pid(part)).is_none() {
+        process::start(layout, part, words)?;
+    }
+    Ok(())
+}
+
+/// Writes the settings of a node. Without a wish, its GPUs stay as they are.
+fn settle(
+    layout: &Layout,
+    node: &str,
+    address: &str,
+    gpus_fake: Option<u16>,
+) -> Result<(), Failure> {
+    let settings = layout.settings(node);
+    if gpus_fake.is_none() && settings.exists() {
+        return Ok(());
+    }
+    // Names of groups are the machine's, and there may be other development clusters on it.
+    let mut place = DefaultHasher::new();
+    layout.root().hash(&mut place);
+    let place = place.finish();
+    write_settings(
+        &settings,
+        &NodeSettings {
+            directory: layout.folder(node),
+            coordinators: vec![address.to_string()],
+            address: "127.0.0.1".into(),
+            gang_dir: layout.gang(),
+            cgroup: format!("yard-dev-{place:016x}-{node}"),
+            gpus_fake: gpus_fake.unwrap_or(0),
+        },
+    )
+}
+
+/// Makes a directory that of a node, unless it is one.
+async fn join(layout: &Layout, node: &str, client: &Client) -> Result<(), Failure> {
+    let program = agent::program()?;
+    let options = yard_agent::service::Options::read(&layout.settings(node), program);
+    let options = options.map_err(|error| Failure::local(&error, ""))?;
+    let joined = yard_agent::join::joined(&options.directory);
+    if joined.map_err(|error| Failure::local(&error, ""))?.is_some() {
+        return Ok(());
+    }
+    let request =
+        v1::CreateJoinTokenRequest { pool: "default".into(), life_ms: TOKEN_MS, ..Default::default() };
+    let token = client.join_token(request).await?.token.unwrap_or_default().text;
+    let addresses = options.coordinators.clone();
+    agent::enter(&options, &token, addresses, node.to_string(), PATIENCE).await?;
+    Ok(())
+}
+
+/// Waits until the coordinator leads.
+async fn lead(layout: &Layout, client: &Client) -> Result<(), Failure> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let status = client.status(v1::StatusRequest {}).await;
+        if status.is_ok_and(|status| status.leader.is_some()) {
+            return Ok(());
+        }
+        check(layout, COORDINATOR, end)?;
+        sleep(LOOK).await;
+    }
+}
+
+/// Waits until the nodes are up.
+async fn await_nodes(layout: &Layout, client: &Client, nodes: &[String]) -> Result<(), Failure> {
+    let end = Instant::now() + PATIENCE;
+    for node in nodes {
+        loop {
+            let request = v1::GetNodeRequest { node: node.clone() };
+            let found = client.node(request).await?.node.unwrap_or_default();
+            check(layout, node, end)?;
+            let heard = found.silent_ms.is_some_and(|silent_ms| silent_ms < HEARD_MS);
+            if found.state() == v1::NodeState::Up && heard {
+                let gpus = match found.gpus.first() {
+                    None => String::new(),
+                    Some(gpu) => format!(", {} GPUs ({})", found.gpus.len(), gpu.model),
+                };
+                let amounts = found.amounts.unwrap_or_default();
+                let (cpus, memory) = (amounts.cpu_milli, amounts.memory_bytes);
+                let (cpus, memory) = (text::cpus(cpus), text::bytes(memory));
+                say(&format!("{node} is up: {cpus} CPUs, {memory}{gpus}"));
+                break;
+            }
+            sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// Fails when a part has ended, or takes too long.
+fn check(layout: &Layout, part: &str, end: Instant) -> Result<(), Failure> {
+    let ended = process::find(&layout.pid(part)).is_none();
+    if !ended && Instant::now() < end {
+        return Ok(());
+    }
+    let what = match ended {
+        true => format!("{part} ended when it started"),
+        false => format!("{part} is not up after {} s", PATIENCE.as_secs()),
+    };
+    let message = format!("{what}; its log ends with\n{}", layout.last_lines(part, 8));
+    Err(Failure::new(exit::REFUSED, message, format!("see {}", layout.log(part).display())))
+}
