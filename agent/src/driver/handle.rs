@@ -32,6 +32,8 @@ pub struct Options {
     pub gang_dir: Option<PathBuf>,
     /// Control groups to use.
     pub cgroups: Support,
+    /// Run jobs whose owner has no login as the agent's own account, even if that is root.
+    pub jobs_as_agent: bool,
     /// Where an agent without memory begins, as the coordinator says; see
     /// `yard_core::agent::Kept::new`.
     pub begin: (Fence, Sequence),
@@ -282,6 +284,7 @@ impl Options {
             cgroup_v2: None,
             cgroup_controllers: Vec::new(),
             cgroup_v1: Vec::new(),
+            jobs_as_agent: self.jobs_as_agent,
         };
         Ok(site.with_cgroups(&self.cgroups))
     }

@@ -22,15 +22,20 @@ pub(super) struct Account {
     pub(super) identity: Option<Identity>,
 }
 
-/// The account of a job's owner on this node.
-pub(super) fn resolve(login: Option<&str>, node: &str) -> Result<Account, PrepareError> {
+/// The account of a job's owner on this node. `as_agent`: an owner without a login gets that of
+/// the agent, even if it is root.
+pub(super) fn resolve(
+    login: Option<&str>,
+    node: &str,
+    as_agent: bool,
+) -> Result<Account, PrepareError> {
     let own = geteuid();
     let user = match login {
         Some(login) => by_name(login)?.ok_or_else(|| PrepareError::NoAccount {
             login: login.to_string(),
             node: node.to_string(),
         })?,
-        None if own.is_root() => return Err(PrepareError::NoLogin),
+        None if own.is_root() && !as_agent => return Err(PrepareError::NoLogin),
         None => by_uid(own, node)?,
     };
     if !own.is_root() && user.uid != own {
@@ -88,7 +93,7 @@ mod tests {
 
     #[test]
     fn an_unknown_login_names_node_and_fix() {
-        let error = resolve(Some("no-such-login"), "n1").unwrap_err();
+        let error = resolve(Some("no-such-login"), "n1", false).unwrap_err();
         assert_eq!(error.step(), yard_common::cause::PrepareStep::Account);
         let text = error.to_string();
         assert!(text.starts_with("there is no account no-such-login on node n1;"), "{text}");
@@ -98,15 +103,16 @@ mod tests {
     fn only_root_becomes_somebody_else() {
         let own = geteuid();
         let login = User::from_uid(own).unwrap().unwrap().name;
-        assert_eq!(resolve(Some(&login), "n1").unwrap().identity, None);
+        assert_eq!(resolve(Some(&login), "n1", false).unwrap().identity, None);
         if own.is_root() {
-            let nobody = resolve(Some("nobody"), "n1").unwrap();
+            let nobody = resolve(Some("nobody"), "n1", true).unwrap();
             assert_eq!(nobody.identity.unwrap().uid, nobody.uid);
-            assert!(matches!(resolve(None, "n1"), Err(PrepareError::NoLogin)));
+            assert!(matches!(resolve(None, "n1", false), Err(PrepareError::NoLogin)));
+            assert_eq!(resolve(None, "n1", true).unwrap().name, login);
         } else {
-            let error = resolve(Some("root"), "n1").unwrap_err();
+            let error = resolve(Some("root"), "n1", false).unwrap_err();
             assert!(matches!(error, PrepareError::OtherAccount { .. }), "{error}");
-            assert_eq!(resolve(None, "n1").unwrap().name, login);
+            assert_eq!(resolve(None, "n1", false).unwrap().name, login);
         }
     }
 }

@@ -58,6 +58,9 @@ pub struct Site {
     /// Groups of version 1 by controller.
     #[n(8)]
     pub cgroup_v1: Vec<(String, String)>,
+    /// Jobs whose owner has no login run as the agent's own account, root included.
+    #[n(9)]
+    pub jobs_as_agent: bool,
 }
 
 impl Site {

@@ -96,7 +96,11 @@ impl Plan {
         if many && orders.site.gang_dir.is_none() {
             return Err(PrepareError::NoGang(assignment.nodes.len()));
         }
-        let account = account::resolve(assignment.login.as_deref(), &orders.site.node)?;
+        let account = account::resolve(
+            assignment.login.as_deref(),
+            &orders.site.node,
+            orders.site.jobs_as_agent,
+        )?;
         let scratch = Paths::new(&orders.site.root).scratch(assignment.job, orders.id);
         files::make_scratch(&scratch, &account)?;
         let directory = working_directory(&orders, &spec, &scratch)?;

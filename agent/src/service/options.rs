@@ -33,6 +33,9 @@ pub struct Options {
     pub gang_dir: Option<PathBuf>,
     /// Name of its control group; none: `yard-` and the node's name. `none` uses no groups.
     pub cgroup: Option<String>,
+    /// Run jobs whose owner has no login as the agent's own account, even if that is root: for
+    /// machines that belong to one person, as with `yard dev`.
+    pub jobs_as_agent: bool,
     /// How long it may be away when it is stopped on purpose.
     pub maintenance_ms: u64,
 }
@@ -54,6 +57,7 @@ impl Options {
             job_path: driver::Options::JOB_PATH.into(),
             gang_dir: None,
             cgroup: None,
+            jobs_as_agent: false,
             maintenance_ms: MAINTENANCE_MS,
         }
     }
@@ -77,6 +81,7 @@ impl Options {
             options.job_path = root.value("job_path", options.job_path, "\"/usr/bin:/bin\"");
             options.gang_dir = root.optional("gang_dir", "a path");
             options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
+            options.jobs_as_agent = root.flag("jobs_as_agent", false);
             let range = 1_000..=MAINTENANCE_MS_MAX;
             options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
             Some(options)
@@ -101,6 +106,7 @@ impl Options {
             job_path: self.job_path.clone(),
             gang_dir: self.gang_dir.clone(),
             cgroups: cgroups.clone(),
+            jobs_as_agent: self.jobs_as_agent,
             begin: (node.fence(), Sequence(0)),
         }
     }

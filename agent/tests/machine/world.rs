@@ -106,6 +106,7 @@ pub(crate) fn options(root: &Path, node: &str, cgroups: Support) -> Options {
         job_path: Options::JOB_PATH.into(),
         gang_dir: None,
         cgroups,
+        jobs_as_agent: false,
         begin: (Fence::NONE, Sequence(0)),
     }
 }

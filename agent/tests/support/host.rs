@@ -34,6 +34,7 @@ fn agent(arguments: Vec<String>) -> ExitCode {
         job_path: Options::JOB_PATH.into(),
         gang_dir: None,
         cgroups: if group == "none" { Support::none() } else { Support::detect(group) },
+        jobs_as_agent: false,
         begin: (Fence::NONE, Sequence(0)),
     };
     let runtime =

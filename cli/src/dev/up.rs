@@ -42,6 +42,7 @@ struct NodeSettings {
     gang_dir: PathBuf,
     cgroup: String,
     gpus_fake: u16,
+    jobs_as_agent: bool,
 }
 
 /// Starts the whole, and waits until its nodes are up.
@@ -85,8 +86,8 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
 /// Makes the cluster, its administrator, and the context.
 async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
     let listen = coordinator::free_port()?.to_string();
-    let login = yard_agent::launch::own_login();
-    let admin = login.clone().filter(|login| is_name(login)).unwrap_or_else(|| "admin".into());
+    let admin = yard_agent::launch::own_login().filter(|login| is_name(login));
+    let admin = admin.unwrap_or_else(|| "admin".into());
     let settings = CoordinatorSettings {
         folder: layout.folder(COORDINATOR),
         listen: listen.clone(),
@@ -94,7 +95,7 @@ async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
     write_settings(&layout.settings(COORDINATOR), &settings)?;
     let mut contexts = Contexts::load(folder)?;
     let mut keep = |made: &_| coordinator::remember(&mut contexts, folder, CONTEXT, made);
-    coordinator::make(&layout.folder(COORDINATOR), &listen, &admin, login, &mut keep).await
+    coordinator::make(&layout.folder(COORDINATOR), &listen, &admin, None, &mut keep).await
 }
 
 /// Starts a part unless it runs.
@@ -129,6 +130,8 @@ fn settle(
             gang_dir: layout.gang(),
             cgroup: format!("yard-dev-{place:016x}-{node}"),
             gpus_fake: gpus_fake.unwrap_or(0),
+            // The machine is one person's; without root that is the only account anyway.
+            jobs_as_agent: true,
         },
     )
 }
