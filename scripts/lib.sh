@@ -50,6 +50,32 @@ want_openmpi() {
   fi
 }
 
+# need_packages WHAT PACKAGE...: installs Debian packages that are missing, and says which and why.
+need_packages() {
+  local what="$1" package missing=()
+  shift
+  command -v apt-get >/dev/null ||
+    die "$what needs the counterparts of these Debian packages; install them: $*"
+  for package in "$@"; do
+    case "$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null)" in
+      *' installed') ;;
+      *) missing+=("$package") ;;
+    esac
+  done
+  if [ ${#missing[@]} = 0 ]; then return; fi
+  say "$what needs packages: installing ${missing[*]} with apt-get"
+  as_root apt-get update -qq || true # an old list of packages may do
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    die "$what needs packages; as root, run: apt-get install --no-install-recommends ${missing[*]}"
+}
+
+# need_digits: what examples/digits needs: a real MPI, and Python packages, of which one brings the
+# data.
+need_digits() {
+  need_packages "the example" openmpi-bin python3-mpi4py python3-numpy python3-sklearn
+}
+
 # choose_linker: uses mold or lld where Rust would take the slow default. On x86-64 Linux, Rust
 # links with its own lld, and the scripts share build outputs with a bare `cargo test`.
 # CARGO_BUILD_RUSTFLAGS adds to the flags of .cargo/config.toml; RUSTFLAGS would replace them.

@@ -13,7 +13,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 pub const FILTER_VARIABLE: &str = "YARD_LOG";
 
 /// What a filter is when nobody says otherwise.
-const DEFAULT_FILTER: &str = "info";
+const DEFAULT_FILTER: &str = "info,openraft=warn";
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Format {
 pub struct Options {
     /// How lines look.
     pub format: Format,
-    /// What is logged; [`FILTER_VARIABLE`] when `None`, else `info`.
+    /// What is logged; [`FILTER_VARIABLE`] when `None`, else `info`, without the consensus library's own talk.
     pub filter: Option<String>,
 }
 

@@ -66,12 +66,18 @@ pub(super) fn settings(
     set("OMPI_MCA_plm_rsh_agent", &script.display().to_string());
     set("OMPI_MCA_plm_rsh_no_tree_spawn", "1");
     let ranks = assignment.node().map_or(1, |node| node.ranks);
-    if u64::from(ranks) * 1_000 > assignment.amounts.cpu_milli {
+    let shared = assignment.nodes.iter().all(|node| is_loopback(&node.address));
+    if shared || u64::from(ranks) * 1_000 > assignment.amounts.cpu_milli {
         set("OMPI_MCA_mpi_yield_when_idle", "1");
+    }
+    if shared && assignment.nodes.len() > 1 {
+        // Nodes on one machine: Open MPI names its files of shared memory after the host, so that
+        // ranks of two nodes would open each other's, and crash or hang.
+        set("OMPI_MCA_btl", "self,tcp");
     }
     let interface = match &spec.launch_options.interface {
         Some(interface) => Some(interface.as_str()),
-        None if assignment.nodes.iter().all(|node| is_loopback(&node.address)) => Some("lo"),
+        None if shared => Some("lo"),
         None => None,
     };
     if let Some(interface) = interface {
