@@ -152,7 +152,9 @@ fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<(), Refusal
         (Need::Agent, Principal::Node(_)) | (Need::Member, Principal::Member(_)) => true,
         (Need::User, Principal::User(_)) => true,
         (Need::Somewhere(role), Principal::User(id)) => has_somewhere(&state, id, role),
-        (Need::Cluster(role), Principal::User(id)) => {
+        // Which node is judged where the request is read.
+        (Need::AgentOrCluster(_), Principal::Node(_)) => true,
+        (Need::Cluster(role) | Need::AgentOrCluster(role), Principal::User(id)) => {
             state.principals.get(id).is_some_and(|user| user.has(role, None))
         }
         _ => false,
@@ -166,6 +168,9 @@ fn needed(need: Need) -> String {
         Need::User => "a user".into(),
         Need::Somewhere(role) => format!("a user with the role {role:?} in a workspace"),
         Need::Cluster(role) => format!("a user with the role {role:?} in the cluster"),
+        Need::AgentOrCluster(role) => {
+            format!("the agent of the node, or a user with the role {role:?} in the cluster")
+        }
         Need::Agent => "the agent of a node".into(),
         Need::Member => "a member of the coordinator".into(),
     }

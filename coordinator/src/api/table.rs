@@ -16,6 +16,8 @@ pub(crate) enum Need {
     Somewhere(Role),
     /// A user with this role, or a higher one, in the whole cluster.
     Cluster(Role),
+    /// The agent of a node, for that node alone, or a user with this role in the whole cluster.
+    AgentOrCluster(Role),
     /// The agent of a node.
     Agent,
     /// A member.
@@ -24,7 +26,7 @@ pub(crate) enum Need {
     Known,
 }
 
-use Need::{Agent, Cluster, Known, Member, Somewhere, Token, User};
+use Need::{Agent, AgentOrCluster, Cluster, Known, Member, Somewhere, Token, User};
 use Role::{Admin, Operator, Viewer};
 
 /// The rows, sorted by path.
@@ -99,7 +101,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.NodeService/Drain", Cluster(Operator)),
     ("/yard.v1.NodeService/Get", Somewhere(Viewer)),
     ("/yard.v1.NodeService/List", Somewhere(Viewer)),
-    ("/yard.v1.NodeService/Maintenance", Cluster(Operator)),
+    ("/yard.v1.NodeService/Maintenance", AgentOrCluster(Operator)),
     ("/yard.v1.NodeService/Remove", Cluster(Operator)),
     ("/yard.v1.NodeService/Undrain", Cluster(Operator)),
     ("/yard.v1.UserService/Add", Cluster(Admin)),
@@ -143,7 +145,9 @@ mod tests {
         for rpc in yard_proto::rpcs() {
             let fits = match need(&rpc.path).unwrap() {
                 Need::Token => true,
-                Need::User | Need::Somewhere(_) | Need::Cluster(_) => rpc.is_public(),
+                Need::User | Need::Somewhere(_) | Need::Cluster(_) | Need::AgentOrCluster(_) => {
+                    rpc.is_public()
+                }
                 Need::Agent | Need::Member => !rpc.is_public(),
                 Need::Known => false,
             };

@@ -165,3 +165,35 @@ async fn get(mut channel: tonic::transport::Channel, path: &str) -> (u16, String
     }
     (status, String::from_utf8(text).unwrap())
 }
+
+#[tokio::test]
+async fn an_agent_asks_for_maintenance_of_its_own_node_alone() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let agent = Agent::new(&cluster, "n1").await;
+    let _other = Agent::new(&cluster, "n2").await;
+    let mut nodes =
+        v1::node_service_client::NodeServiceClient::new(cluster.channel(&agent.identity));
+    let ask = |node: &str| v1::MaintenanceRequest {
+        request_id: request_id(),
+        node: node.into(),
+        for_ms: 60_000,
+    };
+    nodes.maintenance(ask("n1")).await.unwrap();
+    let get = |node: &str| v1::GetNodeRequest { node: node.into() };
+    let node = admin.nodes.get(get("n1")).await.unwrap().into_inner().node.unwrap();
+    assert!(node.maintenance_until_cluster_ms.is_some_and(|until_ms| until_ms > 0), "{node:?}");
+    // There is one of the second name and none of the third: no difference to an agent.
+    for foreign in ["n2", "n3"] {
+        let refused = nodes.maintenance(ask(foreign)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    let refused = nodes.drain(v1::DrainRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    // People may ask for any node, if they are operators.
+    admin.nodes.maintenance(ask("n2")).await.unwrap();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    let refused = bob.nodes.maintenance(ask("n1")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    cluster.stop().await;
+}
