@@ -3,8 +3,10 @@
 use crate::agent::Agent;
 use crate::cluster::Cluster;
 use yard_common::ExitCause;
-use yard_common::id::{BootId, LeaseId};
+use yard_common::id::{AllocationId, AttemptNumber, BootId, LeaseId, Sequence, TaskRange};
+use yard_common::limits::CHAIN_TASKS_MAX;
 use yard_common::state::JobState;
+use yard_core::agent::{AssignmentId, ChainLink, Exit, Report, ReportKind};
 use yard_core::lease::{Ack, Refusal, Renewal};
 use yard_proto::internal::RenewRequest;
 use yard_proto::internal::renew_response::Answer;
@@ -230,5 +232,31 @@ async fn tasks_of_an_array_are_called_as_people_call_them() {
         let listed = admin.jobs.list_tasks(request).await.unwrap().into_inner();
         assert_eq!(listed.runs[0].state(), v1::TaskState::Cancelled, "{array}");
     }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn many_ranges_in_one_message_are_taken_in_parts() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    // Of an allocation that is long gone: they count, and change nothing.
+    let assignment = AssignmentId { allocation: AllocationId(77), group: 0 };
+    let exit = |task| Exit {
+        link: ChainLink { tasks: TaskRange::one(task), attempt: AttemptNumber(1) },
+        cause: ExitCause::Exited(i32::try_from(task % 7).unwrap()),
+        status: None,
+        rank: Some(0),
+    };
+    let exits: Vec<Exit> = (0..CHAIN_TASKS_MAX).map(exit).collect();
+    let report = |sequence| Report {
+        sequence: Sequence(sequence),
+        assignment,
+        what: ReportKind::Exited(exits.clone()),
+    };
+    let reports: Vec<Report> = (1..=11).map(report).collect();
+    stream.report(&reports).await;
+    stream.acknowledged(11).await;
     cluster.stop().await;
 }
