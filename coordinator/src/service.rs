@@ -5,6 +5,7 @@ use crate::certificate::{self, Certificate, ReplaceError};
 use crate::env::Env;
 use crate::folder::{Places, certify, owner};
 use crate::leader;
+use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
 use crate::member::leases::Leases;
 use crate::member::recent::Recent;
@@ -207,6 +208,8 @@ impl Service {
             Leases::new(own.member, options.lease, Arc::clone(&env), &handle, &state);
         let (barrier, confirmer) =
             Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env));
+        let attempts = Attempts::default();
+        attempts.seed(&state);
         let stop = CancellationToken::new();
         let member = Arc::new(Member {
             id: own.member,
@@ -216,7 +219,7 @@ impl Service {
             raft: handle,
             leases,
             recent: Recent::new(index),
-            attempts: Default::default(),
+            attempts,
             barrier,
             sessions: Default::default(),
             tickets: Default::default(),

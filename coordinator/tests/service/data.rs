@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use yard_common::ExitCause;
+use yard_common::state::JobState;
 use yard_proto::internal::agent_data::What as Data;
 use yard_proto::internal::coordinator_message::What;
 use yard_proto::internal::{self, AgentData, MemberData, member_data};
@@ -156,5 +157,45 @@ async fn without_its_agent_there_is_a_clear_answer() {
     let request = v1::LogsRequest { job_id: held.job_id, ..Default::default() };
     let refused = admin.jobs.logs(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_that_starts_from_a_snapshot_knows_what_runs() {
+    let cluster = Cluster::start().await;
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = cluster.admin().submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    agent.fence = desired.fence;
+    let raft = cluster.handle.raft();
+    let (index, _) = raft.state();
+    raft.take_snapshot().await.unwrap();
+    while raft.snapshot().is_none_or(|(at, _)| at < index) {
+        tokio::task::yield_now().await;
+    }
+    let cluster = cluster.restart().await;
+    let mut admin = cluster.admin();
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    // What happened before the snapshot can be watched no more.
+    let get = v1::GetJobRequest { job_id: submitted.job_id };
+    let now = admin.jobs.get(get).await.unwrap().into_inner().applied_index;
+    let from = v1::SubmitResponse { applied_index: now + 1, ..submitted.clone() };
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    stream.report(&reports).await;
+    stream.acknowledged(agent.sequence).await;
+    admin.wait_for(&from, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let explained = admin.jobs.explain(request).await.unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.attempt, failure.rank, failure.node.as_str()), (1, Some(0), "n1"));
+    let request = v1::LogsRequest { job_id: submitted.job_id, ..Default::default() };
+    let asked = tokio::spawn(async move { admin.jobs.logs(request).await });
+    let call = called(&mut stream).await;
+    let (_to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    assert_eq!(want.assignment.unwrap().allocation_id, desired.assignments[0].id.allocation.0);
+    asked.abort();
     cluster.stop().await;
 }
