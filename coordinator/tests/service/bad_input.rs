@@ -118,3 +118,52 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
     }
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_retry_finds_the_job_though_time_and_names_have_moved() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    // The delay counts from the submit: the second try comes later, and means the same job.
+    let request = v1::SubmitRequest {
+        request_id: request_id(),
+        spec: "name: a\nnot_before: '+2h'\ncommand: x\n".into(),
+        ..Default::default()
+    };
+    let first = admin.jobs.submit(request.clone()).await.unwrap().into_inner();
+    let until = admin.job(first.job_id).await.unwrap().not_before_cluster_ms;
+    let again = admin.jobs.submit(request.clone()).await.unwrap().into_inner();
+    assert_eq!((first.job_id, &first.canonical_spec), (again.job_id, &again.canonical_spec));
+    assert!(again.applied_index >= first.applied_index);
+    assert_eq!(admin.job(first.job_id).await.unwrap().not_before_cluster_ms, until);
+    let other = v1::SubmitRequest {
+        spec: "name: a\nnot_before: '+3h'\ncommand: x\n".into(),
+        ..request.clone()
+    };
+    let refused = admin.jobs.submit(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    // The id of one user is nothing to another one.
+    let grants = vec![v1::Grant { workspace: String::new(), role: v1::Role::User.into() }];
+    let (mut bob, _) = cluster.add_user("bob", grants).await;
+    let own = bob.jobs.submit(request).await.unwrap().into_inner();
+    assert_ne!(own.job_id, first.job_id);
+
+    let replace = v1::ReplaceRequest {
+        job_id: first.job_id,
+        revision: 0,
+        new: Some(v1::SubmitRequest {
+            request_id: request_id(),
+            spec: "name: b\nnot_before: '+4h'\ncommand: x\n".into(),
+            ..Default::default()
+        }),
+    };
+    let replaced = admin.jobs.replace(replace.clone()).await.unwrap().into_inner();
+    let again = admin.jobs.replace(replace.clone()).await.unwrap().into_inner();
+    assert_eq!((replaced.job_id, again.job_id), (first.job_id, first.job_id));
+    assert_eq!(admin.job(first.job_id).await.unwrap().revision, 1);
+    // As a request of its own it comes too late.
+    let mut late = replace;
+    late.new.as_mut().unwrap().request_id = request_id();
+    let refused = admin.jobs.replace(late).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    cluster.stop().await;
+}
