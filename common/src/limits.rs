@@ -254,6 +254,12 @@ pub const STRANGERS_MAX: usize = 256;
 pub const STRANGER_MS: u64 = 30_000;
 /// A request for a certificate.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
+/// A request of somebody whom only a token in it can introduce.
+pub const STRANGER_BYTES_MAX: usize = SMALL_PAYLOAD_BYTES_MAX + CSR_BYTES_MAX + 8 * 1024;
+/// Calls at a time on a connection whose peer has shown no certificate; further ones are refused.
+pub const STRANGER_CALLS_MAX: usize = 2;
+/// How long such a call may take, in milliseconds.
+pub const STRANGER_CALL_MS: u64 = 15_000;
 /// A file of certificates and keys.
 pub const PEM_FILE_BYTES_MAX: usize = 64 * 1024;
 /// A configuration file of a daemon, or the contexts of a user.
@@ -343,3 +349,5 @@ const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarde
 
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;
+const _: () = assert!(STRANGER_CALL_MS < STRANGER_MS);
+const _: () = assert!(STRANGER_BYTES_MAX < PUBLIC_BYTES_MAX);

@@ -332,7 +332,7 @@ fn server(member: &Arc<Member>) -> Result<(HealthReporter, Router), ServeError> 
         .build_v1()
         .map_err(ServeError::Reflection)?;
     let router = Server::builder()
-        .layer(GateLayer(Arc::clone(member)))
+        .layer(GateLayer::new(Arc::clone(member)))
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))
         .http2_max_header_list_size(HEADER_BYTES_MAX)

@@ -19,6 +19,7 @@ mod problems;
 mod read;
 mod refusal;
 mod serve;
+mod strangers;
 mod submit;
 mod table;
 mod users;

@@ -1,7 +1,13 @@
 //! What makes no sense gets a clear status, and harms nobody.
 
-use crate::cluster::{Cluster, request_id};
-use tonic::Code;
+use crate::cluster::{Cluster, PATIENCE, request_id};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codegen::{Service as _, http};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 use yard_proto::convert::error::Refused;
 use yard_proto::v1;
 
@@ -165,5 +171,61 @@ async fn a_retry_finds_the_job_though_time_and_names_have_moved() {
     late.new.as_mut().unwrap().request_id = request_id();
     let refused = admin.jobs.replace(late).await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    cluster.stop().await;
+}
+
+/// A request that never ends, sent over a connection without a certificate.
+async fn begin(mut channel: Channel, path: &str, begun: Vec<u8>) -> Status {
+    let (to, body) = tokio::sync::mpsc::channel(1);
+    to.send(bytes::Bytes::from(begun)).await.unwrap();
+    let request = http::Request::builder()
+        .method("POST")
+        .uri(path)
+        .header("content-type", "application/grpc")
+        .body(Body::new(Unending(body)))
+        .unwrap();
+    std::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+    let response = timeout(PATIENCE, channel.call(request)).await.expect("an answer").unwrap();
+    drop(to);
+    Status::from_header_map(response.headers()).unwrap()
+}
+
+struct Unending(tokio::sync::mpsc::Receiver<bytes::Bytes>);
+
+impl http_body::Body for Unending {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Status>>> {
+        self.0.poll_recv(cx).map(|data| data.map(|data| Ok(http_body::Frame::data(data))))
+    }
+}
+
+#[tokio::test]
+async fn strangers_get_little_room() {
+    let cluster = Cluster::start().await;
+    let (stranger, _) = cluster.stranger();
+    let join = "/yard.internal.v1.AgentService/Join";
+    // By its head alone: nothing of the message has come.
+    let large = (4u32 << 20).to_be_bytes();
+    let head = vec![0, large[0], large[1], large[2], large[3]];
+    for path in [join, "/yard.v1.UserService/Login"] {
+        let refused = begin(stranger.clone(), path, head.clone()).await;
+        assert_eq!(refused.code(), Code::OutOfRange, "{path}: {refused}");
+    }
+    // What this version cannot do is refused unread.
+    let later = "/yard.internal.v1.MemberService/Join";
+    let refused = begin(stranger.clone(), later, vec![0]).await;
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+    // Two calls hang; the third one of this connection is too many, and others do not notice.
+    let calls: Vec<_> = (0..3).map(|_| Box::pin(begin(stranger.clone(), join, vec![0]))).collect();
+    let (refused, _, _hang) = futures_util::future::select_all(calls).await;
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let (other, _) = cluster.stranger();
+    let refused = begin(other, join, head).await;
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     cluster.stop().await;
 }
