@@ -48,7 +48,8 @@ impl Api {
         let explained = explained.ok_or_else(|| {
             Refusal::plain(tonic::Code::Internal, "the scheduler could not explain it; see the log")
         })?;
-        let mut explanation = convert::explanation(&view.state, &explained);
+        let mut explanation =
+            convert::explanation(&view.state, &explained, &|job| view.sees_job(job));
         explanation.failure = self.failure(&view.state, id, task, &status);
         explanation.progress = progress(&view.state, &status);
         Ok(v1::ExplainResponse {

@@ -197,3 +197,51 @@ async fn an_agent_asks_for_maintenance_of_its_own_node_alone() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_filter_tells_nothing_of_who_exists() {
+    let cluster = Cluster::start().await;
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    bob.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    for (owner, jobs) in [("bob", 1), ("ada", 0), ("nobody", 0)] {
+        let list = v1::ListJobsRequest { owner: owner.into(), ..Default::default() };
+        let listed = bob.jobs.list(list).await.unwrap().into_inner();
+        assert_eq!(listed.jobs.len(), jobs, "{owner}");
+        let usage = v1::UsageRequest { owner: owner.into(), ..Default::default() };
+        bob.cluster.usage(usage).await.unwrap();
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_reason_names_no_job_of_a_foreign_workspace() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut holders = v1::holder_service_client::HolderServiceClient::new(admin.channel.clone());
+    let make = v1::CreateWorkspaceRequest { request_id: request_id(), workspace: "lab".into() };
+    holders.create_workspace(make).await.unwrap();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("lab", v1::Role::User)]).await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let taken = "name: secret\nresources: { cpus: 4 }\ncommand: 'true'\n";
+    let secret = admin.submit(taken).await.unwrap().job_id;
+    stream.desired().await;
+    let waiting = "name: mine\nworkspace: lab\nresources: { cpus: 4 }\ncommand: 'true'\n";
+    let job_id = bob.submit(waiting).await.unwrap().job_id;
+    let request = v1::ExplainRequest { job_id, task_index: None };
+    let constraints = |explained: v1::ExplainResponse| explained.explanation.unwrap().constraints;
+    let holders = |constraints: &[v1::Constraint]| {
+        constraints.iter().find_map(|constraint| match &constraint.what {
+            Some(v1::constraint::What::HeldBy(holders)) => Some(holders.clone()),
+            _ => None,
+        })
+    };
+    let seen = constraints(bob.jobs.explain(request).await.unwrap().into_inner());
+    let held = holders(&seen).unwrap();
+    assert_eq!((held.holders.len(), held.hidden.unwrap().jobs), (0, 1), "{held:?}");
+    assert!(seen.iter().any(|one| one.text.contains("1 job that you may not see")), "{seen:?}");
+    assert!(seen.iter().any(|one| one.text == "place 1 in queue default"), "{seen:?}");
+    let seen = constraints(admin.jobs.explain(request).await.unwrap().into_inner());
+    assert_eq!(holders(&seen).unwrap().holders[0].job_id, secret);
+    cluster.stop().await;
+}
