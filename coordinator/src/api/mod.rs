@@ -20,6 +20,7 @@ mod read;
 mod refusal;
 mod serve;
 mod strangers;
+mod share;
 mod submit;
 mod table;
 mod users;

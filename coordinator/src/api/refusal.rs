@@ -41,6 +41,11 @@ impl Refusal {
     }
 
     /// An argument that makes no sense.
+    /// What people are told.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     pub(crate) fn invalid(field: &str, problem: &str) -> Refusal {
         let message = format!("{field}: {problem}");
         let refused = Refused::new(Code::InvalidArgument, ErrorCode::InvalidArgument, message);
