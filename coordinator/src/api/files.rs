@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use crate::sessions::{Answer, Answers, ask};
 use futures_util::stream;
 use tonic::Status;
-use yard_common::id::{AttemptNumber, NodeId};
+use yard_common::id::{AttemptNumber, JobId, NodeId};
 use yard_common::limits::{FILE_PATH_BYTES_MAX, PAGE_ROWS_MAX};
 use yard_core::command::Role;
 use yard_proto::convert::page;
@@ -66,14 +66,15 @@ impl Api {
             len: request.len,
         };
         let answer = ask(self, node, member_data::What::File(want)).await?;
-        Ok(Box::pin(stream::unfold(Some(answer), |answer| async move {
+        let parts = Box::pin(stream::unfold(Some(answer), |answer| async move {
             let mut answer = answer?;
             match part(&mut answer).await {
                 Ok(Some(part)) => Some((Ok(part), Some(answer))),
                 Ok(None) => None,
                 Err(refusal) => Some((Err(Status::from(refusal)), None)),
             }
-        })))
+        }));
+        Ok(self.while_admitted(who, Some(JobId(place.job_id)), parts))
     }
 
     /// The node that has a place, and what its agent knows it by. Files are more than logs: only

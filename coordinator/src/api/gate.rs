@@ -29,12 +29,16 @@ use yard_runtime::tls::Caller;
 
 /// Who calls, after the gate. In the extensions of every request.
 #[derive(Clone, Debug)]
-pub(crate) struct Who(Option<Arc<Peer>>);
+pub(crate) struct Who {
+    peer: Option<Arc<Peer>>,
+    need: Need,
+}
 
 impl Who {
     /// Who makes a request.
     pub(crate) fn of<T>(request: &Request<T>) -> Who {
-        request.extensions().get::<Who>().cloned().unwrap_or(Who(None))
+        let known = request.extensions().get::<Who>().cloned();
+        known.unwrap_or(Who { peer: None, need: Need::Known })
     }
 
     /// The user. The gate lets nobody else into calls that ask for one.
@@ -61,13 +65,18 @@ impl Who {
         }
     }
 
+    /// Judges anew whether the call may be made, for one that goes on for long.
+    pub(crate) fn admitted(&self, member: &Member) -> Result<(), Refusal> {
+        judge(member, self.need, self.peer.as_deref())
+    }
+
     /// Its certificate.
     pub(crate) fn peer(&self) -> Result<Arc<Peer>, Refusal> {
-        self.0.clone().ok_or_else(|| not("a certificate"))
+        self.peer.clone().ok_or_else(|| not("a certificate"))
     }
 
     fn principal(&self) -> Option<Principal> {
-        self.0.as_ref().map(|peer| peer.principal)
+        self.peer.as_ref().map(|peer| peer.principal)
     }
 }
 
@@ -143,7 +152,7 @@ where
         if limit.is_some() {
             request = request.map(|body| Body::new(Bounded::new(body)));
         }
-        request.extensions_mut().insert(Who(peer));
+        request.extensions_mut().insert(Who { peer, need });
         let (member, answer) = (Arc::clone(member), self.inner.call(request));
         let counted = async move {
             let _visit = visit;
@@ -184,8 +193,12 @@ fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<Need, Refus
     let Some(need) = need(path) else {
         return Err(Refusal::plain(Code::Unimplemented, "there is no such call"));
     };
+    judge(member, need, peer).map(|()| need)
+}
+
+fn judge(member: &Member, need: Need, peer: Option<&Peer>) -> Result<(), Refusal> {
     match need {
-        Need::Token => return Ok(need),
+        Need::Token => return Ok(()),
         Need::Later(what) => return Err(Refusal::not_yet(what)),
         _ => {}
     }
@@ -207,7 +220,7 @@ fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<Need, Refus
         }
         _ => false,
     };
-    if allowed { Ok(need) } else { Err(not(&needed(need))) }
+    if allowed { Ok(()) } else { Err(not(&needed(need))) }
 }
 
 fn needed(need: Need) -> String {

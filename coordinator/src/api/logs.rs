@@ -42,7 +42,8 @@ impl Api {
         let stop = self.stop.clone();
         let ends = async move { stop.cancelled().await };
         let rest = merged.take_until(Box::pin(ends));
-        Ok(Box::pin(stream::iter([Ok(head)]).chain(rest)))
+        let logs = Box::pin(stream::iter([Ok(head)]).chain(rest));
+        Ok(self.while_admitted(who, Some(id), logs))
     }
 }
 

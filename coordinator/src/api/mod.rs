@@ -3,6 +3,7 @@
 //! Every call goes through the gate first. Reads see all that was answered before them, on any
 //! member; writes go to the leader, whoever was asked.
 
+mod admitted;
 mod agents;
 mod certify;
 mod cluster;

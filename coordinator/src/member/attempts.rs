@@ -123,6 +123,11 @@ impl Attempts {
         }
     }
 
+    /// The job of an allocation.
+    pub(crate) fn job_of(&self, id: AllocationId) -> Option<JobId> {
+        self.lock().kept.get(&id).map(|kept| kept.job)
+    }
+
     /// Allocations of a job, the latest first.
     pub(crate) fn of(&self, job: JobId) -> Vec<(AllocationId, Kept)> {
         let books = self.lock();

@@ -1,9 +1,10 @@
 //! Who gets in, and how far.
 
 use crate::agent::{self, Agent};
-use crate::cluster::{Cluster, request_id};
+use crate::cluster::{Cluster, PATIENCE, request_id};
 use std::pin::Pin;
 use std::task::Poll;
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service as _, http};
@@ -243,5 +244,33 @@ async fn a_reason_names_no_job_of_a_foreign_workspace() {
     assert!(seen.iter().any(|one| one.text == "place 1 in queue default"), "{seen:?}");
     let seen = constraints(admin.jobs.explain(request).await.unwrap().into_inner());
     assert_eq!(holders(&seen).unwrap().holders[0].job_id, secret);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_goes_on_ends_when_its_reader_is_out() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    let job = bob.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let request = v1::WatchJobsRequest { job_ids: vec![job.job_id], ..Default::default() };
+    let mut watch = bob.jobs.watch(request).await.unwrap().into_inner();
+    let request = v1::EventsRequest { from_index: 0, kinds: Vec::new() };
+    let mut events = bob.cluster.events(request).await.unwrap().into_inner();
+    let disable =
+        v1::DisableUserRequest { request_id: request_id(), user: "bob".into(), disabled: true };
+    admin.users.disable(disable).await.unwrap();
+    for stream in [&mut watch, &mut events] {
+        let ended = async {
+            loop {
+                match stream.message().await {
+                    Ok(told) => assert!(told.is_some(), "it ended without a word"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        let status = timeout(PATIENCE, ended).await.expect("it ends");
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    }
     cluster.stop().await;
 }

@@ -1,7 +1,8 @@
 //! Lives of jobs, from the submit to the exit.
 
 use crate::agent::Agent;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
+use tokio::time::timeout;
 use yard_common::ExitCause;
 use yard_common::id::{AllocationId, AttemptNumber, BootId, LeaseId, Sequence, TaskRange};
 use yard_common::limits::CHAIN_TASKS_MAX;
@@ -258,5 +259,58 @@ async fn many_ranges_in_one_message_are_taken_in_parts() {
     let reports: Vec<Report> = (1..=11).map(report).collect();
     stream.report(&reports).await;
     stream.acknowledged(11).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_of_a_job_hears_when_its_machines_are_free() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(0));
+    stream.report(&reports).await;
+    let request = v1::WatchJobsRequest {
+        from_index: submitted.applied_index,
+        job_ids: vec![submitted.job_id],
+        ..Default::default()
+    };
+    let mut watch = admin.jobs.watch(request).await.unwrap().into_inner();
+    let allocation = desired.assignments[0].id.allocation.0;
+    loop {
+        let told = timeout(PATIENCE, watch.message()).await.expect("in time").unwrap().unwrap();
+        let Some(v1::watch_response::What::Event(event)) = told.what else { continue };
+        if let Some(v1::event::What::Freed(freed)) = event.what {
+            assert_eq!(freed.allocation_id, allocation);
+            break;
+        }
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_quiet_watch_is_told_how_far_it_is_while_much_else_happens() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let quiet = admin.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let request = v1::WatchJobsRequest {
+        from_index: quiet.applied_index + 1,
+        job_ids: vec![quiet.job_id],
+        ..Default::default()
+    };
+    let mut watch = admin.jobs.watch(request).await.unwrap().into_inner();
+    let busy = async {
+        loop {
+            admin.submit("name: b\nhold: true\ncommand: 'true'\n").await.unwrap();
+        }
+    };
+    let told = tokio::select! {
+        told = timeout(PATIENCE, watch.message()) => told.expect("in time").unwrap().unwrap(),
+        () = busy => unreachable!(),
+    };
+    let Some(v1::watch_response::What::Progress(progress)) = told.what else { panic!("{told:?}") };
+    assert!(progress.applied_index > quiet.applied_index + 1, "{progress:?}");
     cluster.stop().await;
 }
