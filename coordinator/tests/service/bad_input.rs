@@ -229,3 +229,36 @@ async fn strangers_get_little_room() {
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn the_same_request_makes_one_token() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let join = v1::CreateJoinTokenRequest {
+        request_id: request_id(),
+        pool: "default".into(),
+        ..Default::default()
+    };
+    let first = admin.nodes.create_join_token(join.clone()).await.unwrap().into_inner();
+    let again = admin.nodes.create_join_token(join.clone()).await.unwrap().into_inner();
+    let text = |secret: &Option<v1::Secret>| secret.as_ref().unwrap().text.clone();
+    assert_eq!((&first.token_id, text(&first.token)), (&again.token_id, text(&again.token)));
+    let token = text(&first.token).parse().unwrap();
+    crate::agent::join(&cluster, &token, "n1").await.unwrap();
+    let other = v1::CreateJoinTokenRequest { life_ms: 60_000, ..join.clone() };
+    let refused = admin.nodes.create_join_token(other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    let other = v1::CreateJoinTokenRequest { request_id: request_id(), ..join };
+    let other = admin.nodes.create_join_token(other).await.unwrap().into_inner();
+    assert_ne!((&first.token_id, text(&first.token)), (&other.token_id, text(&other.token)));
+    let login = v1::CreateLoginTokenRequest {
+        request_id: request_id(),
+        user: "ada".into(),
+        life_ms: 60_000,
+    };
+    let first = admin.users.create_login_token(login.clone()).await.unwrap().into_inner();
+    let again = admin.users.create_login_token(login).await.unwrap().into_inner();
+    assert_eq!(text(&first.token), text(&again.token));
+    cluster.log_in(&text(&again.token).parse().unwrap()).await.unwrap();
+    cluster.stop().await;
+}
