@@ -319,6 +319,8 @@ pub const WATCH_JOBS_MAX: usize = 1_000;
 pub const ATTEMPTS_KEPT_MAX: usize = 50_000;
 /// Jobs that are looked at for one page of a list; the page then ends early.
 pub const LIST_SCAN_MAX: usize = 100_000;
+/// Plays of the scheduler at a time, to explain a job or to try one out; further ones are refused.
+pub const EXPLAINS_MAX: usize = 2;
 /// Ranks whose logs are read in one call.
 pub const LOG_RANKS_MAX: usize = 4_096;
 /// Work of one round of the scheduler: jobs and nodes looked at. The next round goes on from there.

@@ -220,6 +220,7 @@ impl Service {
             leases,
             recent: Recent::new(index),
             attempts,
+            plays: Default::default(),
             barrier,
             sessions: Default::default(),
             tickets: Default::default(),

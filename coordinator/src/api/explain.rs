@@ -41,7 +41,9 @@ impl Api {
         let now_ms = self.raft.cluster_ms().unwrap_or(0).max(view.state.now_ms());
         let state = view.state.clone();
         // It plays rounds of the scheduler, which may take a while.
+        let play = self.plays.enter().await?;
         let work = move || -> io::Result<Option<Explanation>> {
+            let _play = play;
             Ok(explain(&state, now_ms, &Policy::default(), id, task))
         };
         let explained = run_blocking(&*self.env, work).await.ok().flatten();

@@ -1,6 +1,7 @@
 //! Why a call is refused: every error of every part, as one status with a stable code.
 
 use crate::member::barrier::BarrierError;
+use crate::member::plays::TooManyPlays;
 use crate::sessions::AskError;
 use std::fmt;
 use tonic::{Code, Status};
@@ -40,12 +41,12 @@ impl Refusal {
         (&ConvertError::NoSuch { what, name }).into()
     }
 
-    /// An argument that makes no sense.
     /// What people are told.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
     }
 
+    /// An argument that makes no sense.
     pub(crate) fn invalid(field: &str, problem: &str) -> Refusal {
         let message = format!("{field}: {problem}");
         let refused = Refused::new(Code::InvalidArgument, ErrorCode::InvalidArgument, message);
@@ -114,6 +115,13 @@ impl From<BarrierError> for Refusal {
             BarrierError::NoLeader | BarrierError::Stopped => Code::Unavailable,
         };
         Refused::plain(code, error.to_string()).retry_after(AGAIN_MS).into()
+    }
+}
+
+impl From<TooManyPlays> for Refusal {
+    fn from(error: TooManyPlays) -> Refusal {
+        let refused = Refused::plain(Code::ResourceExhausted, error.to_string());
+        refused.retry_after(AGAIN_MS).into()
     }
 }
 

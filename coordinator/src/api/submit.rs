@@ -238,7 +238,9 @@ impl Api {
             stamp: state.clock,
             request: Some(RequestId::from_u128(request)),
         };
+        let play = self.plays.enter().await?;
         let work = move || -> io::Result<Result<Option<Warning>, Rejection>> {
+            let _play = play;
             let mut trial = state;
             let command = Command::Job(JobCommand::Submit(Box::new(submit)));
             let reply = trial.apply(trial.applied, &envelope, &command).reply;
