@@ -6,7 +6,7 @@ use super::gate::Who;
 use super::jobs::positions;
 use super::refusal::Refusal;
 use crate::env::run_blocking;
-use crate::member::attempts::Kept;
+use crate::member::attempts::{Fault as Blame, Kept};
 use std::io;
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
@@ -79,8 +79,7 @@ impl Api {
             report.ended = kept.end_of(task).map(|end| end.at.into());
             if let Some(fault) = kept.fault_of(task) {
                 report.node = node_name(state, fault.node);
-                let first = kept.first_rank(state, fault.node, fault.group);
-                report.rank = fault.rank.zip(first).map(|(rank, first)| first + rank);
+                report.rank = kept.rank_of(state, fault);
             }
         } else {
             let running = status.phase.allocation().is_some();
@@ -106,6 +105,14 @@ impl Api {
 }
 
 impl Kept {
+    /// The rank of the attempt that a node blamed. One that the share has not got was made up.
+    fn rank_of(&self, state: &State, fault: &Blame) -> Option<u32> {
+        let groups = &state.jobs.get(self.job)?.plan.shape.groups;
+        let ranks = groups.get(usize::from(fault.group))?.ranks_per_node;
+        let local = fault.rank.filter(|local| *local < ranks)?;
+        self.first_rank(state, fault.node, fault.group)?.checked_add(local)
+    }
+
     /// The first rank of a share within its attempt, as far as the job is still known.
     pub(super) fn first_rank(
         &self,

@@ -10,6 +10,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use yard_proto::convert::error::Refused;
 use yard_proto::v1;
+use yard_proto::v1::holder_service_client::HolderServiceClient;
 
 #[tokio::test]
 async fn a_bad_job_file_gets_every_problem_at_once() {
@@ -69,6 +70,11 @@ async fn ids_that_name_nothing_are_told() {
     let page = v1::Page { after_key: "nonsense".into(), ..Default::default() };
     let list = v1::ListJobsRequest { page: Some(page), ..Default::default() };
     assert_eq!(admin.jobs.list(list).await.unwrap_err().code(), Code::InvalidArgument);
+    let after_key = usize::MAX.to_string();
+    let page = Some(v1::Page { after_key, ..Default::default() });
+    let mut holders = HolderServiceClient::new(admin.channel.clone());
+    let limits = holders.list_limits(v1::ListLimitsRequest { page }).await.unwrap();
+    assert!(limits.into_inner().limits.is_empty(), "there is nothing behind the last one");
     let watch = v1::WatchJobsRequest { from_index: 1, job_ids: vec![9], ..Default::default() };
     assert_eq!(admin.jobs.watch(watch).await.unwrap_err().code(), Code::NotFound);
     cluster.stop().await;

@@ -314,3 +314,26 @@ async fn a_quiet_watch_is_told_how_far_it_is_while_much_else_happens() {
     assert!(progress.applied_index > quiet.applied_index + 1, "{progress:?}");
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_rank_that_an_agent_made_up_is_not_told() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let mut reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    for report in &mut reports {
+        if let ReportKind::Exited(exits) = &mut report.what {
+            exits[0].rank = Some(u32::MAX);
+        }
+    }
+    stream.report(&reports).await;
+    admin.wait_for(&submitted, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let explained = admin.jobs.explain(request).await.unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.rank, failure.node.as_str()), (None, "n1"));
+    cluster.stop().await;
+}
