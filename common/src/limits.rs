@@ -321,6 +321,10 @@ pub const ATTEMPTS_KEPT_MAX: usize = 50_000;
 pub const LIST_SCAN_MAX: usize = 100_000;
 /// Plays of the scheduler at a time, to explain a job or to try one out; further ones are refused.
 pub const EXPLAINS_MAX: usize = 2;
+/// Lines at the end of a failed rank's stderr that an explanation shows.
+pub const FAILURE_TAIL_LINES: u32 = 20;
+/// Bytes of them; the latest are kept.
+pub const FAILURE_TAIL_BYTES_MAX: usize = 16 * 1024;
 /// Ranks whose logs are read in one call.
 pub const LOG_RANKS_MAX: usize = 4_096;
 /// Work of one round of the scheduler: jobs and nodes looked at. The next round goes on from there.
@@ -346,10 +350,10 @@ const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);
 
 const _: () = assert!(MEMBER_MESSAGE_BYTES_MAX >= INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);
+const _: () = assert!(STRANGER_CALL_MS < STRANGER_MS);
+const _: () = assert!(STRANGER_BYTES_MAX < PUBLIC_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");
 
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;
-const _: () = assert!(STRANGER_CALL_MS < STRANGER_MS);
-const _: () = assert!(STRANGER_BYTES_MAX < PUBLIC_BYTES_MAX);

@@ -53,6 +53,9 @@ impl Api {
         let mut explanation =
             convert::explanation(&view.state, &explained, &|job| view.sees_job(job));
         explanation.failure = self.failure(&view.state, id, task, &status);
+        if let Some(failure) = &mut explanation.failure {
+            failure.stderr_tail = self.last_lines(id, task, failure.attempt).await;
+        }
         explanation.progress = progress(&view.state, &status);
         Ok(v1::ExplainResponse {
             explanation: Some(explanation),

@@ -194,6 +194,8 @@ async fn a_member_that_starts_from_a_snapshot_knows_what_runs() {
     assert_eq!((failure.attempt, failure.rank, failure.node.as_str()), (1, Some(0), "n1"));
     let request = v1::LogsRequest { job_id: submitted.job_id, ..Default::default() };
     let asked = tokio::spawn(async move { admin.jobs.logs(request).await });
+    // The explanation asked for the last lines, and did not wait for ever.
+    called(&mut stream).await;
     let call = called(&mut stream).await;
     let (_to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
     let member_data::What::Log(want) = question else { panic!("{question:?}") };
@@ -293,5 +295,33 @@ async fn a_node_that_comes_back_is_followed_again() {
     assert_eq!(offsets, [3, 0]);
     to.send(log(3, "de")).await.unwrap();
     assert!(matches!(next().await, Told::Chunk(chunk) if chunk.offset == 3));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_shows_the_last_lines_of_the_rank_that_failed() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    stream.report(&reports).await;
+    admin.wait_for(&submitted, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let asked = tokio::spawn(async move { admin.jobs.explain(request).await });
+    let call = called(&mut stream).await;
+    let (to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    let source = &want.sources[0];
+    assert_eq!((source.local_rank, source.stream, want.tail_lines, want.follow), (0, 2, 20, false));
+    assert_eq!(want.assignment.unwrap().attempt, 1);
+    let log = internal::LogData { local_rank: 0, stream: 2, offset: 9, data: "boom\n".into() };
+    to.send(data(Data::Log(log))).await.unwrap();
+    to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
+    let explained = asked.await.unwrap().unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.rank, &failure.stderr_tail[..]), (Some(0), &b"boom\n"[..]));
     cluster.stop().await;
 }
