@@ -229,7 +229,8 @@ impl Service {
             counters: Default::default(),
             stop: stop.clone(),
         });
-        let certificate = Certificate::new(places, identity, server_tls, client_tls);
+        let certificate =
+            Certificate::new(places, identity, server_tls, client_tls, Arc::clone(&member.peers));
         let certificate = Arc::new(certificate);
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
