@@ -279,14 +279,16 @@ async fn a_watch_of_a_job_hears_when_its_machines_are_free() {
     };
     let mut watch = admin.jobs.watch(request).await.unwrap().into_inner();
     let allocation = desired.assignments[0].id.allocation.0;
-    loop {
-        let told = timeout(PATIENCE, watch.message()).await.expect("in time").unwrap().unwrap();
-        let Some(v1::watch_response::What::Event(event)) = told.what else { continue };
-        if let Some(v1::event::What::Freed(freed)) = event.what {
-            assert_eq!(freed.allocation_id, allocation);
-            break;
+    let freed = async {
+        loop {
+            let told = watch.message().await.unwrap().unwrap();
+            let Some(v1::watch_response::What::Event(event)) = told.what else { continue };
+            if let Some(v1::event::What::Freed(freed)) = event.what {
+                return freed.allocation_id;
+            }
         }
-    }
+    };
+    assert_eq!(timeout(PATIENCE, freed).await.expect("it is told"), allocation);
     cluster.stop().await;
 }
 
