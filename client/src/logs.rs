@@ -121,6 +121,10 @@ impl Place {
                 Some(LogItem::Chunk(chunk))
             }
             What::Gap(gap) => {
+                // Of how much nothing is known: it tells why no more comes at present.
+                if gap.len == 0 {
+                    return Some(LogItem::Gap(gap));
+                }
                 let end = gap.offset.saturating_add(gap.len);
                 let next = self.next.entry((gap.rank, gap.stream)).or_insert(gap.offset);
                 if end <= *next {
@@ -170,7 +174,9 @@ mod tests {
         place.take(chunk(0, 0, "abc"));
         let gap = LogGap { rank: 1, stream: 1, offset: 0, len: 90, reason: "rotated".into() };
         assert!(place.take(What::Gap(gap.clone())).is_some());
-        assert!(place.take(What::Gap(gap)).is_none());
+        assert!(place.take(What::Gap(gap.clone())).is_none());
+        let away = LogGap { len: 0, reason: "the node is away".into(), ..gap };
+        assert!(place.take(What::Gap(away)).is_some(), "it says why nothing comes");
         let position = |rank, offset| LogPosition { rank, stream: 1, offset };
         let asked = LogsRequest {
             job_id: 8,

@@ -254,6 +254,12 @@ pub const STRANGERS_MAX: usize = 256;
 pub const STRANGER_MS: u64 = 30_000;
 /// A request for a certificate.
 pub const CSR_BYTES_MAX: usize = 8 * 1024;
+/// A request of somebody whom only a token in it can introduce.
+pub const STRANGER_BYTES_MAX: usize = SMALL_PAYLOAD_BYTES_MAX + CSR_BYTES_MAX + 8 * 1024;
+/// Calls at a time on a connection whose peer has shown no certificate; further ones are refused.
+pub const STRANGER_CALLS_MAX: usize = 2;
+/// How long such a call may take, in milliseconds.
+pub const STRANGER_CALL_MS: u64 = 15_000;
 /// A file of certificates and keys.
 pub const PEM_FILE_BYTES_MAX: usize = 64 * 1024;
 /// A configuration file of a daemon, or the contexts of a user.
@@ -313,6 +319,12 @@ pub const WATCH_JOBS_MAX: usize = 1_000;
 pub const ATTEMPTS_KEPT_MAX: usize = 50_000;
 /// Jobs that are looked at for one page of a list; the page then ends early.
 pub const LIST_SCAN_MAX: usize = 100_000;
+/// Plays of the scheduler at a time, to explain a job or to try one out; further ones are refused.
+pub const EXPLAINS_MAX: usize = 2;
+/// Lines at the end of a failed rank's stderr that an explanation shows.
+pub const FAILURE_TAIL_LINES: u32 = 20;
+/// Bytes of them; the latest are kept.
+pub const FAILURE_TAIL_BYTES_MAX: usize = 16 * 1024;
 /// Ranks whose logs are read in one call.
 pub const LOG_RANKS_MAX: usize = 4_096;
 /// Work of one round of the scheduler: jobs and nodes looked at. The next round goes on from there.
@@ -338,6 +350,8 @@ const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);
 
 const _: () = assert!(MEMBER_MESSAGE_BYTES_MAX >= INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);
+const _: () = assert!(STRANGER_CALL_MS < STRANGER_MS);
+const _: () = assert!(STRANGER_BYTES_MAX < PUBLIC_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");
 

@@ -2,6 +2,7 @@
 
 use crate::folder::{Places, certify};
 use crate::member::Member;
+use crate::peers::Peers;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -29,6 +30,7 @@ pub(crate) struct Certificate {
     identity: Mutex<Identity>,
     server: Arc<ServerTls>,
     client: Arc<ClientTls>,
+    peers: Arc<Peers>,
 }
 
 impl Certificate {
@@ -37,8 +39,9 @@ impl Certificate {
         identity: Identity,
         server: Arc<ServerTls>,
         client: Arc<ClientTls>,
+        peers: Arc<Peers>,
     ) -> Certificate {
-        Certificate { places, identity: Mutex::new(identity), server, client }
+        Certificate { places, identity: Mutex::new(identity), server, client, peers }
     }
 
     fn renew_at_wall_ms(&self, random: u64) -> u64 {
@@ -54,6 +57,8 @@ impl Certificate {
     fn replace(&self, identity: Identity) -> Result<(), ReplaceError> {
         self.server.replace(&identity)?;
         self.client.replace(&identity)?;
+        // Connections that are kept would go on with the old one until it ends.
+        self.peers.reconnect();
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
     }

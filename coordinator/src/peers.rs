@@ -89,6 +89,11 @@ impl Peers {
         Peers { tls, channels: Mutex::default() }
     }
 
+    /// Makes new connections from now on: the certificate of this member is another one.
+    pub(crate) fn reconnect(&self) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn client(
         &self,
         to: MemberId,

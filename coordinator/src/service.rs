@@ -5,6 +5,7 @@ use crate::certificate::{self, Certificate, ReplaceError};
 use crate::env::Env;
 use crate::folder::{Places, certify, owner};
 use crate::leader;
+use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
 use crate::member::leases::Leases;
 use crate::member::recent::Recent;
@@ -207,6 +208,8 @@ impl Service {
             Leases::new(own.member, options.lease, Arc::clone(&env), &handle, &state);
         let (barrier, confirmer) =
             Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env));
+        let attempts = Attempts::default();
+        attempts.seed(&state);
         let stop = CancellationToken::new();
         let member = Arc::new(Member {
             id: own.member,
@@ -216,7 +219,8 @@ impl Service {
             raft: handle,
             leases,
             recent: Recent::new(index),
-            attempts: Default::default(),
+            attempts,
+            plays: Default::default(),
             barrier,
             sessions: Default::default(),
             tickets: Default::default(),
@@ -225,7 +229,8 @@ impl Service {
             counters: Default::default(),
             stop: stop.clone(),
         });
-        let certificate = Certificate::new(places, identity, server_tls, client_tls);
+        let certificate =
+            Certificate::new(places, identity, server_tls, client_tls, Arc::clone(&member.peers));
         let certificate = Arc::new(certificate);
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
@@ -329,7 +334,7 @@ fn server(member: &Arc<Member>) -> Result<(HealthReporter, Router), ServeError> 
         .build_v1()
         .map_err(ServeError::Reflection)?;
     let router = Server::builder()
-        .layer(GateLayer(Arc::clone(member)))
+        .layer(GateLayer::new(Arc::clone(member)))
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))
         .http2_max_header_list_size(HEADER_BYTES_MAX)

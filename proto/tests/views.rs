@@ -10,9 +10,10 @@ use yard_core::agent::{AssignmentId, ChainLink, Exit, Report, ReportKind};
 use yard_core::command::*;
 use yard_core::event::Event;
 use yard_core::job::{Context, compile};
-use yard_core::scheduler::{Budget, Cache, Policy, explain, plan};
+use yard_core::scheduler::{self, Budget, Cache, Constraint, Explanation, Policy, explain, plan};
 use yard_core::state::State;
 use yard_proto::convert::{self, ConvertError, page};
+use yard_proto::v1::constraint::What;
 use yard_proto::{internal, v1};
 
 const GIB: u64 = 1 << 30;
@@ -286,7 +287,7 @@ fn an_explanation_has_names_and_numbers() {
     assert!(lab.schedule().is_empty());
     let policy = Policy::default();
     let found = explain(&lab.state, lab.now_ms, &policy, id, 0).unwrap();
-    let message = convert::explanation(&lab.state, &found);
+    let message = convert::explanation(&lab.state, &found, &|_| true);
     assert_eq!(message.outlook(), v1::Outlook::Waits);
     assert_eq!(message.reason(), PendingReason::Unsatisfiable.into());
     let groups = message.constraints.iter().find_map(|constraint| match &constraint.what {
@@ -302,6 +303,32 @@ fn an_explanation_has_names_and_numbers() {
         _ => None,
     });
     assert_eq!(place.unwrap().queue, "default");
+}
+
+#[test]
+fn jobs_that_the_caller_may_not_see_are_counted() {
+    let mut lab = Lab::new();
+    let id = lab.submit("command: train\n");
+    let holder = |job, nodes, gpu_parts| scheduler::Holder { job: JobId(job), nodes, gpu_parts };
+    let constraints = vec![
+        Constraint::HeldBy(vec![holder(7, 2, 10), holder(id.0, 1, 0), holder(8, 1, 5)]),
+        Constraint::Claimed(vec![(JobId(7), 2), (id, 1)]),
+        Constraint::Dependency(vec![JobId(7)]),
+    ];
+    let task = TaskId { job: id, index: 0 };
+    let found = explain(&lab.state, lab.now_ms, &Policy::default(), id, 0).unwrap();
+    let found = Explanation { task, constraints, ..found };
+    let message = convert::explanation(&lab.state, &found, &|job| job == id);
+    let [held, claimed, waits] = &message.constraints[..] else { panic!("{message:?}") };
+    let Some(What::HeldBy(holders)) = &held.what else { panic!("{held:?}") };
+    let ids: Vec<u64> = holders.holders.iter().map(|holder| holder.job_id).collect();
+    let hidden = holders.hidden.unwrap();
+    assert_eq!((ids, hidden.jobs, hidden.nodes, hidden.gpu_parts), (vec![id.0], 2, 3, 15));
+    let Some(What::Claimed(claims)) = &claimed.what else { panic!("{claimed:?}") };
+    assert_eq!((claims.claims.len(), claims.hidden.unwrap().nodes), (1, 2));
+    let Some(What::Dependency(jobs)) = &waits.what else { panic!("{waits:?}") };
+    assert_eq!((jobs.job_ids.len(), jobs.hidden), (0, 1));
+    assert!(message.constraints.iter().all(|told| !told.text.contains('7')), "{message:?}");
 }
 
 #[test]

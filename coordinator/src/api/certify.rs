@@ -14,7 +14,7 @@ use yard_core::command::{Access, Actor, Command, Scope};
 use yard_proto::v1::Secret;
 use yard_proto::{convert, internal, v1};
 use yard_runtime::identity::{
-    Authority, CERTIFICATE_LIFE_MS, Issued, Principal, Secret as TokenSecret, Token, TokenKind,
+    Authority, CERTIFICATE_LIFE_MS, Issued, Principal, Secret as TokenSecret, TokenKind,
 };
 
 /// A token that was shown: its public part, and the hash of its secret.
@@ -92,7 +92,10 @@ impl Api {
         life_ms: u64,
     ) -> Result<Minted, Refusal> {
         let life_ms = if life_ms == 0 { TOKEN_LIFE_MS_MAX } else { life_ms };
-        let token = Token::mint(kind, self.authority()?.trust().fingerprint());
+        // Asked again, the same request gets the same token: apply would refuse another one.
+        let (user, request) = (who.user()?, convert::request_id(request_id)?);
+        let asked = format!("{user}.{}.{scope:?}.{life_ms}", request.to_u128());
+        let token = self.authority()?.token(kind, asked.as_bytes());
         let add = Access::AddToken {
             token: token.id,
             secret_sha256: token.secret.sha256(),
@@ -101,7 +104,11 @@ impl Api {
         };
         self.change(who, request_id, Command::Access(add)).await?;
         let text = Secret::from(token.reveal().to_string());
-        let expires_wall_ms = self.env.wall_ms().saturating_add(life_ms);
+        // Counted from when it was made. It may be used up by now, if this is a retry.
+        let (_, state) = self.raft.state();
+        let ends_ms = state.tokens.get(&token.id).map_or(state.now_ms(), |token| token.ends_ms);
+        let left_ms = ends_ms.saturating_sub(state.now_ms());
+        let expires_wall_ms = self.env.wall_ms().saturating_add(left_ms);
         Ok(Minted { text, id: token.id, expires_wall_ms })
     }
 }

@@ -6,7 +6,7 @@ use super::gate::Who;
 use super::jobs::positions;
 use super::refusal::Refusal;
 use crate::env::run_blocking;
-use crate::member::attempts::Kept;
+use crate::member::attempts::{Fault as Blame, Kept};
 use std::io;
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
@@ -41,15 +41,21 @@ impl Api {
         let now_ms = self.raft.cluster_ms().unwrap_or(0).max(view.state.now_ms());
         let state = view.state.clone();
         // It plays rounds of the scheduler, which may take a while.
+        let play = self.plays.enter().await?;
         let work = move || -> io::Result<Option<Explanation>> {
+            let _play = play;
             Ok(explain(&state, now_ms, &Policy::default(), id, task))
         };
         let explained = run_blocking(&*self.env, work).await.ok().flatten();
         let explained = explained.ok_or_else(|| {
             Refusal::plain(tonic::Code::Internal, "the scheduler could not explain it; see the log")
         })?;
-        let mut explanation = convert::explanation(&view.state, &explained);
+        let mut explanation =
+            convert::explanation(&view.state, &explained, &|job| view.sees_job(job));
         explanation.failure = self.failure(&view.state, id, task, &status);
+        if let Some(failure) = &mut explanation.failure {
+            failure.stderr_tail = self.last_lines(id, task, failure.attempt).await;
+        }
         explanation.progress = progress(&view.state, &status);
         Ok(v1::ExplainResponse {
             explanation: Some(explanation),
@@ -76,8 +82,7 @@ impl Api {
             report.ended = kept.end_of(task).map(|end| end.at.into());
             if let Some(fault) = kept.fault_of(task) {
                 report.node = node_name(state, fault.node);
-                let first = kept.first_rank(state, fault.node, fault.group);
-                report.rank = fault.rank.zip(first).map(|(rank, first)| first + rank);
+                report.rank = kept.rank_of(state, fault);
             }
         } else {
             let running = status.phase.allocation().is_some();
@@ -103,6 +108,14 @@ impl Api {
 }
 
 impl Kept {
+    /// The rank of the attempt that a node blamed. One that the share has not got was made up.
+    fn rank_of(&self, state: &State, fault: &Blame) -> Option<u32> {
+        let groups = &state.jobs.get(self.job)?.plan.shape.groups;
+        let ranks = groups.get(usize::from(fault.group))?.ranks_per_node;
+        let local = fault.rank.filter(|local| *local < ranks)?;
+        self.first_rank(state, fault.node, fault.group)?.checked_add(local)
+    }
+
     /// The first rank of a share within its attempt, as far as the job is still known.
     pub(super) fn first_rank(
         &self,

@@ -8,14 +8,19 @@ use super::read::View;
 use super::refusal::Refusal;
 use crate::sessions::{Answer, Answers, ask};
 use futures_util::stream;
+use std::time::Duration;
+use tokio::time::timeout;
 use tonic::Status;
-use yard_common::id::{AttemptNumber, NodeId};
+use yard_common::id::{AttemptNumber, JobId, NodeId};
 use yard_common::limits::{FILE_PATH_BYTES_MAX, PAGE_ROWS_MAX};
 use yard_core::command::Role;
 use yard_proto::convert::page;
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{AssignmentRef, FileListWant, FileWant, member_data};
 use yard_proto::v1;
+
+/// How long the next part of an answer may take.
+const PART: Duration = Duration::from_secs(30);
 
 impl Api {
     /// Lists a directory.
@@ -36,7 +41,7 @@ impl Api {
             entries_max: u32::try_from(rows_max).unwrap_or(u32::MAX),
         };
         let mut answer = ask(self, node, member_data::What::Files(want)).await?;
-        let list = match answer.next().await {
+        let list = match part_of(&mut answer).await {
             Ok(Some(What::Files(list))) => list,
             Ok(Some(What::Error(error))) => return Err(failed(&error)),
             Ok(Some(_) | None) => return Err(strange()),
@@ -66,14 +71,15 @@ impl Api {
             len: request.len,
         };
         let answer = ask(self, node, member_data::What::File(want)).await?;
-        Ok(Box::pin(stream::unfold(Some(answer), |answer| async move {
+        let parts = Box::pin(stream::unfold(Some(answer), |answer| async move {
             let mut answer = answer?;
             match part(&mut answer).await {
                 Ok(Some(part)) => Some((Ok(part), Some(answer))),
                 Ok(None) => None,
                 Err(refusal) => Some((Err(Status::from(refusal)), None)),
             }
-        })))
+        }));
+        Ok(self.while_admitted(who, Some(JobId(place.job_id)), parts))
     }
 
     /// The node that has a place, and what its agent knows it by. Files are more than logs: only
@@ -102,8 +108,14 @@ impl Api {
     }
 }
 
+/// The next part of an answer. An agent that says nothing for long is given up.
+async fn part_of(answer: &mut Answer) -> Result<Option<What>, Status> {
+    let next = timeout(PART, answer.next()).await;
+    next.unwrap_or_else(|_| Err(Status::deadline_exceeded("nothing came for too long")))
+}
+
 async fn part(answer: &mut Answer) -> Result<Option<v1::ReadFileResponse>, Refusal> {
-    match answer.next().await {
+    match part_of(answer).await {
         Ok(Some(What::File(file))) => Ok(Some(v1::ReadFileResponse {
             offset: file.offset,
             data: file.data,

@@ -5,6 +5,7 @@
 //! certificate's end, by revocations, and by whether the principal still exists and is enabled.
 
 use super::refusal::Refusal;
+use super::strangers::{Bounded, Strangers, Visit};
 use super::table::{Need, need};
 use crate::counters;
 use crate::member::Member;
@@ -12,11 +13,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::{Code, Request, Status};
 use tower::{Layer, Service};
 use yard_common::ErrorCode;
 use yard_common::id::{MemberId, NodeId, PrincipalId};
+use yard_common::limits::STRANGER_CALL_MS;
 use yard_core::command::Role;
 use yard_core::state::State;
 use yard_proto::convert::error::Refused;
@@ -25,12 +29,16 @@ use yard_runtime::tls::Caller;
 
 /// Who calls, after the gate. In the extensions of every request.
 #[derive(Clone, Debug)]
-pub(crate) struct Who(Option<Arc<Peer>>);
+pub(crate) struct Who {
+    peer: Option<Arc<Peer>>,
+    need: Need,
+}
 
 impl Who {
     /// Who makes a request.
     pub(crate) fn of<T>(request: &Request<T>) -> Who {
-        request.extensions().get::<Who>().cloned().unwrap_or(Who(None))
+        let known = request.extensions().get::<Who>().cloned();
+        known.unwrap_or(Who { peer: None, need: Need::Known })
     }
 
     /// The user. The gate lets nobody else into calls that ask for one.
@@ -57,13 +65,18 @@ impl Who {
         }
     }
 
+    /// Judges anew whether the call may be made, for one that goes on for long.
+    pub(crate) fn admitted(&self, member: &Member) -> Result<(), Refusal> {
+        judge(member, self.need, self.peer.as_deref())
+    }
+
     /// Its certificate.
     pub(crate) fn peer(&self) -> Result<Arc<Peer>, Refusal> {
-        self.0.clone().ok_or_else(|| not("a certificate"))
+        self.peer.clone().ok_or_else(|| not("a certificate"))
     }
 
     fn principal(&self) -> Option<Principal> {
-        self.0.as_ref().map(|peer| peer.principal)
+        self.peer.as_ref().map(|peer| peer.principal)
     }
 }
 
@@ -73,12 +86,23 @@ fn not(what: &str) -> Refusal {
 
 /// Puts the gate before a service.
 #[derive(Clone)]
-pub(crate) struct GateLayer(pub(crate) Arc<Member>);
+pub(crate) struct GateLayer {
+    member: Arc<Member>,
+    strangers: Strangers,
+}
+
+impl GateLayer {
+    /// The gate of a member.
+    pub(crate) fn new(member: Arc<Member>) -> GateLayer {
+        GateLayer { member, strangers: Strangers::default() }
+    }
+}
 
 /// The gate before a service.
 #[derive(Clone)]
 pub(crate) struct Gate<S> {
     member: Arc<Member>,
+    strangers: Strangers,
     inner: S,
 }
 
@@ -86,7 +110,8 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { member: Arc::clone(&self.0), inner }
+        let (member, strangers) = (Arc::clone(&self.member), self.strangers.clone());
+        Gate { member, strangers, inner }
     }
 }
 
@@ -106,40 +131,76 @@ where
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let member = &self.member;
-        let peer = request.extensions().get::<Caller>().and_then(|caller| caller.peer.clone());
+        let caller = request.extensions().get::<Caller>().cloned();
+        let peer = caller.as_ref().and_then(|caller| caller.peer.clone());
         if request.method() == http::Method::GET {
             let response = plain(member, request.uri().path(), peer.as_deref());
             return std::future::ready(Ok(response)).boxed();
         }
-        match admit(member, request.uri().path(), peer.as_deref()) {
-            Ok(()) => {
-                request.extensions_mut().insert(Who(peer));
-                let (member, answer) = (Arc::clone(member), self.inner.call(request));
-                let counted = async move {
-                    let response = answer.await?;
-                    let status = Status::from_header_map(response.headers());
-                    // Without a status in the head the call has begun, and may fail later.
-                    member.counters.call(status.map_or(Code::Ok, |status| status.code()));
-                    Ok(response)
-                };
-                counted.boxed()
-            }
+        let admitted = admit(member, request.uri().path(), peer.as_deref())
+            .and_then(|need| Ok((need, self.visit(caller.as_ref())?)));
+        let (need, visit) = match admitted {
+            Ok(admitted) => admitted,
             Err(refusal) => {
                 let status = Status::from(refusal);
                 member.counters.call(status.code());
-                std::future::ready(Ok(status.into_http())).boxed()
+                return std::future::ready(Ok(status.into_http())).boxed();
+            }
+        };
+        // Whoever has no certificate gets little room and little time.
+        let limit = (need == Need::Token).then(|| Duration::from_millis(STRANGER_CALL_MS));
+        if limit.is_some() {
+            request = request.map(|body| Body::new(Bounded::new(body)));
+        }
+        request.extensions_mut().insert(Who { peer, need });
+        let (member, answer) = (Arc::clone(member), self.inner.call(request));
+        let counted = async move {
+            let _visit = visit;
+            let response = match limit {
+                None => answer.await?,
+                Some(limit) => match timeout(limit, answer).await {
+                    Ok(response) => response?,
+                    Err(_) => Status::deadline_exceeded("the request took too long").into_http(),
+                },
+            };
+            let status = Status::from_header_map(response.headers());
+            // Without a status in the head the call has begun, and may fail later.
+            member.counters.call(status.map_or(Code::Ok, |status| status.code()));
+            Ok(response)
+        };
+        counted.boxed()
+    }
+}
+
+impl<S> Gate<S> {
+    /// Counts a call of somebody without a certificate; known callers are not counted.
+    fn visit(&self, caller: Option<&Caller>) -> Result<Option<Visit>, Refusal> {
+        let Some(stranger) = caller.filter(|caller| caller.peer.is_none()) else {
+            return Ok(None);
+        };
+        match self.strangers.enter(stranger.address) {
+            Some(visit) => Ok(Some(visit)),
+            None => {
+                let message = "too many calls at a time on a connection without a certificate";
+                Err(Refusal::plain(Code::ResourceExhausted, message))
             }
         }
     }
 }
 
-/// Whether a peer may make a call.
-fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<(), Refusal> {
+/// What the call needs, if a peer may make it.
+fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<Need, Refusal> {
     let Some(need) = need(path) else {
         return Err(Refusal::plain(Code::Unimplemented, "there is no such call"));
     };
-    if need == Need::Token {
-        return Ok(());
+    judge(member, need, peer).map(|()| need)
+}
+
+fn judge(member: &Member, need: Need, peer: Option<&Peer>) -> Result<(), Refusal> {
+    match need {
+        Need::Token => return Ok(()),
+        Need::Later(what) => return Err(Refusal::not_yet(what)),
+        _ => {}
     }
     let Some(peer) = peer else {
         let message = "this call needs a certificate: log in, or join, with a token first";
@@ -152,7 +213,9 @@ fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<(), Refusal
         (Need::Agent, Principal::Node(_)) | (Need::Member, Principal::Member(_)) => true,
         (Need::User, Principal::User(_)) => true,
         (Need::Somewhere(role), Principal::User(id)) => has_somewhere(&state, id, role),
-        (Need::Cluster(role), Principal::User(id)) => {
+        // Which node is judged where the request is read.
+        (Need::AgentOrCluster(_), Principal::Node(_)) => true,
+        (Need::Cluster(role) | Need::AgentOrCluster(role), Principal::User(id)) => {
             state.principals.get(id).is_some_and(|user| user.has(role, None))
         }
         _ => false,
@@ -166,8 +229,12 @@ fn needed(need: Need) -> String {
         Need::User => "a user".into(),
         Need::Somewhere(role) => format!("a user with the role {role:?} in a workspace"),
         Need::Cluster(role) => format!("a user with the role {role:?} in the cluster"),
+        Need::AgentOrCluster(role) => {
+            format!("the agent of the node, or a user with the role {role:?} in the cluster")
+        }
         Need::Agent => "the agent of a node".into(),
         Need::Member => "a member of the coordinator".into(),
+        Need::Later(_) => "a later version".into(),
     }
 }
 

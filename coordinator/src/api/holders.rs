@@ -227,7 +227,8 @@ impl Api {
     ) -> Result<v1::ListLimitsResponse, Refusal> {
         let view = self.view(who, request.page.as_ref()).await?;
         // The key is the place in the order of scopes, as of the page's index.
-        let from = page::after_number::<usize>(request.page.as_ref())?.map_or(0, |after| after + 1);
+        let from = page::after_number::<usize>(request.page.as_ref())?;
+        let from = from.map_or(0, |after| after.saturating_add(1));
         let limits = view.state.holdings.limits().enumerate().skip(from);
         let rows = limits.map(|(at, (scope, limit))| {
             let scope = Some(convert::limit_scope(&view.state, *scope));

@@ -273,7 +273,8 @@ pub(super) fn positions(
 /// Which jobs are listed.
 struct Filter {
     workspace: Option<yard_common::id::WorkspaceId>,
-    owner: Option<yard_common::id::PrincipalId>,
+    /// None of it: nobody has this name, so that no job can be whoever's it is.
+    owner: Option<Option<yard_common::id::PrincipalId>>,
     queue: Option<yard_common::id::QueueId>,
     experiment: Option<String>,
     name: Option<String>,
@@ -287,9 +288,10 @@ impl Filter {
         let state = &view.state;
         let given = |text: &str| (!text.is_empty()).then(|| text.to_string());
         let owner = match (request.mine, request.owner.as_str()) {
-            (true, _) => Some(view.user),
+            (true, _) => Some(Some(view.user)),
             (false, "") => None,
-            (false, name) => Some(convert::user_id(state, name)?),
+            // Whether there is such a user is nobody's business but an operator's.
+            (false, name) => Some(convert::user_id(state, name).ok()),
         };
         let named = |name: &str| (!name.is_empty()).then(|| name.to_string());
         Ok(Filter {
@@ -312,7 +314,7 @@ impl Filter {
         };
         view.sees(job.workspace)
             && self.workspace.is_none_or(|workspace| workspace == job.workspace)
-            && self.owner.is_none_or(|owner| owner == job.owner)
+            && self.owner.is_none_or(|owner| owner == Some(job.owner))
             && self.queue.is_none_or(|queue| queue == job.queue)
             && self.name.as_deref().is_none_or(|name| name == &*job.plan.name)
             && self.experiment.as_deref().is_none_or(|name| Some(name) == experiment())

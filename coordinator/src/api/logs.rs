@@ -1,19 +1,18 @@
 //! What ranks wrote: the streams of all ranks of an attempt as one, from the agents that have them.
 
 use super::Api;
-use super::data::{Spot, SpotShare, failed, strange, streams};
+use super::data::{Spot, SpotShare, streams};
 use super::gate::Who;
 use super::jobs::positions;
 use super::refusal::Refusal;
-use crate::sessions::{Answer, Answers, ask};
+use super::share::{Share, first_answer};
+use crate::sessions::Answers;
+use futures_util::StreamExt;
 use futures_util::stream::{self, SelectAll};
-use futures_util::{StreamExt, future};
 use std::collections::{BTreeMap, BTreeSet};
-use tonic::Status;
 use yard_common::id::AttemptNumber;
 use yard_common::limits::LOG_RANKS_MAX;
-use yard_proto::internal::agent_data::What;
-use yard_proto::internal::{LogSource, LogWant, member_data};
+use yard_proto::internal::{LogSource, LogWant};
 use yard_proto::v1::{self, LogsResponse, logs_response};
 
 impl Api {
@@ -31,17 +30,20 @@ impl Api {
         let wants = wants(&spot, &request)?;
         let head = v1::LogHead { attempt: spot.attempt.0, ranks: spot.ranks() };
         // One question for each machine, all at once.
-        let asked = wants.into_iter().map(|(share, want)| async move {
-            let answer = ask(self, share.node, member_data::What::Log(want)).await?;
-            Ok::<_, Refusal>(share_stream(answer, share.first_rank))
-        });
-        let answers = future::try_join_all(asked).await?;
+        let alone = wants.len() == 1;
+        let share = |(share, want): (&SpotShare, LogWant)| {
+            Share::new(self, (share.node, share.first_rank), want, alone)
+        };
+        let mut shares: Vec<Share> = wants.into_iter().map(share).collect();
+        first_answer(&mut shares).await?;
         let head = LogsResponse { what: Some(logs_response::What::Head(head)) };
+        let answers = shares.into_iter().map(Share::stream);
         let merged: SelectAll<Answers<LogsResponse>> = stream::select_all(answers);
         let stop = self.stop.clone();
         let ends = async move { stop.cancelled().await };
         let rest = merged.take_until(Box::pin(ends));
-        Ok(Box::pin(stream::iter([Ok(head)]).chain(rest)))
+        let logs = Box::pin(stream::iter([Ok(head)]).chain(rest));
+        Ok(self.while_admitted(who, Some(id), logs))
     }
 }
 
@@ -92,49 +94,4 @@ fn wants<'a>(
         }
     }
     Ok(found)
-}
-
-/// The streams of one machine, with ranks counted through the attempt.
-fn share_stream(answer: Answer, first_rank: u32) -> Answers<LogsResponse> {
-    Box::pin(stream::unfold(Some(answer), move |answer| async move {
-        let mut answer = answer?;
-        match answer.next().await {
-            Ok(Some(what)) => match translate(what, first_rank) {
-                Ok(what) => Some((Ok(LogsResponse { what: Some(what) }), Some(answer))),
-                Err(refusal) => Some((Err(refusal.into()), None)),
-            },
-            Ok(None) => None,
-            Err(status) => {
-                let message = format!("the agent's stream broke: {}", status.message());
-                Some((Err(Status::unavailable(message)), None))
-            }
-        }
-    }))
-}
-
-fn translate(what: What, first_rank: u32) -> Result<logs_response::What, Refusal> {
-    let rank = |local: u32| first_rank.saturating_add(local);
-    Ok(match what {
-        What::Log(log) => logs_response::What::Chunk(v1::LogChunk {
-            rank: rank(log.local_rank),
-            stream: log.stream,
-            offset: log.offset,
-            data: log.data,
-        }),
-        What::LogGap(gap) => logs_response::What::Gap(v1::LogGap {
-            rank: rank(gap.local_rank),
-            stream: gap.stream,
-            offset: gap.offset,
-            len: gap.len,
-            reason: gap.reason,
-        }),
-        What::LogEnd(end) => logs_response::What::End(v1::LogEnd {
-            rank: rank(end.local_rank),
-            stream: end.stream,
-            offset: end.offset,
-            complete: end.complete,
-        }),
-        What::Error(error) => return Err(failed(&error)),
-        What::Ticket(_) | What::Files(_) | What::File(_) | What::End(_) => return Err(strange()),
-    })
 }

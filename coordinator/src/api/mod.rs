@@ -3,6 +3,7 @@
 //! Every call goes through the gate first. Reads see all that was answered before them, on any
 //! member; writes go to the leader, whoever was asked.
 
+mod admitted;
 mod agents;
 mod certify;
 mod cluster;
@@ -19,8 +20,11 @@ mod problems;
 mod read;
 mod refusal;
 mod serve;
+mod share;
+mod strangers;
 mod submit;
 mod table;
+mod tail;
 mod users;
 mod watch;
 mod write;

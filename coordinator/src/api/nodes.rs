@@ -6,9 +6,11 @@ use super::read::{View, page_of};
 use super::refusal::Refusal;
 use super::serve::serve;
 use std::collections::BTreeSet;
-use yard_common::id::NodeId;
+use tonic::Code;
+use yard_common::ErrorCode;
+use yard_common::id::{LogIndex, NodeId};
 use yard_common::state::NodeState;
-use yard_core::command::{Command, DrainPlan, NodeCommand, Scope};
+use yard_core::command::{Actor, Command, DrainPlan, NodeCommand, Scope};
 use yard_proto::convert::page;
 use yard_proto::v1::node_service_server::NodeService;
 use yard_proto::{convert, v1};
@@ -130,9 +132,20 @@ impl Api {
         who: &Who,
         request: v1::MaintenanceRequest,
     ) -> Result<v1::Changed, Refusal> {
-        let node = self.node_named(who, &request.node).await?;
+        let state = self.fresh(LogIndex(0)).await?;
+        let named = state.nodes.find(&request.node);
+        let (actor, node) = match who.node() {
+            Ok(own) if named == Some(own) => (Actor::Node(own), own),
+            // Whether there is another node of this name is no business of an agent.
+            Ok(_) => {
+                let message = "an agent asks for its own node alone";
+                return Err(Refusal::new(Code::PermissionDenied, ErrorCode::NotAllowed, message));
+            }
+            Err(_) => (Actor::User(who.user()?), convert::node_id(&state, &request.node)?),
+        };
         let command = Command::Node(NodeCommand::Maintenance { node, for_ms: request.for_ms });
-        self.changed(who, &request.request_id, command).await
+        let written = self.write(actor, &request.request_id, command).await?;
+        Ok(v1::Changed { applied_index: written.index.0 })
     }
 
     async fn join_token(

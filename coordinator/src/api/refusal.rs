@@ -1,6 +1,7 @@
 //! Why a call is refused: every error of every part, as one status with a stable code.
 
 use crate::member::barrier::BarrierError;
+use crate::member::plays::TooManyPlays;
 use crate::sessions::AskError;
 use std::fmt;
 use tonic::{Code, Status};
@@ -38,6 +39,11 @@ impl Refusal {
     pub(crate) fn no_such(what: &'static str, name: impl fmt::Display) -> Refusal {
         let name = name.to_string();
         (&ConvertError::NoSuch { what, name }).into()
+    }
+
+    /// What people are told.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
     }
 
     /// An argument that makes no sense.
@@ -109,6 +115,13 @@ impl From<BarrierError> for Refusal {
             BarrierError::NoLeader | BarrierError::Stopped => Code::Unavailable,
         };
         Refused::plain(code, error.to_string()).retry_after(AGAIN_MS).into()
+    }
+}
+
+impl From<TooManyPlays> for Refusal {
+    fn from(error: TooManyPlays) -> Refusal {
+        let refused = Refused::plain(Code::ResourceExhausted, error.to_string());
+        refused.retry_after(AGAIN_MS).into()
     }
 }
 

@@ -14,7 +14,7 @@ use yard_core::command::{Actor, Command, Envelope, JobCommand, Rejection, Reply,
 use yard_core::fit::{self, Demand, Unfit};
 use yard_core::job::{Context, Shape, compile};
 use yard_core::scheduler::{Policy, explain};
-use yard_core::state::{Queue, State};
+use yard_core::state::{Job, Made, Queue, State};
 use yard_proto::v1::{SpecFormat, SubmitRequest, SubmitResponse, Warning};
 use yard_proto::{convert, v1};
 
@@ -34,27 +34,36 @@ impl Api {
         who: &Who,
         request: SubmitRequest,
     ) -> Result<SubmitResponse, Refusal> {
-        let request_id = convert::request_id(&request.request_id);
         let read = self.read_job(&request)?;
-        let (view, submit) = self.resolve_fresh(who, &read.spec).await?;
-        let mut warnings = Vec::new();
-        if let Some(warning) = never_fits(&view.state, &submit) {
-            warnings.push(warning);
-        }
-        let canonical_spec = submit.spec.to_string();
         if request.dry_run {
-            warnings = self.rehearse(view, submit, warnings).await?;
-            let resolved_spec = read.draft.print_resolved(&read.spec);
-            return Ok(SubmitResponse {
-                warnings,
-                canonical_spec,
-                resolved_spec,
-                ..SubmitResponse::default()
-            });
+            return self.try_out(who, read).await;
         }
-        request_id?;
+        let request_id = convert::request_id(&request.request_id)?;
+        let taken = self.take_job(who, &request.request_id, &read).await;
+        self.or_first_answer(who, request_id, &read, taken, |_, _| true).await
+    }
+
+    /// Only checks a job.
+    async fn try_out(&self, who: &Who, read: Read) -> Result<SubmitResponse, Refusal> {
+        let (view, submit) = self.resolve_fresh(who, &read.spec).await?;
+        let warnings = never_fits(&view.state, &submit).into_iter().collect();
+        let canonical_spec = submit.spec.to_string();
+        let warnings = self.rehearse(view, submit, warnings).await?;
+        let resolved_spec = read.draft.print_resolved(&read.spec);
+        Ok(SubmitResponse { warnings, canonical_spec, resolved_spec, ..SubmitResponse::default() })
+    }
+
+    async fn take_job(
+        &self,
+        who: &Who,
+        request_id: &[u8],
+        read: &Read,
+    ) -> Result<SubmitResponse, Refusal> {
+        let (view, submit) = self.resolve_fresh(who, &read.spec).await?;
+        let warnings = never_fits(&view.state, &submit).into_iter().collect();
+        let canonical_spec = submit.spec.to_string();
         let command = Command::Job(JobCommand::Submit(Box::new(submit)));
-        let written = self.change(who, &request.request_id, command).await?;
+        let written = self.change(who, request_id, command).await?;
         let job_id = job_of(&written.reply)?.0;
         Ok(SubmitResponse {
             job_id,
@@ -73,19 +82,66 @@ impl Api {
     ) -> Result<SubmitResponse, Refusal> {
         let new = request.new.unwrap_or_default();
         let read = self.read_job(&new)?;
+        let request_id = convert::request_id(&new.request_id)?;
+        let (job_id, revision) = (request.job_id, request.revision);
+        let replaced = self.put_job(who, &new.request_id, (job_id, revision), &read).await;
+        let found = |job: &Job, id: JobId| id.0 == job_id && job.revision > revision;
+        self.or_first_answer(who, request_id, &read, replaced, found).await
+    }
+
+    async fn put_job(
+        &self,
+        who: &Who,
+        request_id: &[u8],
+        (job_id, revision): (u64, u32),
+        read: &Read,
+    ) -> Result<SubmitResponse, Refusal> {
         let view = self.view(who, None).await?;
-        let (job, _) = view.job(request.job_id)?;
+        let (job, _) = view.job(job_id)?;
         let submit = self.resolve(&view, &read.spec)?;
         let warnings = never_fits(&view.state, &submit).into_iter().collect();
         let canonical_spec = submit.spec.to_string();
-        let command =
-            JobCommand::Replace { job, revision: request.revision, new: Box::new(submit) };
-        let written = self.change(who, &new.request_id, Command::Job(command)).await?;
+        let command = JobCommand::Replace { job, revision, new: Box::new(submit) };
+        let written = self.change(who, request_id, Command::Job(command)).await?;
         Ok(SubmitResponse {
             job_id: job.0,
             warnings,
             canonical_spec,
             applied_index: written.index.0,
+            ..SubmitResponse::default()
+        })
+    }
+
+    /// The answer to a request; if it is refused, the one that the same request got before.
+    ///
+    /// A retry compiles to another command than the first try did, where a delay counts from
+    /// another moment or a name stands for something else by now. What tells it from another
+    /// request under the same id is the text of the job, which the state keeps. `found`: whether
+    /// the request can have made the job what it is.
+    async fn or_first_answer(
+        &self,
+        who: &Who,
+        request: RequestId,
+        read: &Read,
+        answer: Result<SubmitResponse, Refusal>,
+        found: impl Fn(&Job, JobId) -> bool,
+    ) -> Result<SubmitResponse, Refusal> {
+        let Err(refusal) = answer else { return answer };
+        let Ok(view) = self.view(who, None).await else { return Err(refusal) };
+        let known = view.state.dedup.get(Actor::User(view.user), request);
+        let id = match known.map(|answer| &answer.made) {
+            Some(Made::Job(id) | Made::Other(_, Reply::Job(id))) => *id,
+            Some(Made::Other(..)) | None => return Err(refusal),
+        };
+        let canonical_spec = read.spec.to_json();
+        let job = view.state.jobs.get(id);
+        if !job.is_some_and(|job| **job.spec == *canonical_spec && found(job, id)) {
+            return Err(refusal);
+        }
+        Ok(SubmitResponse {
+            job_id: id.0,
+            canonical_spec,
+            applied_index: view.applied_index(),
             ..SubmitResponse::default()
         })
     }
@@ -182,7 +238,9 @@ impl Api {
             stamp: state.clock,
             request: Some(RequestId::from_u128(request)),
         };
+        let play = self.plays.enter().await?;
         let work = move || -> io::Result<Result<Option<Warning>, Rejection>> {
+            let _play = play;
             let mut trial = state;
             let command = Command::Job(JobCommand::Submit(Box::new(submit)));
             let reply = trial.apply(trial.applied, &envelope, &command).reply;
@@ -221,7 +279,8 @@ fn hopeless(state: &State, job: JobId) -> Option<Warning> {
     if told.reason() != Some(PendingReason::Unsatisfiable) {
         return None;
     }
-    let message = told.constraints.first().map(ToString::to_string).unwrap_or_default();
+    let message =
+        told.constraints.first().map(|first| first.told(state, &|_| false)).unwrap_or_default();
     let changes: Vec<String> = told.changes.iter().map(ToString::to_string).collect();
     let fix = match changes.is_empty() {
         true => "ask for less, or add machines".to_string(),

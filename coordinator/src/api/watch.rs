@@ -10,17 +10,17 @@ use futures_util::stream;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use yard_common::id::{JobId, LogIndex, PrincipalId, WorkspaceId};
 use yard_common::limits::{WATCH_EVENTS_MAX, WATCH_JOBS_MAX};
+use yard_core::command::Object;
 use yard_core::event::Event;
-use yard_core::state::State;
 use yard_proto::v1::watch_response::What;
 use yard_proto::{convert, v1};
 
 /// How often a quiet watch is told how far it is.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(3);
 
 /// What a watcher wants to know.
 enum Wanted {
@@ -39,6 +39,8 @@ struct Watch {
     next: u64,
     seen: watch::Receiver<LogIndex>,
     out: VecDeque<v1::WatchResponse>,
+    /// When it must be told how far it is, if nothing else is told before.
+    due: Instant,
     over: bool,
 }
 
@@ -61,7 +63,8 @@ impl Api {
         let ids: Result<BTreeSet<JobId>, Refusal> =
             request.job_ids.iter().map(|id| view.job(*id).map(|(id, _)| id)).collect();
         let wanted = Wanted::Jobs { ids: ids?, workspace };
-        Ok(self.watch_from(&view, request.from_index, wanted))
+        let answers = self.watch_from(&view, request.from_index, wanted);
+        Ok(self.while_admitted(who, None, answers))
     }
 
     /// Everything that happens.
@@ -73,7 +76,8 @@ impl Api {
         let view = self.view(who, None).await?;
         // A kind of a newer version matches nothing here.
         let kinds = request.kinds().collect();
-        Ok(self.watch_from(&view, request.from_index, Wanted::All(kinds)))
+        let answers = self.watch_from(&view, request.from_index, Wanted::All(kinds));
+        Ok(self.while_admitted(who, None, answers))
     }
 
     fn watch_from(
@@ -90,6 +94,7 @@ impl Api {
             next,
             seen: self.recent.seen(),
             out: VecDeque::new(),
+            due: Instant::now() + QUIET,
             over: false,
         };
         Box::pin(stream::unfold(watch, |mut watch| async move {
@@ -120,29 +125,31 @@ impl Watch {
                     self.say(What::Compacted(v1::Compacted { first_index }));
                 }
             }
-            if self.out.is_empty() && self.next == before {
+            if !self.out.is_empty() {
+                continue;
+            }
+            // Also while much happens that is nothing to this watch.
+            if Instant::now() >= self.due {
+                let applied_index = self.next - 1;
+                self.say(What::Progress(v1::Progress { applied_index }));
+            } else if self.next == before {
                 self.wait().await;
             }
         }
     }
 
-    /// Waits for something new, and says after a while how far the watch is.
+    /// Waits for something new, or until it must be told how far the watch is.
     async fn wait(&mut self) {
         let stop = self.api.stop.clone();
         tokio::select! {
             () = stop.cancelled() => self.over = true,
-            changed = timeout(QUIET, self.seen.changed()) => match changed {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => self.over = true,
-                Err(_) => {
-                    let applied_index = self.next - 1;
-                    self.say(What::Progress(v1::Progress { applied_index }));
-                }
-            }
+            () = sleep_until(self.due) => {}
+            changed = self.seen.changed() => self.over = changed.is_err(),
         }
     }
 
     fn say(&mut self, what: What) {
+        self.due = Instant::now() + QUIET;
         self.out.push_back(v1::WatchResponse { what: Some(what) });
     }
 
@@ -168,11 +175,25 @@ impl Watch {
         }
     }
 
+    /// The job that an event is about.
+    fn job_of(&self, event: &Event) -> Option<JobId> {
+        match event {
+            Event::Changed(Object::Job(job)) | Event::Forgotten(job) => Some(*job),
+            Event::Job { job, .. }
+            | Event::Tasks { job, .. }
+            | Event::Granted { job, .. }
+            | Event::AttemptEnded { job, .. } => Some(*job),
+            // It is not in the state any more.
+            Event::Freed(allocation) => self.api.attempts.job_of(*allocation),
+            Event::Changed(_) | Event::Node { .. } | Event::Desired { .. } => None,
+        }
+    }
+
     fn wants(&self, view: &View, event: &Event) -> bool {
         match &self.wanted {
             Wanted::All(kinds) => kinds.is_empty() || kinds.contains(&kind_of(event)),
             Wanted::Jobs { ids, workspace } => {
-                let Some(id) = job_of(event, &view.state) else { return false };
+                let Some(id) = self.job_of(event) else { return false };
                 let asked = ids.is_empty() || ids.contains(&id);
                 let job = view.state.jobs.get(id);
                 // One that was forgotten can be told of only to those who named it.
@@ -185,6 +206,7 @@ impl Watch {
     }
 }
 
+/// The kind of an event.
 fn kind_of(event: &Event) -> v1::EventKind {
     match event {
         Event::Changed(_) | Event::Desired { .. } => v1::EventKind::Objects,
@@ -194,19 +216,5 @@ fn kind_of(event: &Event) -> v1::EventKind {
             v1::EventKind::Attempts
         }
         Event::Node { .. } => v1::EventKind::Nodes,
-    }
-}
-
-/// The job that an event is about.
-fn job_of(event: &Event, state: &State) -> Option<JobId> {
-    use yard_core::command::Object;
-    match event {
-        Event::Changed(Object::Job(job)) | Event::Forgotten(job) => Some(*job),
-        Event::Job { job, .. }
-        | Event::Tasks { job, .. }
-        | Event::Granted { job, .. }
-        | Event::AttemptEnded { job, .. } => Some(*job),
-        Event::Freed(allocation) => state.allocations.get(*allocation).map(|held| held.job),
-        Event::Changed(_) | Event::Node { .. } | Event::Desired { .. } => None,
     }
 }

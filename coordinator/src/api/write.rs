@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Code;
 use yard_common::ErrorCode;
 use yard_common::id::{LogIndex, MemberId, RequestId};
-use yard_common::limits::FORWARD_TRIES_MAX;
+use yard_common::limits::{COMMAND_BYTES_MAX, FORWARD_TRIES_MAX};
 use yard_core::command::{Actor, Command, Rejection, Reply};
 use yard_proto::convert;
 use yard_proto::convert::error::Refused;
@@ -88,6 +88,8 @@ impl Api {
         command: Command,
     ) -> Result<(LogIndex, Result<Reply, Rejection>), Refusal> {
         let forward = Forward { actor, request: Some(request), command };
+        // Before it goes anywhere: each member would say so in its own way.
+        check_size(&forward.command)?;
         let mut pause = Backoff::new(20, 500);
         let mut leadership = self.raft.leadership();
         for _ in 0..FORWARD_TRIES_MAX {
@@ -117,10 +119,7 @@ impl Api {
             Ok(outcome) => Try::Answered(self.raft.state().0, outcome),
             Err(ProposeError::NotLeader { .. }) => Try::Elsewhere,
             Err(ProposeError::Unknown) => Try::Unknown,
-            Err(error @ ProposeError::TooLarge { .. }) => {
-                let code = ErrorCode::LimitReached;
-                Try::Refused(Refusal::new(Code::InvalidArgument, code, error.to_string()))
-            }
+            Err(error @ ProposeError::TooLarge { .. }) => Try::Refused(too_large(&error)),
             Err(error @ ProposeError::Overloaded) => Try::Refused(busy(error.to_string(), 50)),
             Err(error @ ProposeError::Stopped) => {
                 Try::Refused(Refusal::unavailable(error.to_string()))
@@ -145,6 +144,19 @@ impl Api {
     }
 }
 
+/// Refuses what no leader would take.
+fn check_size(command: &Command) -> Result<(), Refusal> {
+    let bytes = minicbor::to_vec(command).map_or(usize::MAX, |bytes| bytes.len());
+    if bytes > COMMAND_BYTES_MAX {
+        return Err(too_large(&ProposeError::TooLarge { bytes }));
+    }
+    Ok(())
+}
+
+fn too_large(error: &ProposeError) -> Refusal {
+    Refusal::new(Code::InvalidArgument, ErrorCode::LimitReached, error.to_string())
+}
+
 fn busy(message: String, retry_after_ms: u64) -> Refusal {
     Refused::plain(Code::ResourceExhausted, message).retry_after(retry_after_ms).into()
 }
@@ -154,4 +166,24 @@ fn unknown() -> Refusal {
         "no leader answered in time; whether it takes effect is not known: ask again with the \
          same request id",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+    use yard_common::id::JobId;
+    use yard_core::command::JobCommand;
+
+    #[test]
+    fn what_no_leader_takes_is_refused_alike_everywhere() {
+        let hold = |bytes| {
+            let reason = "x".repeat(bytes);
+            Command::Job(JobCommand::Hold { job: JobId(1), reason })
+        };
+        assert!(check_size(&hold(COMMAND_BYTES_MAX - 100)).is_ok());
+        let refused = Status::from(check_size(&hold(COMMAND_BYTES_MAX)).unwrap_err());
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(Refused::read(&refused).reason, ErrorCode::LimitReached.to_string());
+    }
 }

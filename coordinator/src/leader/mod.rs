@@ -12,6 +12,7 @@ use crate::member::Member;
 use crate::proposer::Leadership;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use yard_common::id::LeaderId;
 use yard_runtime::shutdown::Tasks;
@@ -43,7 +44,6 @@ pub(crate) async fn run(member: Arc<Member>, stop: CancellationToken) {
 /// Works as this leader, as long as it is one.
 async fn lead(member: &Arc<Member>, id: LeaderId, stop: &CancellationToken) {
     let mut leadership = member.raft.leadership();
-    let leads = |now: &Leadership| matches!(now, Leadership::Leader { id: now, .. } if *now == id);
     member.sessions.open(id);
     loop {
         let own = stop.child_token();
@@ -51,24 +51,46 @@ async fn lead(member: &Arc<Member>, id: LeaderId, stop: &CancellationToken) {
         tasks.spawn("planner", planner::run(Arc::clone(member), own.clone()));
         tasks.spawn("clock", clock::run(Arc::clone(member), own.clone()));
         tasks.spawn("silence", silence::run(Arc::clone(member), id, own.clone()));
-        let over = tokio::select! {
-            () = stop.cancelled() => true,
-            // It has changed, or there is nobody to say so any more.
-            _ = leadership.wait_for(|now| !leads(now)) => true,
+        let broken = tokio::select! {
+            () = over(&mut leadership, id, stop) => false,
             ended = tasks.next_ended() => {
                 tracing::error!(?ended, "a part of the leader's work ended by itself");
-                false
+                true
             }
         };
-        if over {
-            member.sessions.close();
+        let stopped = async {
+            for ended in tasks.stop(GRACE).await {
+                tracing::warn!(?ended, "a part of the leader's work had to be stopped");
+            }
+        };
+        tokio::pin!(stopped);
+        if broken {
+            let again = async {
+                stopped.as_mut().await;
+                tokio::time::sleep(AGAIN).await;
+            };
+            tokio::select! {
+                // The lead may be lost while what broke is taken down.
+                () = over(&mut leadership, id, stop) => {}
+                () = again => continue,
+            }
         }
-        for ended in tasks.stop(GRACE).await {
-            tracing::warn!(?ended, "a part of the leader's work had to be stopped");
-        }
-        if over {
-            return;
-        }
-        tokio::time::sleep(AGAIN).await;
+        // First of all: agents must look for another leader at once, however long the rest takes.
+        member.sessions.close();
+        return stopped.await;
+    }
+}
+
+/// Waits until the member stops, or is not this leader any more.
+async fn over(
+    leadership: &mut watch::Receiver<Leadership>,
+    id: LeaderId,
+    stop: &CancellationToken,
+) {
+    let leads = |now: &Leadership| matches!(now, Leadership::Leader { id: now, .. } if *now == id);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // It has changed, or there is nobody to say so any more.
+        _ = leadership.wait_for(|now| !leads(now)) => {}
     }
 }

@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 enum Round {
     /// Nothing to do until something changes.
     Idle,
-    /// A plan was committed, or the round was cut short: there may be more to do.
+    /// A plan was committed: there may be more to do.
     More,
     /// It did not help; not again at once.
     Futile,
@@ -94,7 +94,8 @@ async fn round(member: &Member, cache: &mut Cache) -> Round {
     member.counters.plan_us.inc_by(spent_us);
     let Planned { plan, complete } = planned;
     if plan.is_empty() {
-        return if complete { Round::Idle } else { Round::More };
+        // Cut short and nothing found: the state is the same, and so is the next round.
+        return if complete { Round::Idle } else { Round::Futile };
     }
     // Promises alone are made again with each round: they are no reason for another one.
     let starts = !plan.placements.is_empty() || !plan.stops.is_empty();

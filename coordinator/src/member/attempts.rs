@@ -1,8 +1,8 @@
 //! What this member remembers of attempts: where they ran, and how they ended.
 //!
 //! The state forgets an attempt when its resources are free; people ask for its logs, and for what
-//! went wrong, afterwards. This is derived from what was applied since the member started, kept in
-//! memory alone, and bounded: the oldest go first.
+//! went wrong, afterwards. This is derived from what was under way when the member started and what
+//! was applied since, kept in memory alone, and bounded: the oldest go first.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use yard_common::limits::{ATTEMPTS_KEPT_MAX, CHAIN_TASKS_MAX};
 use yard_core::agent::{ChainLink, ReportKind};
 use yard_core::command::{Command, Envelope, NodeReport, Plan, Reply, ShareChoice, Stamp};
 use yard_core::event::{Applied, Event};
+use yard_core::state::{Allocation, State};
 
 /// Attempts of all jobs. Written by one task, read by all calls.
 #[derive(Default)]
@@ -97,6 +98,16 @@ impl Attempts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is under way in a state. What is known already stays as it is.
+    pub(crate) fn seed(&self, state: &State) {
+        let mut books = self.lock();
+        for (id, allocation) in state.allocations.iter() {
+            if !books.kept.contains_key(&id) {
+                books.keep(id, under_way(state, allocation));
+            }
+        }
+    }
+
     /// A command was applied.
     pub(crate) fn learn(&self, envelope: &Envelope, command: &Command, applied: &Applied) {
         let mut books = self.lock();
@@ -110,6 +121,11 @@ impl Attempts {
         for event in &applied.events {
             books.happened(event, envelope.stamp);
         }
+    }
+
+    /// The job of an allocation.
+    pub(crate) fn job_of(&self, id: AllocationId) -> Option<JobId> {
+        self.lock().kept.get(&id).map(|kept| kept.job)
     }
 
     /// Allocations of a job, the latest first.
@@ -148,9 +164,17 @@ impl Books {
                 ends: Vec::new(),
                 faults: Vec::new(),
             };
-            self.kept.insert(*id, kept);
-            self.by_job.entry(placement.job).or_default().push(*id);
+            self.keep(*id, kept);
         }
+    }
+
+    fn keep(&mut self, id: AllocationId, kept: Kept) {
+        let ids = self.by_job.entry(kept.job).or_default();
+        // In order, and once, also if an entry comes again that the state had already.
+        if let Err(at) = ids.binary_search(&id) {
+            ids.insert(at, id);
+        }
+        self.kept.insert(id, kept);
         while self.kept.len() > ATTEMPTS_KEPT_MAX {
             let Some((id, kept)) = self.kept.pop_first() else { return };
             if let Some(ids) = self.by_job.get_mut(&kept.job) {
@@ -206,6 +230,21 @@ impl Books {
             | Event::Node { .. }
             | Event::Desired { .. } => {}
         }
+    }
+}
+
+/// An allocation of a state that nothing else is known of. Of a chain, what has ended of it is not
+/// in the state any more.
+fn under_way(state: &State, allocation: &Allocation) -> Kept {
+    let ago_ms = state.clock.cluster_ms.saturating_sub(allocation.granted_ms);
+    let wall_ms = state.clock.wall_ms.saturating_sub(ago_ms);
+    Kept {
+        job: allocation.job,
+        links: allocation.chain.0.clone(),
+        shares: allocation.shares.iter().map(|share| (share.node, share.group)).collect(),
+        granted: Stamp { cluster_ms: allocation.granted_ms, wall_ms },
+        ends: Vec::new(),
+        faults: Vec::new(),
     }
 }
 

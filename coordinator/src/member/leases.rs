@@ -72,7 +72,11 @@ impl Leases {
     /// The leases of these nodes, and the membership, as applied.
     pub(crate) fn learn(&self, state: &State, nodes: impl Iterator<Item = NodeId>) {
         let mut keeper = self.lock();
-        for id in nodes {
+        // A state may be further than the entry that brought it here. With a membership that is
+        // new to the keeper come all leases that were applied before it.
+        let all = keeper.membership().id != state.membership.id;
+        let rest = state.nodes.iter().map(|(id, _)| id).filter(|_| all);
+        for id in nodes.chain(rest) {
             match state.nodes.get(id) {
                 Some(node) => keeper.lease_applied(id, node.lease),
                 None => keeper.forget(id),
@@ -107,13 +111,21 @@ impl Leases {
         if state.leader.is_some_and(|leader| leader > sweep.leader) {
             return swept;
         }
+        // The place in the queue comes first: once the keeper has given an intent away, nothing
+        // may keep it from the disk, not even a leader that asks no more.
+        let place = match sweep.asks.is_empty() {
+            true => None,
+            false => self.writes.reserve().await.ok(),
+        };
         let mut intents = Vec::new();
         {
             let mut keeper = self.lock();
             let now_ms = self.env.boot_ms();
             let silent = |id| (id, keeper.silent_ms(id, now_ms));
             swept.silent_ms = state.nodes.iter().map(|(id, _)| silent(id)).collect();
-            for (node, lease) in &sweep.asks {
+            // Without a place, the member is ending.
+            let asks = sweep.asks.iter().filter(|_| place.is_some());
+            for (node, lease) in asks {
                 match keeper.ask(*node, *lease, now_ms) {
                     Judgement::Persist(intent) => intents.push(intent),
                     Judgement::Promised(promise) => swept.said.push(Said::Promised(promise)),
@@ -124,12 +136,11 @@ impl Leases {
                 }
             }
         }
-        if !intents.is_empty() {
+        if let Some(place) = place.filter(|_| !intents.is_empty()) {
             let (done, promised) = oneshot::channel();
+            place.send(Write { intents, done });
             // The promiser ends with the member only; then nobody waits for this answer any more.
-            if self.writes.send(Write { intents, done }).await.is_ok()
-                && let Ok(promises) = promised.await
-            {
+            if let Ok(promises) = promised.await {
                 swept.said.extend(promises.into_iter().map(Said::Promised));
             }
         }
@@ -156,5 +167,44 @@ impl Promiser {
             // Whoever asked may be gone; the next sweep hears of it.
             let _ = done.send(promises);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{MemoryDisk, TestEnv};
+    use futures_util::poll;
+    use std::time::Duration;
+    use yard_common::id::{LeaderId, LeaseId};
+
+    const NODE: NodeId = NodeId(4);
+    const LEASE: LeaseId = LeaseId(1);
+    const MEMBER: MemberId = MemberId(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_that_nobody_waits_for_loses_no_promise() {
+        let env = Arc::new(TestEnv::new(MemoryDisk::default(), 1, 1_000));
+        let state = State::default();
+        let membership = state.membership.clone();
+        let mut keeper = Keeper::new(MEMBER, membership, LeaseTimes::DEFAULT, env.boot_ms());
+        keeper.lease_applied(NODE, LEASE);
+        let (writes, mut queue) = mpsc::channel(1);
+        let keeper = Arc::new(Mutex::new(keeper));
+        let leases = Leases { member: MEMBER, longest: LeaseTimes::DEFAULT, env, keeper, writes };
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        let leader = LeaderId { term: 1, member: MEMBER };
+        let sweep = Sweep { leader, asks: vec![(NODE, LEASE)] };
+        // The disk is busy, and the leader gives up meanwhile.
+        let (done, _) = oneshot::channel();
+        leases.writes.try_send(Write { intents: Vec::new(), done }).ok().unwrap();
+        let mut first = Box::pin(leases.sweep(&state, &sweep));
+        assert!(poll!(&mut first).is_pending());
+        drop(first);
+        queue.recv().await.unwrap();
+        let mut second = Box::pin(leases.sweep(&state, &sweep));
+        assert!(poll!(&mut second).is_pending());
+        let write = queue.try_recv().expect("the promise is on its way to the disk");
+        assert_eq!(write.intents.len(), 1);
     }
 }

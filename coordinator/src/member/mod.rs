@@ -4,11 +4,13 @@ pub(crate) mod attempts;
 pub(crate) mod barrier;
 pub(crate) mod follow;
 pub(crate) mod leases;
+pub(crate) mod plays;
 pub(crate) mod recent;
 
 use self::attempts::Attempts;
 use self::barrier::Barrier;
 use self::leases::Leases;
+use self::plays::Plays;
 use self::recent::Recent;
 use crate::counters::Counters;
 use crate::env::Env;
@@ -41,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) recent: Recent,
     /// What is remembered of attempts.
     pub(crate) attempts: Attempts,
+    /// Plays of the scheduler, for people who ask.
+    pub(crate) plays: Plays,
     /// Reads that must not be stale.
     pub(crate) barrier: Barrier,
     /// Control streams of agents, while it leads.

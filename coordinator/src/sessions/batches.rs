@@ -9,7 +9,7 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, StreamExt};
 use std::task::Poll;
 use yard_common::id::{NodeId, Sequence};
-use yard_common::limits::{AGENT_SENDS_MAX, REPORT_BATCHES_MAX};
+use yard_common::limits::{AGENT_SENDS_MAX, REPORT_BATCHES_MAX, REPORT_RANGES_MAX};
 use yard_core::agent::Report;
 use yard_core::command::{Actor, Command, NodeReport, Rejection, Reply};
 
@@ -83,7 +83,8 @@ impl Batches {
 
     async fn send(&mut self) {
         while !self.waiting.is_empty() && self.on_the_way.len() < REPORT_BATCHES_MAX {
-            let (node, reports) = (self.node, std::mem::take(&mut self.waiting));
+            let count = fitting(&self.waiting);
+            let (node, reports) = (self.node, self.waiting.drain(..count).collect::<Vec<_>>());
             self.unanswered.push(reports.len());
             let raft = self.raft.clone();
             let propose = async move {
@@ -99,5 +100,40 @@ impl Batches {
                 Poll::Pending => propose,
             });
         }
+    }
+}
+
+/// How many of these reports go into one command: as many as it takes, and never none.
+fn fitting(reports: &[Report]) -> usize {
+    let mut ranges = 0usize;
+    let fits = reports.iter().take_while(|report| {
+        ranges = ranges.saturating_add(report.ranges());
+        ranges <= REPORT_RANGES_MAX
+    });
+    fits.count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yard_common::ExitCause;
+    use yard_common::id::{AllocationId, AttemptNumber, TaskRange};
+    use yard_core::agent::{AssignmentId, ChainLink, Exit, ReportKind};
+
+    fn report(ranges: usize) -> Report {
+        let link = ChainLink { tasks: TaskRange::one(0), attempt: AttemptNumber(1) };
+        let exit = Exit { link, cause: ExitCause::Exited(1), status: None, rank: None };
+        let assignment = AssignmentId { allocation: AllocationId(1), group: 0 };
+        let what = ReportKind::Exited(vec![exit; ranges]);
+        Report { sequence: Sequence(1), assignment, what }
+    }
+
+    #[test]
+    fn a_command_has_as_many_ranges_as_the_state_takes() {
+        assert_eq!(fitting(&[report(REPORT_RANGES_MAX), report(1)]), 1);
+        assert_eq!(fitting(&[report(REPORT_RANGES_MAX - 1), report(1), report(1)]), 2);
+        assert_eq!(fitting(&[report(1), report(1)]), 2);
+        // One that can never be taken is refused by the state, and does not hang here.
+        assert_eq!(fitting(&[report(REPORT_RANGES_MAX + 1), report(1)]), 1);
     }
 }

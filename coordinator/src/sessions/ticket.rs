@@ -166,7 +166,9 @@ impl Answer {
     pub(crate) async fn next(&mut self) -> Result<Option<What>, Status> {
         loop {
             match self.inbound.message().await? {
-                Some(AgentData { what: Some(What::End(_)) }) | None => return Ok(None),
+                Some(AgentData { what: Some(What::End(_)) }) => return Ok(None),
+                // An agent that dies ends the stream as well, without a last word.
+                None => return Err(Status::unavailable("it ended before the answer did")),
                 Some(AgentData { what: Some(what) }) => return Ok(Some(what)),
                 // Something of a newer version.
                 Some(AgentData { what: None }) => {}

@@ -1,9 +1,10 @@
 //! Who gets in, and how far.
 
 use crate::agent::{self, Agent};
-use crate::cluster::{Cluster, request_id};
+use crate::cluster::{Cluster, PATIENCE, request_id};
 use std::pin::Pin;
 use std::task::Poll;
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service as _, http};
@@ -164,4 +165,112 @@ async fn get(mut channel: tonic::transport::Channel, path: &str) -> (u16, String
         }
     }
     (status, String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn an_agent_asks_for_maintenance_of_its_own_node_alone() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let agent = Agent::new(&cluster, "n1").await;
+    let _other = Agent::new(&cluster, "n2").await;
+    let mut nodes =
+        v1::node_service_client::NodeServiceClient::new(cluster.channel(&agent.identity));
+    let ask = |node: &str| v1::MaintenanceRequest {
+        request_id: request_id(),
+        node: node.into(),
+        for_ms: 60_000,
+    };
+    nodes.maintenance(ask("n1")).await.unwrap();
+    let get = |node: &str| v1::GetNodeRequest { node: node.into() };
+    let node = admin.nodes.get(get("n1")).await.unwrap().into_inner().node.unwrap();
+    assert!(node.maintenance_until_cluster_ms.is_some_and(|until_ms| until_ms > 0), "{node:?}");
+    // There is one of the second name and none of the third: no difference to an agent.
+    for foreign in ["n2", "n3"] {
+        let refused = nodes.maintenance(ask(foreign)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    let refused = nodes.drain(v1::DrainRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    // People may ask for any node, if they are operators.
+    admin.nodes.maintenance(ask("n2")).await.unwrap();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    let refused = bob.nodes.maintenance(ask("n1")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_filter_tells_nothing_of_who_exists() {
+    let cluster = Cluster::start().await;
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    bob.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    for (owner, jobs) in [("bob", 1), ("ada", 0), ("nobody", 0)] {
+        let list = v1::ListJobsRequest { owner: owner.into(), ..Default::default() };
+        let listed = bob.jobs.list(list).await.unwrap().into_inner();
+        assert_eq!(listed.jobs.len(), jobs, "{owner}");
+        let usage = v1::UsageRequest { owner: owner.into(), ..Default::default() };
+        bob.cluster.usage(usage).await.unwrap();
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_reason_names_no_job_of_a_foreign_workspace() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut holders = v1::holder_service_client::HolderServiceClient::new(admin.channel.clone());
+    let make = v1::CreateWorkspaceRequest { request_id: request_id(), workspace: "lab".into() };
+    holders.create_workspace(make).await.unwrap();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("lab", v1::Role::User)]).await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let taken = "name: secret\nresources: { cpus: 4 }\ncommand: 'true'\n";
+    let secret = admin.submit(taken).await.unwrap().job_id;
+    stream.desired().await;
+    let waiting = "name: mine\nworkspace: lab\nresources: { cpus: 4 }\ncommand: 'true'\n";
+    let job_id = bob.submit(waiting).await.unwrap().job_id;
+    let request = v1::ExplainRequest { job_id, task_index: None };
+    let constraints = |explained: v1::ExplainResponse| explained.explanation.unwrap().constraints;
+    let holders = |constraints: &[v1::Constraint]| {
+        constraints.iter().find_map(|constraint| match &constraint.what {
+            Some(v1::constraint::What::HeldBy(holders)) => Some(holders.clone()),
+            _ => None,
+        })
+    };
+    let seen = constraints(bob.jobs.explain(request).await.unwrap().into_inner());
+    let held = holders(&seen).unwrap();
+    assert_eq!((held.holders.len(), held.hidden.unwrap().jobs), (0, 1), "{held:?}");
+    assert!(seen.iter().any(|one| one.text.contains("1 job that you may not see")), "{seen:?}");
+    assert!(seen.iter().any(|one| one.text == "place 1 in queue default"), "{seen:?}");
+    let seen = constraints(admin.jobs.explain(request).await.unwrap().into_inner());
+    assert_eq!(holders(&seen).unwrap().holders[0].job_id, secret);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_goes_on_ends_when_its_reader_is_out() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    let job = bob.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let request = v1::WatchJobsRequest { job_ids: vec![job.job_id], ..Default::default() };
+    let mut watch = bob.jobs.watch(request).await.unwrap().into_inner();
+    let request = v1::EventsRequest { from_index: 0, kinds: Vec::new() };
+    let mut events = bob.cluster.events(request).await.unwrap().into_inner();
+    let disable =
+        v1::DisableUserRequest { request_id: request_id(), user: "bob".into(), disabled: true };
+    admin.users.disable(disable).await.unwrap();
+    for stream in [&mut watch, &mut events] {
+        let ended = async {
+            loop {
+                match stream.message().await {
+                    Ok(told) => assert!(told.is_some(), "it ended without a word"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        let status = timeout(PATIENCE, ended).await.expect("it ends");
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    }
+    cluster.stop().await;
 }

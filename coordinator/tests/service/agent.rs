@@ -213,6 +213,13 @@ impl Stream {
         }
     }
 
+    /// Ends the stream, and waits until the member has seen it.
+    pub(crate) async fn leave(self) {
+        let Stream { to, mut from, .. } = self;
+        drop(to);
+        while let Ok(Some(_)) = timeout(PATIENCE, from.message()).await.unwrap() {}
+    }
+
     /// Waits for the goodbye, and says why it came.
     pub(crate) async fn goodbye(&mut self) -> String {
         loop {

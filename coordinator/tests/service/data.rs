@@ -1,15 +1,18 @@
 //! Logs and files come from the agent, on a stream that it opens itself.
 
 use crate::agent::{Agent, Stream};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use yard_common::ExitCause;
+use yard_common::state::JobState;
 use yard_proto::internal::agent_data::What as Data;
 use yard_proto::internal::coordinator_message::What;
 use yard_proto::internal::{self, AgentData, MemberData, member_data};
 use yard_proto::v1;
+use yard_proto::v1::logs_response::What as Told;
 
 const JOB: &str = "name: hello\nranks_per_node: 2\ncommand: echo hi\n";
 
@@ -156,5 +159,169 @@ async fn without_its_agent_there_is_a_clear_answer() {
     let request = v1::LogsRequest { job_id: held.job_id, ..Default::default() };
     let refused = admin.jobs.logs(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_that_starts_from_a_snapshot_knows_what_runs() {
+    let cluster = Cluster::start().await;
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = cluster.admin().submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    agent.fence = desired.fence;
+    let raft = cluster.handle.raft();
+    let (index, _) = raft.state();
+    raft.take_snapshot().await.unwrap();
+    while raft.snapshot().is_none_or(|(at, _)| at < index) {
+        tokio::task::yield_now().await;
+    }
+    let cluster = cluster.restart().await;
+    let mut admin = cluster.admin();
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    // What happened before the snapshot can be watched no more.
+    let get = v1::GetJobRequest { job_id: submitted.job_id };
+    let now = admin.jobs.get(get).await.unwrap().into_inner().applied_index;
+    let from = v1::SubmitResponse { applied_index: now + 1, ..submitted.clone() };
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    stream.report(&reports).await;
+    stream.acknowledged(agent.sequence).await;
+    admin.wait_for(&from, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let explained = admin.jobs.explain(request).await.unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.attempt, failure.rank, failure.node.as_str()), (1, Some(0), "n1"));
+    let request = v1::LogsRequest { job_id: submitted.job_id, ..Default::default() };
+    let asked = tokio::spawn(async move { admin.jobs.logs(request).await });
+    // The explanation asked for the last lines, and did not wait for ever.
+    called(&mut stream).await;
+    let call = called(&mut stream).await;
+    let (_to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    assert_eq!(want.assignment.unwrap().allocation_id, desired.assignments[0].id.allocation.0);
+    asked.abort();
+    cluster.stop().await;
+}
+
+/// Lets a gang of two with one rank each start, and gives its job.
+async fn gang(cluster: &Cluster, agents: [&Agent; 2]) -> (v1::SubmitResponse, [Stream; 2]) {
+    let mut streams = [agents[0].connect(cluster).await, agents[1].connect(cluster).await];
+    let spec = "name: gang\nnodes: 2\ncommand: echo hi\n";
+    let submitted = cluster.admin().submit(spec).await.unwrap();
+    for stream in &mut streams {
+        stream.desired().await;
+    }
+    (submitted, streams)
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_does_not_keep_the_logs_of_the_others() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let (one, two) = (Agent::new(&cluster, "n1").await, Agent::new(&cluster, "n2").await);
+    let (submitted, [mut stream, away]) = gang(&cluster, [&one, &two]).await;
+    away.leave().await;
+    let request = v1::LogsRequest { job_id: submitted.job_id, ..Default::default() };
+    let ask = request.clone();
+    let mut reader = admin.clone();
+    let asked = tokio::spawn(async move { reader.jobs.logs(ask).await });
+    let call = called(&mut stream).await;
+    let (to, _question, _rest) = dial(&cluster, &one, call.ticket).await.unwrap();
+    let log = internal::LogData { local_rank: 0, stream: 1, offset: 0, data: "hi\n".into() };
+    to.send(data(Data::Log(log))).await.unwrap();
+    to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
+    let mut answers = asked.await.unwrap().unwrap().into_inner();
+    let (mut chunks, mut gaps, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(answer) = answers.message().await.unwrap() {
+        match answer.what.unwrap() {
+            Told::Head(head) => assert_eq!(head.ranks, 2),
+            Told::Chunk(chunk) => chunks.push((chunk.rank, chunk.data)),
+            Told::Gap(gap) => gaps.push((gap.rank, gap.len, gap.reason)),
+            Told::End(end) => ends.push((end.rank, end.stream, end.complete)),
+        }
+    }
+    assert_eq!(chunks.len(), 1);
+    assert_eq!(gaps.len(), 2, "{gaps:?}");
+    assert!(
+        gaps.iter().all(|(rank, len, why)| *rank != chunks[0].0
+            && *len == 0
+            && why.contains("not in touch")),
+        "{gaps:?}"
+    );
+    assert_eq!(ends, [(gaps[0].0, 1, false), (gaps[0].0, 2, false)]);
+    // With nobody there is nothing to tell.
+    stream.leave().await;
+    let refused = admin.jobs.logs(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_followed_again() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let (one, two) = (Agent::new(&cluster, "n1").await, Agent::new(&cluster, "n2").await);
+    let (submitted, [mut first, mut second]) = gang(&cluster, [&one, &two]).await;
+    let follow = true;
+    let request = v1::LogsRequest { job_id: submitted.job_id, follow, ..Default::default() };
+    let asked = tokio::spawn(async move { admin.jobs.logs(request).await });
+    let call = called(&mut first).await;
+    let (_one, ..) = dial(&cluster, &one, call.ticket).await.unwrap();
+    let call = called(&mut second).await;
+    let (to, _question, _rest) = dial(&cluster, &two, call.ticket).await.unwrap();
+    let log = |offset, text: &'static str| {
+        let log = internal::LogData { local_rank: 0, stream: 1, offset, data: text.into() };
+        data(Data::Log(log))
+    };
+    to.send(log(0, "abc")).await.unwrap();
+    let mut answers = asked.await.unwrap().unwrap().into_inner();
+    let mut next = async || loop {
+        match timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap().what.unwrap() {
+            Told::Head(_) => {}
+            other => return other,
+        }
+    };
+    assert!(matches!(next().await, Told::Chunk(chunk) if &chunk.data[..] == b"abc"));
+    // Its agent dies with the stream, and answers when it is asked again.
+    drop(to);
+    for _ in 0..2 {
+        assert!(matches!(next().await, Told::Gap(gap) if gap.len == 0));
+    }
+    let call = called(&mut second).await;
+    let (to, question, _rest) = dial(&cluster, &two, call.ticket).await.unwrap();
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    let offsets: Vec<u64> = want.sources.iter().map(|source| source.offset).collect();
+    assert_eq!(offsets, [3, 0]);
+    to.send(log(3, "de")).await.unwrap();
+    assert!(matches!(next().await, Told::Chunk(chunk) if chunk.offset == 3));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_shows_the_last_lines_of_the_rank_that_failed() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    stream.report(&reports).await;
+    admin.wait_for(&submitted, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let asked = tokio::spawn(async move { admin.jobs.explain(request).await });
+    let call = called(&mut stream).await;
+    let (to, question, _rest) = dial(&cluster, &agent, call.ticket).await.unwrap();
+    let member_data::What::Log(want) = question else { panic!("{question:?}") };
+    let source = &want.sources[0];
+    assert_eq!((source.local_rank, source.stream, want.tail_lines, want.follow), (0, 2, 20, false));
+    assert_eq!(want.assignment.unwrap().attempt, 1);
+    let log = internal::LogData { local_rank: 0, stream: 2, offset: 9, data: "boom\n".into() };
+    to.send(data(Data::Log(log))).await.unwrap();
+    to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
+    let explained = asked.await.unwrap().unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.rank, &failure.stderr_tail[..]), (Some(0), &b"boom\n"[..]));
     cluster.stop().await;
 }

@@ -1,10 +1,13 @@
 //! Lives of jobs, from the submit to the exit.
 
 use crate::agent::Agent;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
+use tokio::time::timeout;
 use yard_common::ExitCause;
-use yard_common::id::{BootId, LeaseId};
+use yard_common::id::{AllocationId, AttemptNumber, BootId, LeaseId, Sequence, TaskRange};
+use yard_common::limits::CHAIN_TASKS_MAX;
 use yard_common::state::JobState;
+use yard_core::agent::{AssignmentId, ChainLink, Exit, Report, ReportKind};
 use yard_core::lease::{Ack, Refusal, Renewal};
 use yard_proto::internal::RenewRequest;
 use yard_proto::internal::renew_response::Answer;
@@ -230,5 +233,109 @@ async fn tasks_of_an_array_are_called_as_people_call_them() {
         let listed = admin.jobs.list_tasks(request).await.unwrap().into_inner();
         assert_eq!(listed.runs[0].state(), v1::TaskState::Cancelled, "{array}");
     }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn many_ranges_in_one_message_are_taken_in_parts() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    stream.welcome().await;
+    // Of an allocation that is long gone: they count, and change nothing.
+    let assignment = AssignmentId { allocation: AllocationId(77), group: 0 };
+    let exit = |task| Exit {
+        link: ChainLink { tasks: TaskRange::one(task), attempt: AttemptNumber(1) },
+        cause: ExitCause::Exited(i32::try_from(task % 7).unwrap()),
+        status: None,
+        rank: Some(0),
+    };
+    let exits: Vec<Exit> = (0..CHAIN_TASKS_MAX).map(exit).collect();
+    let report = |sequence| Report {
+        sequence: Sequence(sequence),
+        assignment,
+        what: ReportKind::Exited(exits.clone()),
+    };
+    let reports: Vec<Report> = (1..=11).map(report).collect();
+    stream.report(&reports).await;
+    stream.acknowledged(11).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_of_a_job_hears_when_its_machines_are_free() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(0));
+    stream.report(&reports).await;
+    let request = v1::WatchJobsRequest {
+        from_index: submitted.applied_index,
+        job_ids: vec![submitted.job_id],
+        ..Default::default()
+    };
+    let mut watch = admin.jobs.watch(request).await.unwrap().into_inner();
+    let allocation = desired.assignments[0].id.allocation.0;
+    let freed = async {
+        loop {
+            let told = watch.message().await.unwrap().unwrap();
+            let Some(v1::watch_response::What::Event(event)) = told.what else { continue };
+            if let Some(v1::event::What::Freed(freed)) = event.what {
+                return freed.allocation_id;
+            }
+        }
+    };
+    assert_eq!(timeout(PATIENCE, freed).await.expect("it is told"), allocation);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_quiet_watch_is_told_how_far_it_is_while_much_else_happens() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let quiet = admin.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
+    let request = v1::WatchJobsRequest {
+        from_index: quiet.applied_index + 1,
+        job_ids: vec![quiet.job_id],
+        ..Default::default()
+    };
+    let mut watch = admin.jobs.watch(request).await.unwrap().into_inner();
+    let busy = async {
+        loop {
+            admin.submit("name: b\nhold: true\ncommand: 'true'\n").await.unwrap();
+        }
+    };
+    let told = tokio::select! {
+        told = timeout(PATIENCE, watch.message()) => told.expect("in time").unwrap().unwrap(),
+        () = busy => unreachable!(),
+    };
+    let Some(v1::watch_response::What::Progress(progress)) = told.what else { panic!("{told:?}") };
+    assert!(progress.applied_index > quiet.applied_index + 1, "{progress:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_rank_that_an_agent_made_up_is_not_told() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = admin.submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let mut reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    for report in &mut reports {
+        if let ReportKind::Exited(exits) = &mut report.what {
+            exits[0].rank = Some(u32::MAX);
+        }
+    }
+    stream.report(&reports).await;
+    admin.wait_for(&submitted, JobState::Failed).await;
+    let request = v1::ExplainRequest { job_id: submitted.job_id, task_index: None };
+    let explained = admin.jobs.explain(request).await.unwrap().into_inner();
+    let failure = explained.explanation.unwrap().failure.unwrap();
+    assert_eq!((failure.rank, failure.node.as_str()), (None, "n1"));
     cluster.stop().await;
 }

@@ -43,6 +43,18 @@ pub enum ReportKind {
     Reaped,
 }
 
+impl Report {
+    /// Ranges of tasks that it tells of: what `REPORT_RANGES_MAX` bounds in one command.
+    #[must_use]
+    pub fn ranges(&self) -> usize {
+        match &self.what {
+            ReportKind::Ready | ReportKind::Reaped => 1,
+            ReportKind::Started(chain) | ReportKind::Recalled(chain) => chain.0.len(),
+            ReportKind::Exited(exits) => exits.len(),
+        }
+    }
+}
+
 /// How neighbouring tasks of a chain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Exit {

@@ -24,7 +24,7 @@ impl State {
             // Its attempts may run elsewhere by now. It comes back under a new lease first.
             return Err(Rejection::Stale(object));
         }
-        if report.reports.iter().map(ranges_of).sum::<usize>() > REPORT_RANGES_MAX {
+        if report.reports.iter().map(Report::ranges).sum::<usize>() > REPORT_RANGES_MAX {
             return Err(Rejection::LimitReached {
                 what: "ranges of one report".into(),
                 limit: REPORT_RANGES_MAX as u64,
@@ -347,15 +347,6 @@ impl State {
             node.cordoned = true;
             context.changed(Object::Node(id));
         }
-    }
-}
-
-/// Ranges and links that a report names.
-fn ranges_of(report: &Report) -> usize {
-    match &report.what {
-        ReportKind::Ready | ReportKind::Reaped => 1,
-        ReportKind::Started(chain) | ReportKind::Recalled(chain) => chain.0.len(),
-        ReportKind::Exited(exits) => exits.len(),
     }
 }
 

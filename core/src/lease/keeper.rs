@@ -136,6 +136,12 @@ impl Keeper {
         }
     }
 
+    /// The membership that was applied last.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// The committed lease of a node, from a snapshot or as a command is applied.
     pub fn lease_applied(&mut self, node: NodeId, lease: LeaseId) {
         let seen = self.nodes.entry(node).or_default();

@@ -5,16 +5,22 @@ use super::job::mig_profile;
 use super::task::TaskIndices;
 use crate::v1::{self, change, constraint::What};
 use yard_common::gpu::{GPU_PARTS, GpuCount};
+use yard_common::id::JobId;
 use yard_core::scheduler::{Change, Constraint, Explanation, GroupNumbers, Holder, Outlook};
 use yard_core::state::State;
 
 /// What the scheduler says about a task. Whoever answers adds how its last attempt failed, and
-/// how far the present one is.
+/// how far the present one is. `sees`: whether the one who asks may know of a job; others are
+/// counted.
 #[must_use]
-pub fn explanation(state: &State, explanation: &Explanation) -> v1::Explanation {
+pub fn explanation(
+    state: &State,
+    explanation: &Explanation,
+    sees: &dyn Fn(JobId) -> bool,
+) -> v1::Explanation {
     let job = state.jobs.get(explanation.task.job);
     let indices = job.map(TaskIndices::of).unwrap_or_default();
-    let told = |told: &Constraint| constraint(state, told);
+    let told = |told: &Constraint| constraint(state, told, sees);
     let mut message = v1::Explanation {
         job_id: explanation.task.job.0,
         task_index: indices.shown_one(explanation.task.index),
@@ -34,12 +40,18 @@ pub fn explanation(state: &State, explanation: &Explanation) -> v1::Explanation 
     message
 }
 
-fn constraint(state: &State, constraint: &Constraint) -> v1::Constraint {
+fn constraint(
+    state: &State,
+    constraint: &Constraint,
+    sees: &dyn Fn(JobId) -> bool,
+) -> v1::Constraint {
     let what = match constraint {
         Constraint::Held(reason) => What::Held(reason.to_string()),
         Constraint::Suspended(reason) => What::Suspended(reason.to_string()),
         Constraint::Dependency(jobs) => {
-            What::Dependency(v1::JobIds { job_ids: jobs.iter().map(|job| job.0).collect() })
+            let (seen, hidden): (Vec<JobId>, Vec<_>) = jobs.iter().partition(|job| sees(**job));
+            let job_ids = seen.into_iter().map(|job| job.0).collect();
+            What::Dependency(v1::JobIds { job_ids, hidden: count(hidden.len()) })
         }
         Constraint::NotBefore(at_ms) => What::NotBeforeClusterMs(*at_ms),
         Constraint::Backoff(until_ms) => What::BackoffClusterMs(*until_ms),
@@ -58,14 +70,19 @@ fn constraint(state: &State, constraint: &Constraint) -> v1::Constraint {
             What::Nodes(v1::GroupNumbersList { groups: groups.iter().map(Into::into).collect() })
         }
         Constraint::Claimed(jobs) => {
-            let claim = |(job, nodes): &(yard_common::id::JobId, u32)| v1::Claim {
-                job_id: job.0,
-                nodes: *nodes,
-            };
-            What::Claimed(v1::Claims { claims: jobs.iter().map(claim).collect() })
+            let (seen, hidden): (Vec<(JobId, u32)>, Vec<_>) =
+                jobs.iter().copied().partition(|(job, _)| sees(*job));
+            let claim = |(job, nodes): (JobId, u32)| v1::Claim { job_id: job.0, nodes };
+            let claims = seen.into_iter().map(claim).collect();
+            let hidden = hidden_jobs(hidden.into_iter().map(|(_, nodes)| (nodes, 0)));
+            What::Claimed(v1::Claims { claims, hidden })
         }
         Constraint::HeldBy(holders) => {
-            What::HeldBy(v1::Holders { holders: holders.iter().map(Into::into).collect() })
+            let (seen, hidden): (Vec<&Holder>, Vec<_>) =
+                holders.iter().partition(|holder| sees(holder.job));
+            let holders = seen.into_iter().map(Into::into).collect();
+            let hidden = hidden.into_iter().map(|holder| (holder.nodes, holder.gpu_parts));
+            What::HeldBy(v1::Holders { holders, hidden: hidden_jobs(hidden) })
         }
         Constraint::InDoubt { silent, unreaped } => {
             What::InDoubt(v1::InDoubt { silent: *silent, unreaped: *unreaped })
@@ -74,7 +91,23 @@ fn constraint(state: &State, constraint: &Constraint) -> v1::Constraint {
             What::Position(v1::QueuePosition { queue: queue_name(state, *queue), ahead: *ahead })
         }
     };
-    v1::Constraint { what: Some(what), text: constraint.to_string() }
+    v1::Constraint { what: Some(what), text: constraint.told(state, sees) }
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// Nodes and parts of GPUs of jobs that are not told of one by one; none: there are none.
+fn hidden_jobs(hidden: impl Iterator<Item = (u32, u64)>) -> Option<v1::HiddenJobs> {
+    hidden.fold(None, |all, (nodes, gpu_parts)| {
+        let all: v1::HiddenJobs = all.unwrap_or_default();
+        Some(v1::HiddenJobs {
+            jobs: all.jobs.saturating_add(1),
+            nodes: all.nodes.saturating_add(nodes),
+            gpu_parts: all.gpu_parts.saturating_add(gpu_parts),
+        })
+    })
 }
 
 impl From<&GroupNumbers> for v1::GroupNumbers {

@@ -4,8 +4,9 @@
 //! Nothing else of it is used: who the holder is, and which names its server has, is an argument.
 
 use super::trust::authority_uri;
-use super::{IdentityError, Peer, Principal, Tree, Trust};
+use super::{IdentityError, Peer, Principal, Token, TokenKind, Tree, Trust};
 use crate::files;
+use aws_lc_rs::hmac;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
@@ -34,6 +35,8 @@ pub struct Authority {
     trust: Trust,
     /// In the order of [`Tree::ALL`].
     issuers: [Issuer<'static, KeyPair>; 3],
+    /// What tokens are derived with; every member that has these CAs has the same.
+    tokens: hmac::Key,
 }
 
 /// A certificate that was issued.
@@ -74,7 +77,9 @@ impl Authority {
             issuers.push(Issuer::from_ca_cert_der(der, key).map_err(bad)?);
         }
         let Ok(issuers) = issuers.try_into() else { unreachable!("one issuer for each tree") };
-        Ok(Authority { trust, issuers })
+        let issuers: [Issuer<'static, KeyPair>; 3] = issuers;
+        let tokens = tokens_key(issuers[Tree::Member as usize].key());
+        Ok(Authority { trust, issuers, tokens })
     }
 
     /// Writes the CAs into a folder of their own that nobody else can enter.
@@ -126,6 +131,14 @@ impl Authority {
         &self.trust
     }
 
+    /// The token of a request, the same each time that it is asked for: so that a retry gets what
+    /// the first try made, and no secret is kept. `request` must tell who asks, as which request,
+    /// and for what.
+    #[must_use]
+    pub fn token(&self, kind: TokenKind, request: &[u8]) -> Token {
+        Token::derive(kind, self.trust.fingerprint(), &self.tokens, request)
+    }
+
     /// Issues a certificate for the key of a request. `names` are the DNS names and addresses of
     /// the holder's server; users have none. The certificate lives for `life_ms`, but not longer
     /// than its CA.
@@ -164,6 +177,14 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Authority({:?})", self.trust)
     }
+}
+
+/// A key for tokens from the one of a CA: what is made with it tells nothing of that key.
+fn tokens_key(key: &KeyPair) -> hmac::Key {
+    let secret = zeroize::Zeroizing::new(key.serialize_der());
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+    let derived = hmac::sign(&secret, b"trainyard tokens 1");
+    hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
 }
 
 const BUNDLE_FILE: &str = "ca.pem";

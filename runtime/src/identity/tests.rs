@@ -211,3 +211,23 @@ fn no_clock_breaks_the_issuer() {
         assert!(issued.peer.not_after_wall_ms >= issued.peer.not_before_wall_ms);
     }
 }
+
+#[test]
+fn the_token_of_a_request_is_always_the_same() {
+    let ours = authority();
+    let folder = tempfile::tempdir().unwrap();
+    ours.save(folder.path()).unwrap();
+    let loaded = Authority::load(folder.path()).unwrap();
+    let token = ours.token(TokenKind::Join, b"ada.1");
+    assert_eq!(token, loaded.token(TokenKind::Join, b"ada.1"), "after a restart as well");
+    let others = [
+        ours.token(TokenKind::Join, b"ada.2"),
+        ours.token(TokenKind::Login, b"ada.1"),
+        authority().token(TokenKind::Join, b"ada.1"),
+    ];
+    for other in others {
+        assert!(other.id != token.id && other.secret != token.secret);
+    }
+    let text = token.reveal();
+    assert_eq!(text.parse::<Token>().unwrap(), token);
+}

@@ -6,6 +6,7 @@
 //! somebody in between learns nothing.
 
 use super::trust::{Fingerprint, sha256};
+use aws_lc_rs::hmac;
 use data_encoding::HEXLOWER;
 use std::fmt;
 use std::str::FromStr;
@@ -110,6 +111,38 @@ impl Token {
             fingerprint,
         };
         secret.zeroize();
+        token
+    }
+
+    /// The token of a request: the same for the same request and the same key, and as good as a
+    /// random one to whoever has not got the key. A request that is asked again gets the token
+    /// that it was given before, though the cluster keeps no secret.
+    #[must_use]
+    pub(super) fn derive(
+        kind: TokenKind,
+        fingerprint: Fingerprint,
+        key: &hmac::Key,
+        request: &[u8],
+    ) -> Token {
+        let part = |name: &[u8]| {
+            let mut context = hmac::Context::with_key(key);
+            // Each part ends before the next one begins, or has a length of its own.
+            for part in [name, b".", kind.word().as_bytes(), b".", request] {
+                context.update(part);
+            }
+            context.sign()
+        };
+        let (id, secret) = (part(b"id"), part(b"secret"));
+        let (mut id_bytes, mut secret_bytes) = ([0; 16], [0; SECRET_BYTES]);
+        id_bytes.copy_from_slice(&id.as_ref()[..16]);
+        secret_bytes.copy_from_slice(secret.as_ref());
+        let token = Token {
+            kind,
+            id: TokenId::from_u128(u128::from_be_bytes(id_bytes)),
+            secret: Secret(secret_bytes),
+            fingerprint,
+        };
+        secret_bytes.zeroize();
         token
     }
 

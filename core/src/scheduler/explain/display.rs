@@ -1,10 +1,13 @@
 //! Explanations for people to read.
 
-use super::{Change, Constraint, Explanation, GroupNumbers, Outlook};
+use super::{Change, Constraint, Explanation, GroupNumbers, Holder, Outlook};
 use crate::command::LimitScope;
+use crate::state::State;
 use std::fmt;
 use yard_common::gpu::{GPU_PARTS, GpuCount};
-use yard_common::id::JobId;
+use yard_common::id::{JobId, QueueId};
+use yard_common::limits::DURATION_MS_MAX;
+use yard_common::spec::time::DurationMs;
 use yard_common::{Amounts, Bytes, Cpus};
 
 impl fmt::Display for Explanation {
@@ -27,54 +30,149 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text(&Names::Ids))
+    }
+}
+
+/// How things are called.
+enum Names<'a> {
+    /// By their ids and the cluster's time, as in the log.
+    Ids,
+    /// As people know them, who may see these jobs alone.
+    People(&'a State, &'a dyn Fn(JobId) -> bool),
+}
+
+impl Constraint {
+    /// As one or more lines for somebody who may see these jobs: with names, and with times from
+    /// now on. Jobs that are not seen are counted.
+    #[must_use]
+    pub fn told(&self, view: &State, sees: &dyn Fn(JobId) -> bool) -> String {
+        self.text(&Names::People(view, sees))
+    }
+
+    fn text(&self, names: &Names<'_>) -> String {
         match self {
-            Constraint::Held(reason) => write!(f, "held: {reason}"),
-            Constraint::Suspended(reason) => write!(f, "suspended: {reason}"),
+            Constraint::Held(reason) => format!("held: {reason}"),
+            Constraint::Suspended(reason) => format!("suspended: {reason}"),
             Constraint::Dependency(jobs) => {
-                write!(f, "waits for job {}", list(jobs.iter().map(JobId::to_string)))
+                let jobs: Vec<_> = jobs.iter().map(|job| (*job, 0, 0)).collect();
+                format!("waits for {}", names.jobs(&jobs))
             }
-            Constraint::NotBefore(at_ms) => write!(f, "not before {at_ms} ms"),
-            Constraint::Backoff(until_ms) => write!(f, "next attempt at {until_ms} ms"),
-            Constraint::QueueClosed(queue) => write!(f, "queue {queue} starts nothing"),
+            Constraint::NotBefore(at_ms) => names.time("not before", "", *at_ms),
+            Constraint::Backoff(until_ms) => names.time("next attempt", " at", *until_ms),
+            Constraint::QueueClosed(queue) => {
+                format!("queue {} starts nothing", names.queue(*queue))
+            }
             Constraint::Throttle { running, max } => {
-                write!(f, "{running} of at most {max} tasks of the array hold resources")
+                format!("{running} of at most {max} tasks of the array hold resources")
             }
             Constraint::Limit(excess) => {
                 let amount = |value| quantity(excess.what, value);
-                write!(
-                    f,
+                format!(
                     "limit on {} of {}: {} held, {} asked, {} allowed",
                     excess.what,
-                    scope(excess.scope),
+                    names.scope(excess.scope),
                     amount(excess.held),
                     amount(excess.asked),
                     amount(excess.limit)
                 )
             }
             Constraint::Nodes(groups) => {
-                write!(f, "{}", groups.iter().map(numbers).collect::<Vec<_>>().join("\n  "))
+                groups.iter().map(numbers).collect::<Vec<_>>().join("\n  ")
             }
             Constraint::Claimed(jobs) => {
-                let jobs = jobs.iter().map(|(job, nodes)| format!("{job} ({})", count(*nodes)));
-                write!(f, "kept for those ahead: job {}", list(jobs))
+                let jobs: Vec<_> = jobs.iter().map(|(job, nodes)| (*job, *nodes, 0)).collect();
+                format!("kept for those ahead: {}", names.jobs(&jobs))
             }
             Constraint::HeldBy(holders) => {
-                let holders = holders.iter().map(|holder| {
-                    let gpus = match holder.gpu_parts {
-                        0 => String::new(),
-                        parts => format!(", {} GPUs", gpus(parts)),
-                    };
-                    format!("{} ({}{gpus})", holder.job, count(holder.nodes))
-                });
-                write!(f, "held by job {}", list(holders))
+                let holder = |holder: &Holder| (holder.job, holder.nodes, holder.gpu_parts);
+                let holders: Vec<_> = holders.iter().map(holder).collect();
+                format!("held by {}", names.jobs(&holders))
             }
             Constraint::InDoubt { silent, unreaped } => {
-                write!(f, "in doubt: {silent} silent, {unreaped} with processes not seen gone")
+                format!("in doubt: {silent} silent, {unreaped} with processes not seen gone")
             }
             Constraint::Position { queue, ahead } => {
-                write!(f, "place {} in queue {queue}", ahead + 1)
+                format!("place {} in queue {}", u64::from(*ahead) + 1, names.queue(*queue))
             }
         }
+    }
+}
+
+impl Names<'_> {
+    fn queue(&self, id: QueueId) -> String {
+        let name = match self {
+            Names::Ids => None,
+            Names::People(view, _) => view.queues.get(id).map(|queue| queue.name.to_string()),
+        };
+        name.unwrap_or_else(|| id.to_string())
+    }
+
+    fn scope(&self, scope: LimitScope) -> String {
+        let Names::People(view, _) = self else {
+            return match scope {
+                LimitScope::Queue(id) => format!("queue {id}"),
+                LimitScope::Workspace(id) => format!("workspace {id}"),
+                LimitScope::Owner(id) => format!("owner {id}"),
+                LimitScope::EachOwner(id) => format!("each owner in queue {id}"),
+            };
+        };
+        match scope {
+            LimitScope::Queue(id) => format!("queue {}", self.queue(id)),
+            LimitScope::Workspace(id) => {
+                let name = view.workspaces.get(id).map(|workspace| workspace.name.to_string());
+                format!("workspace {}", name.unwrap_or_else(|| id.to_string()))
+            }
+            LimitScope::Owner(id) => {
+                let name = view.principals.get(id).map(|user| user.name.to_string());
+                format!("owner {}", name.unwrap_or_else(|| id.to_string()))
+            }
+            LimitScope::EachOwner(id) => format!("each owner in queue {}", self.queue(id)),
+        }
+    }
+
+    /// A time of the cluster. What it counts from means nothing to people.
+    fn time(&self, what: &str, at: &str, at_ms: u64) -> String {
+        let Names::People(view, _) = self else { return format!("{what}{at} {at_ms} ms") };
+        let left_ms = at_ms.saturating_sub(view.now_ms());
+        if left_ms == 0 {
+            return format!("{what}: now");
+        }
+        // Up to the second, and never nothing.
+        let left_ms = left_ms.div_ceil(1_000).saturating_mul(1_000).min(DURATION_MS_MAX);
+        match DurationMs::new(left_ms) {
+            Some(left) => format!("{what}: in {left}"),
+            None => format!("{what}: later"),
+        }
+    }
+
+    /// Jobs, with the nodes and the parts of GPUs that are theirs.
+    fn jobs(&self, jobs: &[(JobId, u32, u64)]) -> String {
+        let share = |nodes: u32, parts: u64| match (nodes, parts) {
+            (0, _) => String::new(),
+            (nodes, 0) => format!(" ({})", count(nodes)),
+            (nodes, parts) => format!(" ({}, {} GPUs)", count(nodes), gpus(parts)),
+        };
+        let sees = |job: JobId| match self {
+            Names::Ids => true,
+            Names::People(_, sees) => sees(job),
+        };
+        let (seen, hidden): (Vec<_>, Vec<_>) = jobs.iter().partition(|(job, ..)| sees(*job));
+        let mut told: Vec<String> = Vec::new();
+        if !seen.is_empty() {
+            let seen =
+                seen.iter().map(|(job, nodes, parts)| format!("{job}{}", share(*nodes, *parts)));
+            told.push(format!("job {}", list(seen)));
+        }
+        if !hidden.is_empty() {
+            let nodes = hidden.iter().fold(0u32, |sum, (_, nodes, _)| sum.saturating_add(*nodes));
+            let parts = hidden.iter().fold(0u64, |sum, (.., parts)| sum.saturating_add(*parts));
+            let other = if seen.is_empty() { "" } else { "other " };
+            let plural = if hidden.len() == 1 { "" } else { "s" };
+            let share = share(nodes, parts);
+            told.push(format!("{} {other}job{plural} that you may not see{share}", hidden.len()));
+        }
+        told.join(" and ")
     }
 }
 
@@ -99,15 +197,6 @@ fn quantity(what: &str, value: u64) -> String {
         "cpus" => Cpus(u32::try_from(value).unwrap_or(u32::MAX)).to_string(),
         "memory" | "disk" => Bytes(value).to_string(),
         _ => value.to_string(),
-    }
-}
-
-fn scope(scope: LimitScope) -> String {
-    match scope {
-        LimitScope::Queue(id) => format!("queue {id}"),
-        LimitScope::Workspace(id) => format!("workspace {id}"),
-        LimitScope::Owner(id) => format!("owner {id}"),
-        LimitScope::EachOwner(id) => format!("each owner in queue {id}"),
     }
 }
 

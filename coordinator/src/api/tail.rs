@@ -1,0 +1,81 @@
+//! The last lines that a failed rank wrote, from the machine that has them.
+
+use super::Api;
+use crate::sessions::ask;
+use bytes::Bytes;
+use std::time::Duration;
+use tokio::time::timeout;
+use yard_common::id::{AttemptNumber, JobId, TaskIndex};
+use yard_common::limits::{FAILURE_TAIL_BYTES_MAX, FAILURE_TAIL_LINES};
+use yard_proto::internal::agent_data::What;
+use yard_proto::internal::{AssignmentRef, LogSource, LogWant, member_data};
+use yard_proto::v1::LogStream;
+
+/// How long an explanation waits for them. They are a help; the rest of it is not kept back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Api {
+    /// The last lines of stderr of the rank that failed first in an attempt; empty if no rank is
+    /// to blame, or its machine does not answer in time.
+    pub(super) async fn last_lines(&self, job: JobId, task: TaskIndex, attempt: u32) -> Bytes {
+        let attempt = AttemptNumber(attempt);
+        let found = self.attempts.find(job, task, attempt);
+        let fault = found.and_then(|(id, kept)| Some((id, *kept.fault_of(task)?)));
+        let Some((allocation, fault)) = fault.filter(|_| attempt.0 > 0) else {
+            return Bytes::new();
+        };
+        let Some(local_rank) = fault.rank else { return Bytes::new() };
+        let assignment = AssignmentRef {
+            allocation_id: allocation.0,
+            group: fault.group.into(),
+            job_id: job.0,
+            task_index: task,
+            attempt: attempt.0,
+        };
+        let stream = LogStream::Stderr.into();
+        let want = LogWant {
+            assignment: Some(assignment),
+            sources: vec![LogSource { local_rank, stream, offset: 0 }],
+            tail_lines: FAILURE_TAIL_LINES,
+            follow: false,
+        };
+        let mut tail = Vec::new();
+        let read = async {
+            let mut answer = ask(self, fault.node, member_data::What::Log(want)).await.ok()?;
+            loop {
+                match answer.next().await.ok()?? {
+                    What::Log(log) => keep_end(&mut tail, &log.data),
+                    What::LogGap(_) => {}
+                    _ => return Some(()),
+                }
+            }
+        };
+        // What came until then is better than nothing.
+        if timeout(PATIENCE, read).await.is_err() {
+            tracing::debug!(node = %fault.node, %job, "the last lines did not come in time");
+        }
+        tail.into()
+    }
+}
+
+/// Adds data, and keeps the end of all.
+fn keep_end(tail: &mut Vec<u8>, data: &[u8]) {
+    tail.extend_from_slice(&data[data.len().saturating_sub(FAILURE_TAIL_BYTES_MAX)..]);
+    tail.drain(..tail.len().saturating_sub(FAILURE_TAIL_BYTES_MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept() {
+        let mut tail = Vec::new();
+        keep_end(&mut tail, b"abc");
+        assert_eq!(tail, b"abc");
+        keep_end(&mut tail, &vec![b'x'; FAILURE_TAIL_BYTES_MAX - 1]);
+        assert_eq!((tail.len(), tail[0]), (FAILURE_TAIL_BYTES_MAX, b'c'));
+        keep_end(&mut tail, &vec![b'y'; 2 * FAILURE_TAIL_BYTES_MAX]);
+        assert_eq!((tail.len(), tail[0]), (FAILURE_TAIL_BYTES_MAX, b'y'));
+    }
+}
