@@ -1,11 +1,12 @@
 //! What a rank finds: its variables, its user, its limits, its files.
 
 use crate::world::{Node, assignment, id, one, variables, wanted};
-use yard_agent::launch::GrantedGpu;
+use yard_agent::launch::{GrantedGpu, ShownTasks};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
-use yard_core::agent::DesiredPhase;
+use yard_common::id::{AttemptNumber, TaskRange};
+use yard_core::agent::{Chain, ChainLink, DesiredPhase};
 
 #[tokio::test]
 async fn a_rank_finds_its_variables_and_nothing_of_the_agent() {
@@ -49,6 +50,23 @@ async fn a_rank_finds_its_variables_and_nothing_of_the_agent() {
     }
     assert!(found["YARD_END_TIME"].parse::<u64>().unwrap() > 1_700_000_000);
     assert!(std::path::Path::new(&found["YARD_LOG_DIR"]).ends_with("logs/812/0.1"));
+}
+
+#[tokio::test]
+async fn a_task_of_an_array_with_gaps_finds_its_index() {
+    let mut node = Node::start().await;
+    let command = "['/bin/sh', -c, 'echo $0 $YARD_TASK_INDEX', '${YARD_TASK_INDEX}']";
+    let mut detail = assignment(&format!("array: 5,10\ncommand: {command}"));
+    let shown = |position, first| ShownTasks { tasks: TaskRange::one(position), first };
+    detail.shown = vec![shown(0, 5), shown(1, 10)];
+    let tasks = TaskRange { first: 0, len: 2 };
+    let chain = Chain(vec![ChainLink { tasks, attempt: AttemptNumber(1) }]);
+    node.desire(vec![wanted(1, chain, DesiredPhase::Run)], vec![(id(1), detail)]).await;
+    node.until(|heard| heard.is_reaped(id(1))).await;
+    for (position, expected) in [(0, "5 5\n"), (1, "10 10\n")] {
+        // Files keep to positions, as everything does that coordinator and agent say.
+        assert_eq!(node.output(position, Writer::Rank(0), Kind::Out), expected);
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,7 @@ pub(crate) fn assignment(yaml: &str) -> Assignment {
         code_dir: None,
         submit_dir: None,
         last_cause: None,
+        shown: Vec::new(),
     }
 }
 
