@@ -1,6 +1,8 @@
 //! Gangs of several nodes, all on this machine.
 
 use crate::world::{Node, Root, assignment, eventually, id, one, variables, wanted};
+use std::path::Path;
+use yard_agent::driver::Options;
 use yard_agent::launch::{Assignment, GangNode};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
@@ -98,21 +100,15 @@ async fn custom_runs_once_and_other_nodes_wait_for_their_stop() {
     assert_eq!(nodes[1].heard.causes(id(1)), [ExitCause::Exited(0)]);
 }
 
-/// Whether the scripts have installed Open MPI here. A test that cannot run is none, so it says
-/// so instead of passing in silence.
-fn has_mpi() -> bool {
-    let there = std::env::var("YARD_TEST_OPENMPI").is_ok_and(|value| value == "1");
-    if !there {
-        eprintln!("not run: set YARD_TEST_OPENMPI=1 where Open MPI is installed");
-    }
-    there
+/// A test that cannot run here fails, and says what to do: passing in silence proves nothing.
+fn need_mpi() {
+    let found = Options::JOB_PATH.split(':').any(|at| Path::new(at).join("mpirun").exists());
+    assert!(found, "no mpirun in {}; as root: apt-get install openmpi-bin", Options::JOB_PATH);
 }
 
 #[tokio::test]
 async fn mpi_reaches_the_other_nodes_through_their_shims() {
-    if !has_mpi() {
-        return;
-    }
+    need_mpi();
     let (_meeting, mut nodes) = nodes(2).await;
     let yaml = "nodes: 2\nranks_per_node: 2\nlaunch: mpi\n\
                 command: 'echo rank $YARD_RANK of $OMPI_COMM_WORLD_SIZE on $YARD_NODE_NAME'";
@@ -131,9 +127,7 @@ async fn mpi_reaches_the_other_nodes_through_their_shims() {
 
 #[tokio::test]
 async fn the_code_of_a_failing_mpi_rank_is_the_end_of_the_gang() {
-    if !has_mpi() {
-        return;
-    }
+    need_mpi();
     let (meeting, mut nodes) = nodes(2).await;
     let gate = meeting.path().join("gate");
     let yaml = format!(
