@@ -68,6 +68,9 @@ pub struct Assignment {
     #[n(19)]
     #[cbor(default)]
     pub shown: Vec<ShownTasks>,
+    /// How long an attempt may run, by the job or its queue; none: as long as it likes.
+    #[n(20)]
+    pub time_limit_ms: Option<u64>,
 }
 
 /// One node of a gang.

@@ -220,7 +220,7 @@ impl Plan {
             files: &files,
             task,
             attempt,
-            end_s: self.spec.time_limit.and_then(|limit| wall_s()?.checked_add(limit.ms() / 1_000)),
+            end_s: assignment.time_limit_ms.and_then(|limit| wall_s()?.checked_add(limit / 1_000)),
             socket: self.socket.as_deref(),
         };
         let first = assignment.node_rank == 0;

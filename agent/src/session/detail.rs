@@ -68,6 +68,7 @@ pub(crate) fn assignment(detail: Detail, inventory: &Inventory) -> Result<Assign
         node_rank: detail.node_rank,
         nodes,
         task_count: detail.task_count,
+        time_limit_ms: detail.time_limit_ms,
         job_name: name("job_name", detail.job_name)?,
         workspace: name("workspace", detail.workspace)?,
         experiment: Some(name("experiment", detail.experiment)?).filter(|name| !name.is_empty()),
@@ -235,6 +236,7 @@ mod tests {
             gpu_uuids: vec!["g2".into(), "g1".into()],
             amounts: Some(v1::ResourceAmounts::default()),
             task_count: 9,
+            time_limit_ms: Some(7_000),
             tasks: vec![task(3, v1::ExitKind::NodeLost), task(5, v1::ExitKind::NodeLost)],
             ..Default::default()
         }
@@ -249,6 +251,7 @@ mod tests {
         let gpus: Vec<_> = found.gpus.iter().map(|gpu| (gpu.index, &*gpu.uuid)).collect();
         assert_eq!(gpus, [(1, "g1"), (2, "g2")]);
         assert_eq!((found.login, found.experiment), (None, None));
+        assert_eq!(found.time_limit_ms, Some(7_000));
         assert_eq!(found.last_cause, Some(ExitCause::NodeLost));
         let params: Vec<_> = found.params.iter().map(|one| one.task).collect();
         assert_eq!(params, [3, 5]);

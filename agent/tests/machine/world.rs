@@ -60,6 +60,7 @@ pub(crate) fn assignment(yaml: &str) -> Assignment {
         submit_dir: None,
         last_cause: None,
         shown: Vec::new(),
+        time_limit_ms: None,
     }
 }
 
