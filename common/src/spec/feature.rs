@@ -62,11 +62,15 @@ features! {
     Preflight = "preflight checks" ["preflight"];
     /// A command before the ranks.
     Prepare = "prepare commands" ["prepare"];
-    /// PyTorch, with or without its own launcher.
-    LaunchTorch = "PyTorch launchers" ["launch=torch", "launch=torchrun"];
-    /// MPI, and what runs on it.
-    LaunchMpi = "MPI launchers"
-        ["launch=mpi", "launch=horovod", "launch=chainer", "launch=cntk"];
+    /// PyTorch's variables for ranks of ours.
+    LaunchTorch = "PyTorch launchers" ["launch=torch"];
+    /// PyTorch's own launcher.
+    LaunchTorchrun = "torchrun launchers" ["launch=torchrun"];
+    /// MPI.
+    LaunchMpi = "MPI launchers" ["launch=mpi"];
+    /// What runs on MPI, and has settings of its own.
+    LaunchOverMpi = "Horovod, Chainer and CNTK launchers"
+        ["launch=horovod", "launch=chainer", "launch=cntk"];
     /// TensorFlow.
     LaunchTensorflow = "TensorFlow launchers" ["launch=tensorflow"];
     /// JAX.
