@@ -6,6 +6,7 @@ use yard_agent::driver::Options;
 use yard_agent::launch::{Assignment, GangNode};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
+use yard_common::cause::{Fault, PrepareStep};
 use yard_core::agent::DesiredPhase;
 
 /// Nodes that share a place to meet.
@@ -123,6 +124,18 @@ async fn mpi_reaches_the_other_nodes_through_their_shims() {
             assert_eq!(text, format!("rank {number} of 4 on yard-node-{rank}\n"));
         }
     }
+}
+
+#[tokio::test]
+async fn mpi_between_machines_ends_with_a_cause_that_no_machine_pays_for() {
+    let mut node = Node::start().await;
+    let detail = share("nodes: 2\nlaunch: mpi\ncommand: 'true'", 0, 2, 1);
+    node.desire(vec![wanted(1, one(), DesiredPhase::Prepare)], vec![(id(1), detail)]).await;
+    node.until(|heard| heard.is_reaped(id(1))).await;
+    let cause = ExitCause::PrepareFailed(PrepareStep::Setup);
+    assert_eq!(node.heard.causes(id(1)), [cause]);
+    // Tried again, it would fail again: not for the twenty tries of a failing machine.
+    assert_eq!(cause.fault(), Fault::User);
 }
 
 #[tokio::test]
