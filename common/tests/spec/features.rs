@@ -80,3 +80,19 @@ fn the_default_of_a_field_needs_no_feature() {
     let spec = Draft::read(&text, None).validate(&Features::NONE).unwrap();
     assert_eq!(spec, good("command: python3 train.py"));
 }
+
+#[test]
+fn a_placeholder_without_its_feature_is_refused() {
+    for name in ["YARD_MOUNT_ROOT", "YARD_JOB_MOUNT_ROOT", "YARD_SHARED_TEMP"] {
+        let text = format!("command: [a, '${{{name}}}/x']");
+        let draft = Draft::read(text.as_bytes(), None);
+        let problems = draft.validate(&Features::all().without(Feature::Mounts)).unwrap_err();
+        let found: Vec<_> = problems.list().iter().map(|p| (p.code, p.field.as_str())).collect();
+        assert_eq!(found, [(ErrorCode::NotInThisVersion, "command[1]")], "{problems}");
+        assert!(draft.validate(&Features::all()).is_ok(), "{name}");
+    }
+    // A shell asks nobody, and may have a default of its own.
+    assert!(
+        Draft::read(b"command: a ${YARD_MOUNT_ROOT:-/x}", None).validate(&Features::NONE).is_ok()
+    );
+}
