@@ -43,8 +43,18 @@ fn job(feature: Feature) -> (&'static str, &'static str) {
         Feature::Checkpoints => ("checkpoint: {dir: /a}", "checkpoint"),
         Feature::StrictIsolation => ("isolation: strict", "isolation.class"),
         Feature::TolerantIsolation => ("isolation: {class: tolerant}", "isolation.class"),
-        Feature::StallKill => ("stall: {kill: 1h}", "stall.kill"),
+        Feature::MpiKinds => ("launch: mpi\nlaunch_options: {mpi: mpich}", "launch_options.mpi"),
+        Feature::LogLimits => ("logs: {keep: 1d}", "logs.keep"),
+        Feature::Stalls => ("stall: {kill: 1h}", "stall.kill"),
         Feature::Notifications => ("notify: [{on: [ended], webhook: a}]", "notify"),
+    }
+}
+
+/// The feature that it builds on.
+fn base(feature: Feature) -> Features {
+    match feature {
+        Feature::MpiKinds => Features::NONE.with(Feature::LaunchMpi),
+        _ => Features::NONE,
     }
 }
 
@@ -62,7 +72,7 @@ fn a_field_without_its_feature_is_refused() {
         let found: Vec<_> =
             problems.list().iter().map(|problem| (problem.code, problem.field.as_str())).collect();
         assert_eq!(found, [(ErrorCode::NotInThisVersion, job(feature).1)], "{problems}");
-        assert!(draft.validate(&Features::NONE.with(feature)).is_ok(), "{text}");
+        assert!(draft.validate(&base(feature).with(feature)).is_ok(), "{text}");
     }
 }
 
@@ -95,4 +105,25 @@ fn a_placeholder_without_its_feature_is_refused() {
     assert!(
         Draft::read(b"command: a ${YARD_MOUNT_ROOT:-/x}", None).validate(&Features::NONE).is_ok()
     );
+}
+
+#[test]
+fn what_would_have_no_effect_needs_a_feature_as_well() {
+    let launched = Features::NONE.with(Feature::LaunchMpi);
+    for (text, refused) in [
+        ("stall: {warn: 1h}", true),
+        ("logs: {max_per_rank: 1MiB}", true),
+        ("launch: mpi\nlaunch_options: {mpi: intel}", true),
+        // These ask for what happens anyway.
+        ("stall: {warn: none}", false),
+        ("stall: {warn: 10m}", false),
+        ("logs: {max_per_rank: 1GiB, keep: 14d}", false),
+        ("launch: mpi\nlaunch_options: {mpi: openmpi}", false),
+    ] {
+        let text = format!("command: a\n{text}");
+        let problems = Draft::read(text.as_bytes(), None).validate(&launched).err();
+        let codes = problems.iter().flat_map(|p| p.list()).map(|problem| problem.code);
+        let expected = refused.then_some(ErrorCode::NotInThisVersion);
+        assert_eq!(codes.collect::<Vec<_>>(), Vec::from_iter(expected), "{text}");
+    }
 }
