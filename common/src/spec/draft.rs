@@ -117,6 +117,12 @@ impl Draft {
         self.put(path, node);
     }
 
+    /// Whether a field of the top is written, be it with its default.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.root.get(key).is_some()
+    }
+
     fn set_at(&mut self, path: &str, value: &str, at: At) {
         let is_text = path.starts_with("env.") || path.starts_with("labels.");
         let node = if !is_text && value.starts_with(['[', '{', '"', '\'']) {
