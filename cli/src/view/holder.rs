@@ -246,7 +246,6 @@ fn member_columns() -> Vec<crate::output::Column> {
         column("MEMBER").right(),
         column("ROLE"),
         column("ADDRESS"),
-        column("LOG").right(),
         column("VERSION"),
     ]
 }
@@ -257,14 +256,12 @@ fn members(status: &v1::StatusResponse) -> Vec<Row> {
             member.id.to_string(),
             text::member_role(member.role),
             member.address.clone(),
-            member.matched_index.map_or(NONE.into(), |index| index.to_string()),
             member.version.clone(),
         ],
         value: json!({
             "id": member.id,
             "role": text::member_role(member.role),
             "address": member.address,
-            "matched_index": member.matched_index,
             "version": member.version,
         }),
         name: member.id.to_string(),
@@ -329,6 +326,7 @@ mod tests {
         let (row, text) = cluster(&status);
         assert!(text.contains("leader   none: an election is under way"), "{text}");
         assert!(text.contains("Follower  10.0.0.1:7100"), "{text}");
+        assert!(!text.contains("LOG"), "nobody tells how far the log of a member is: {text}");
         assert_eq!(row.value["leader"], Value::Null);
         assert_eq!(row.name, "ab".repeat(16));
     }
