@@ -242,12 +242,7 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
 }
 
 fn member_columns() -> Vec<crate::output::Column> {
-    vec![
-        column("MEMBER").right(),
-        column("ROLE"),
-        column("ADDRESS"),
-        column("VERSION"),
-    ]
+    vec![column("MEMBER").right(), column("ROLE"), column("ADDRESS"), column("VERSION")]
 }
 
 fn members(status: &v1::StatusResponse) -> Vec<Row> {
