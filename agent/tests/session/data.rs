@@ -115,8 +115,8 @@ async fn files_are_read_and_nothing_leads_outside() {
     let (member, _) = cluster.hello().await;
     let gate = root.path().join("gate");
     let command = format!(
-        "echo said; printf abcdef > f; ln -s ../../../identity/identity.pem key; mkdir d; touch ready; \
-         until test -e {}; do sleep 0.02; done",
+        "echo said; printf abcdef > f; ln -s ../../../identity/identity.pem key; mkdir d; \
+         touch ready; until test -e {}; do sleep 0.02; done",
         gate.display()
     );
     cluster.say(member, told(&set(2, &[57]), vec![detail(57, &command)])).await;
