@@ -32,7 +32,10 @@ pub enum ClearError {
     #[error("the shims in {} cannot be listed", .0.display())]
     List(PathBuf, #[source] io::Error),
     /// The kernel does not end a process; it may hang in a file system.
-    #[error("{0} assignments in {path} do not end; a process may hang in a file system", path = .1.display())]
+    #[error(
+        "{0} assignments in {path} do not end; a process may hang in a file system",
+        path = .1.display()
+    )]
     Left(usize, PathBuf),
 }
 

@@ -297,7 +297,7 @@ fn unconnected(address: &str, error: &tonic::transport::Error) -> Failure {
             // A peer that is not believed is told from one that went away.
             let foreign = match connect {
                 ConnectError::Handshake(_, error) => error.kind() == io::ErrorKind::InvalidData,
-                ConnectError::OtherPeer { .. } => true,
+                ConnectError::Distrusted(..) | ConnectError::OtherPeer { .. } => true,
                 _ => false,
             };
             if foreign {
@@ -317,6 +317,9 @@ fn copy(error: &ConnectError) -> ConnectError {
     match error {
         ConnectError::OtherPeer { address, found, expected } => {
             ConnectError::OtherPeer { address: address.clone(), found: *found, expected: *expected }
+        }
+        ConnectError::Distrusted(address, why) => {
+            ConnectError::Distrusted(address.clone(), why.clone())
         }
         ConnectError::Handshake(address, inner) => {
             let told = inner.get_ref().map_or_else(|| inner.to_string(), ToString::to_string);

@@ -62,7 +62,7 @@ pub(crate) struct Context {
 impl Context {
     /// Reads who the user is.
     pub(crate) fn load_identity(&self) -> Result<Identity, Failure> {
-        let hint = "log in again: an operator makes a token with `yard user invite`";
+        let hint = "log in again: an administrator makes a token with `yard user invite`";
         Identity::load_files(&self.ca, &self.identity).map_err(|error| Failure::local(&error, hint))
     }
 }

@@ -40,6 +40,20 @@ const INTERPRETERS: [(&str, &str); 12] = [
     ("Rscript", "-e"),
 ];
 
+/// What runs scripts with such names. None of them begins as bash would have it.
+const EXTENSIONS: [(&str, &str); 10] = [
+    ("py", "python3"),
+    ("pl", "perl"),
+    ("rb", "ruby"),
+    ("js", "node"),
+    ("jl", "julia"),
+    ("R", "Rscript"),
+    ("r", "Rscript"),
+    ("zsh", "zsh"),
+    ("ksh", "ksh"),
+    ("fish", "fish"),
+];
+
 /// Reads and checks a job.
 pub(crate) fn prepare(source: &JobSource) -> Result<Prepared, Failure> {
     let content = match &source.file {
@@ -59,7 +73,7 @@ fn assemble(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Fail
         None => Draft::empty(),
         Some(bytes) if is_script => {
             let mut draft = Draft::read_script(bytes, name);
-            add_script(&mut draft, &String::from_utf8_lossy(bytes), &mut warnings)?;
+            add_script(&mut draft, name, &String::from_utf8_lossy(bytes), &mut warnings)?;
             draft
         }
         Some(bytes) => Draft::read(bytes, name),
@@ -82,7 +96,7 @@ fn assemble(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Fail
     let spec = match validated(&draft, name, text.as_deref()) {
         // A script starts the rest of its gang itself, as people who come from sbatch expect.
         // On one machine that is what happens anyway.
-        Ok(spec) if is_script && spec.nodes != Nodes::ONE && !text_sets_launch(&spec) => {
+        Ok(spec) if is_script && spec.nodes != Nodes::ONE && !draft.has("launch") => {
             draft.set("launch", "custom", "script");
             validated(&draft, name, text.as_deref())?
         }
@@ -107,24 +121,30 @@ fn validated(draft: &Draft, file: Option<&str>, text: Option<&str>) -> Result<Jo
     })
 }
 
-fn text_sets_launch(spec: &JobSpec) -> bool {
-    spec.launch != yard_common::spec::run::Launch::Plain
+fn extension(name: Option<&str>) -> Option<&str> {
+    name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension)
 }
 
 /// Whether a file is a script: it says so in its first two bytes, or has lines of one.
 fn is_script(name: Option<&str>, bytes: &[u8]) -> bool {
-    let extension = name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension);
     let marked = |line: &[u8]| line.starts_with(b"#YARD") || line.starts_with(b"#SBATCH");
-    match extension {
+    match extension(name) {
         Some("yaml" | "yml" | "json") => false,
         _ => bytes.starts_with(b"#!") || bytes.split(|b| *b == b'\n').take(100).any(marked),
     }
 }
 
 /// Makes the whole script the command, run by the interpreter that its first line names.
-fn add_script(draft: &mut Draft, text: &str, warnings: &mut Vec<String>) -> Result<(), Failure> {
-    let first = text.lines().next().unwrap_or_default();
-    let shebang = first.strip_prefix("#!").unwrap_or("/bin/bash");
+fn add_script(
+    draft: &mut Draft,
+    name: Option<&str>,
+    text: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let shebang = match text.lines().next().and_then(|first| first.strip_prefix("#!")) {
+        Some(shebang) => shebang,
+        None => without_shebang(name)?,
+    };
     let mut words: Vec<&str> = shebang.split_whitespace().collect();
     let program = words.iter().rev().find(|word| !word.starts_with('-')).copied();
     let program = program.unwrap_or_default().rsplit('/').next().unwrap_or_default();
@@ -146,6 +166,19 @@ fn add_script(draft: &mut Draft, text: &str, warnings: &mut Vec<String>) -> Resu
         warnings.push(format!("{ignored} #SBATCH {lines} ignored; write #YARD key=value lines"));
     }
     Ok(())
+}
+
+/// What runs a script that does not say it, as `sh` itself does; not if its name says otherwise.
+fn without_shebang(name: Option<&str>) -> Result<&'static str, Failure> {
+    let extension = extension(name);
+    match EXTENSIONS.iter().find(|(known, _)| Some(*known) == extension) {
+        None => Ok("/bin/bash"),
+        Some((_, program)) => {
+            let shown = name.unwrap_or_default();
+            let message = format!("{shown} does not say what runs it: it has no first line #!");
+            Err(Failure::usage(message, format!("begin it with #!/usr/bin/env {program}")))
+        }
+    }
 }
 
 /// Sets the fields that have flags of their own.

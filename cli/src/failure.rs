@@ -110,7 +110,7 @@ impl From<ClientError> for Failure {
             ClientError::Token(_) => Failure::usage(message, "ask for a new token"),
             ClientError::Address(_) => Failure::usage(message, "write HOST:PORT"),
             ClientError::Tls(_) => {
-                let hint = "log in again: an operator makes a token with `yard user invite`";
+                let hint = "log in again: an administrator makes a token with `yard user invite`";
                 Failure::new(exit::DENIED, message, hint)
             }
             ClientError::Identity(_) | ClientError::Incomplete(_) => {

@@ -1,7 +1,7 @@
 //! What the coordinator tells an agent of an assignment beside the desired set.
 
 use minicbor::{Decode, Encode};
-use yard_common::id::{JobId, TaskIndex};
+use yard_common::id::{JobId, TaskIndex, TaskRange};
 use yard_common::{Amounts, ExitCause};
 
 /// Everything about one assignment that the desired set does not say.
@@ -64,6 +64,13 @@ pub struct Assignment {
     /// How the task's last attempt ended.
     #[n(18)]
     pub last_cause: Option<ExitCause>,
+    /// Tasks of the chain whose index, as people see it, is not their position within the job.
+    #[n(19)]
+    #[cbor(default)]
+    pub shown: Vec<ShownTasks>,
+    /// How long an attempt may run, by the job or its queue; none: as long as it likes.
+    #[n(20)]
+    pub time_limit_ms: Option<u64>,
 }
 
 /// One node of a gang.
@@ -105,7 +112,26 @@ pub struct TaskParams {
     pub params: Vec<(String, String)>,
 }
 
+/// Neighbouring tasks of an array with gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ShownTasks {
+    /// Their positions within the job.
+    #[n(0)]
+    pub tasks: TaskRange,
+    /// The index of the first as people see it; the others follow on.
+    #[n(1)]
+    pub first: TaskIndex,
+}
+
 impl Assignment {
+    /// The index of a task as people see it: `array: 5,10` has the tasks 5 and 10, at the
+    /// positions 0 and 1.
+    #[must_use]
+    pub fn shown(&self, task: TaskIndex) -> TaskIndex {
+        let shown = self.shown.iter().find(|shown| shown.tasks.contains(task));
+        shown.map_or(task, |shown| shown.first.saturating_add(task - shown.tasks.first))
+    }
+
     /// This node.
     #[must_use]
     pub fn node(&self) -> Option<&GangNode> {

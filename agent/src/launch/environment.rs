@@ -87,7 +87,7 @@ impl Scene<'_> {
         set(all, "YARD_WORKSPACE", &assignment.workspace);
         set(all, "YARD_EXPERIMENT", assignment.experiment.as_deref().unwrap_or_default());
         set(all, "YARD_OWNER", &assignment.owner);
-        set(all, "YARD_TASK_INDEX", self.task);
+        set(all, "YARD_TASK_INDEX", assignment.shown(self.task));
         set(all, "YARD_TASK_COUNT", assignment.task_count);
         set(all, "YARD_ATTEMPT", self.attempt);
         let last = assignment.last_cause.map_or(String::new(), |cause| cause.to_string());

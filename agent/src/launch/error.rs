@@ -90,7 +90,10 @@ pub enum PrepareError {
     #[error("a word or variable of the job holds a NUL: {0}")]
     Nul(String),
     /// Nobody can reach the other nodes of the gang.
-    #[error("launch: mpi over {0} nodes needs a way between them, which this agent has not")]
+    #[error(
+        "launch: mpi over {0} machines is not in this version; write nodes: 1 with more \
+        ranks_per_node, or another launcher"
+    )]
     NoGang(usize),
 }
 
@@ -105,12 +108,12 @@ impl PrepareError {
             | PrepareError::Lookup { .. } => PrepareStep::Account,
             PrepareError::Workdir { .. } => PrepareStep::Workdir,
             PrepareError::Limits(_) | PrepareError::Scratch { .. } => PrepareStep::Limits,
-            PrepareError::Details(_) | PrepareError::Shape { .. } | PrepareError::NoGang(_) => {
-                PrepareStep::Code
-            }
-            PrepareError::Spec(_) | PrepareError::Launcher(_) | PrepareError::Nul(_) => {
-                PrepareStep::Setup
-            }
+            PrepareError::Details(_) | PrepareError::Shape { .. } => PrepareStep::Code,
+            // What no other try and no other machine would change.
+            PrepareError::Spec(_)
+            | PrepareError::Launcher(_)
+            | PrepareError::NoGang(_)
+            | PrepareError::Nul(_) => PrepareStep::Setup,
         }
     }
 }

@@ -17,7 +17,7 @@ mod orders;
 mod plan;
 
 pub use account::own_login;
-pub use assignment::{Assignment, GangNode, GrantedGpu, TaskParams};
+pub use assignment::{Assignment, GangNode, GrantedGpu, ShownTasks, TaskParams};
 pub(crate) use environment::mark;
 pub use error::PrepareError;
 pub(crate) use files::open_stream;

@@ -88,9 +88,8 @@ impl Plan {
             group: assignment.group,
         };
         assignment.node().ok_or_else(shape)?;
-        match spec.launch {
-            Launch::Plain | Launch::Torch | Launch::Mpi | Launch::Custom => {}
-            other => return Err(PrepareError::Launcher(other)),
+        if !is_launched(spec.launch) {
+            return Err(PrepareError::Launcher(spec.launch));
         }
         let many = spec.launch == Launch::Mpi && assignment.nodes.len() > 1;
         if many && orders.site.gang_dir.is_none() {
@@ -224,7 +223,7 @@ impl Plan {
             files: &files,
             task,
             attempt,
-            end_s: self.spec.time_limit.and_then(|limit| wall_s()?.checked_add(limit.ms() / 1_000)),
+            end_s: assignment.time_limit_ms.and_then(|limit| wall_s()?.checked_add(limit / 1_000)),
             socket: self.socket.as_deref(),
         };
         let first = assignment.node_rank == 0;
@@ -293,6 +292,23 @@ impl TaskPlan {
         // The words are Open MPI's own, made for a shell: this is what `ssh` does with them.
         let line = ["/bin/sh".to_string(), "-c".to_string(), words.join(" ")];
         process(None, &line, &self.variables, self.files.streams("launcher"))
+    }
+}
+
+/// Whether this release has the launcher. The others are refused at submission.
+fn is_launched(launch: Launch) -> bool {
+    match launch {
+        Launch::Plain | Launch::Torch | Launch::Mpi | Launch::Custom => true,
+        Launch::Torchrun
+        | Launch::Tensorflow
+        | Launch::Jax
+        | Launch::Horovod
+        | Launch::Deepspeed
+        | Launch::Chainer
+        | Launch::Cntk
+        | Launch::Caffe
+        | Launch::Caffe2
+        | Launch::Ray => false,
     }
 }
 
@@ -367,4 +383,21 @@ fn text(text: &str) -> Result<CString, PrepareError> {
 
 fn wall_s() -> Option<u64> {
     Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yard_common::spec::{Draft, Feature, Features};
+
+    #[test]
+    fn what_a_coordinator_takes_can_be_launched() {
+        let there = [Feature::LaunchTorch, Feature::LaunchMpi, Feature::LaunchCustom];
+        let features = there.into_iter().fold(Features::NONE, Features::with);
+        for launch in Launch::ALL.iter().copied() {
+            let text = format!("command: a\nlaunch: {launch}");
+            let taken = Draft::read(text.as_bytes(), None).validate(&features);
+            assert_eq!(taken.is_ok(), is_launched(launch), "{launch}");
+        }
+    }
 }

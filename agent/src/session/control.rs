@@ -4,12 +4,16 @@ use super::data::DataCalls;
 use super::stream::{self, StreamError};
 use super::{Fatal, Shared};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::sleep;
 use yard_runtime::backoff::Backoff;
 use yard_runtime::shutdown::CancellationToken;
 
 /// The first and the longest wait before the next try.
 const WAIT_MS: (u64, u64) = (50, 1_000);
+/// A stream that lived so long has worked. A leader that takes streams and drops them at once must
+/// not be asked twenty times a second.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Hints that are followed in a row without a welcome: two members may each believe in the other.
 const HINTS_MAX: u32 = 3;
 
@@ -52,6 +56,13 @@ impl Candidates {
     }
 }
 
+/// A stream ended that the leader had taken, after living for so long.
+fn lived(backoff: &mut Backoff, life: Duration) {
+    if life >= SETTLED {
+        backoff.reset();
+    }
+}
+
 /// Keeps a stream to the leader until it is stopped.
 ///
 /// # Errors
@@ -77,13 +88,13 @@ async fn keep(shared: &Arc<Shared>, calls: &mut DataCalls) -> Fatal {
             sleep(backoff.next(rand::random())).await;
             continue;
         };
-        let mut welcomed = false;
+        let mut welcomed = None;
         let error = stream::serve(shared, calls, &address, &mut welcomed).await;
         if shared.driver.disconnected().await.is_err() {
             return Fatal::Driver;
         }
-        if welcomed {
-            backoff.reset();
+        if let Some(since) = welcomed {
+            lived(&mut backoff, since.elapsed());
             let silent = matches!(error, StreamError::Silent);
             candidates.welcomed(&address, &addresses, silent);
         }
@@ -101,7 +112,9 @@ async fn keep(shared: &Arc<Shared>, calls: &mut DataCalls) -> Fatal {
                 }
             }
             StreamError::Certificate => continue,
-            error if welcomed => tracing::warn!(address, %error, "the stream to the leader broke"),
+            error if welcomed.is_some() => {
+                tracing::warn!(address, %error, "the stream to the leader broke")
+            }
             error => tracing::debug!(address, %error, "no stream to this member"),
         }
         sleep(backoff.next(rand::random())).await;
@@ -111,6 +124,18 @@ async fn keep(shared: &Arc<Shared>, calls: &mut DataCalls) -> Fatal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_that_break_at_once_are_opened_ever_less_often() {
+        let mut backoff = Backoff::new(WAIT_MS.0, WAIT_MS.1);
+        let mut wait_after = |life: Duration| {
+            lived(&mut backoff, life);
+            backoff.next(u64::MAX).as_millis()
+        };
+        let waits: Vec<_> = (0..6).map(|_| wait_after(Duration::from_millis(100))).collect();
+        assert_eq!(waits, [50, 100, 200, 400, 800, 1_000]);
+        assert_eq!(wait_after(SETTLED), 50);
+    }
 
     #[test]
     fn members_are_tried_in_turn_and_hints_first() {

@@ -1,10 +1,10 @@
 //! What the coordinator tells of an assignment, turned into what the launcher takes. The one place
 //! where it is checked: whatever comes, the answer is an assignment or an error.
 
-use crate::launch::{Assignment, GangNode, GrantedGpu, TaskParams};
+use crate::launch::{Assignment, GangNode, GrantedGpu, ShownTasks, TaskParams};
 use thiserror::Error;
 use yard_common::ExitCause;
-use yard_common::id::{AllocationId, JobId};
+use yard_common::id::{AllocationId, JobId, TaskRange};
 use yard_common::limits::{
     ARRAY_TASKS_MAX, CHAIN_TASKS_MAX, GANG_NODES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX,
     NODE_DEVICES_MAX, RANKS_PER_NODE_MAX, SPEC_BYTES_MAX, SPEC_ENTRIES_MAX,
@@ -61,12 +61,14 @@ pub(crate) fn assignment(detail: Detail, inventory: &Inventory) -> Result<Assign
         job: JobId(detail.job_id),
         amounts: amounts.into(),
         last_cause: last_cause(&detail.tasks)?,
+        shown: shown(&detail.tasks)?,
         params: params(detail.tasks)?,
         gpus: gpus(detail.gpu_uuids, inventory)?,
         group,
         node_rank: detail.node_rank,
         nodes,
         task_count: detail.task_count,
+        time_limit_ms: detail.time_limit_ms,
         job_name: name("job_name", detail.job_name)?,
         workspace: name("workspace", detail.workspace)?,
         experiment: Some(name("experiment", detail.experiment)?).filter(|name| !name.is_empty()),
@@ -155,6 +157,23 @@ fn last_cause(tasks: &[DetailTask]) -> Result<Option<ExitCause>> {
     Ok(if causes.len() == 1 { causes[0] } else { None })
 }
 
+/// The tasks whose index is not their position. Those of a range differ by the same number.
+fn shown(tasks: &[DetailTask]) -> Result<Vec<ShownTasks>> {
+    let mut all = Vec::new();
+    for task in tasks {
+        let range = range(task)?;
+        if task.shown_first != range.first {
+            all.push(ShownTasks { tasks: range, first: task.shown_first });
+        }
+    }
+    Ok(all)
+}
+
+fn range(task: &DetailTask) -> Result<TaskRange> {
+    let range = yard_proto::convert::range(task.tasks.as_ref())?;
+    range.ok_or(DetailError::Missing("tasks.tasks"))
+}
+
 fn params(tasks: Vec<DetailTask>) -> Result<Vec<TaskParams>> {
     let mut all = Vec::new();
     for task in tasks {
@@ -162,8 +181,7 @@ fn params(tasks: Vec<DetailTask>) -> Result<Vec<TaskParams>> {
             continue;
         }
         within("parameters", task.parameters.len(), SPEC_ENTRIES_MAX)?;
-        let range = yard_proto::convert::range(task.tasks.as_ref())?;
-        let range = range.ok_or(DetailError::Missing("tasks.tasks"))?;
+        let range = range(&task)?;
         let pairs = task.parameters.into_iter().map(|one| (one.key, one.value)).collect();
         all.push(TaskParams { task: range.first, params: pairs });
     }
@@ -218,6 +236,7 @@ mod tests {
             gpu_uuids: vec!["g2".into(), "g1".into()],
             amounts: Some(v1::ResourceAmounts::default()),
             task_count: 9,
+            time_limit_ms: Some(7_000),
             tasks: vec![task(3, v1::ExitKind::NodeLost), task(5, v1::ExitKind::NodeLost)],
             ..Default::default()
         }
@@ -232,9 +251,26 @@ mod tests {
         let gpus: Vec<_> = found.gpus.iter().map(|gpu| (gpu.index, &*gpu.uuid)).collect();
         assert_eq!(gpus, [(1, "g1"), (2, "g2")]);
         assert_eq!((found.login, found.experiment), (None, None));
+        assert_eq!(found.time_limit_ms, Some(7_000));
         assert_eq!(found.last_cause, Some(ExitCause::NodeLost));
         let params: Vec<_> = found.params.iter().map(|one| one.task).collect();
         assert_eq!(params, [3, 5]);
+    }
+
+    #[test]
+    fn tasks_of_an_array_with_gaps_keep_their_index() {
+        // `array: 0-3,8-9,12` from position 3 on.
+        let mut detail = detail();
+        let task = |first, len, shown_first| DetailTask {
+            tasks: Some(v1::TaskRange { first, len }),
+            shown_first,
+            ..Default::default()
+        };
+        detail.tasks = vec![task(3, 1, 3), task(4, 2, 8), task(6, 1, 12)];
+        let found = assignment(detail, &inventory()).unwrap();
+        let shown: Vec<u32> = (3..7).map(|task| found.shown(task)).collect();
+        assert_eq!(shown, [3, 8, 9, 12]);
+        assert_eq!(found.shown.len(), 2, "what follows from the position is not stored");
     }
 
     #[test]

@@ -119,13 +119,13 @@ struct Stream<'a> {
     ahead_bytes: usize,
 }
 
-/// Opens a stream to the member at an address and serves it to its end. `welcomed` is set once the
-/// leader has taken it.
+/// Opens a stream to the member at an address and serves it to its end. `welcomed` is when the
+/// leader took it.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
     calls: &mut DataCalls,
     address: &str,
-    welcomed: &mut bool,
+    welcomed: &mut Option<Instant>,
 ) -> StreamError {
     let (out, queue) = mpsc::channel(STREAM_QUEUE_LEN_MAX);
     let (reports, batch, ahead) = (None, None, BTreeMap::new());
@@ -179,13 +179,13 @@ impl Stream<'_> {
         &mut self,
         inbound: &mut Streaming<CoordinatorMessage>,
         news: &mut News,
-        welcomed: &mut bool,
+        welcomed: &mut Option<Instant>,
     ) -> Result<std::convert::Infallible, StreamError> {
         let (mut pings, mut heard) = (pings(), Instant::now());
         let mut obeying: Option<Obeying> = None;
         let out = self.out.clone();
         loop {
-            let patience = if *welcomed { SILENCE } else { WELCOME };
+            let patience = if welcomed.is_some() { SILENCE } else { WELCOME };
             tokio::select! {
                 done = async { obeying.as_mut().expect("asked for above").await },
                     if obeying.is_some() =>
@@ -196,11 +196,12 @@ impl Stream<'_> {
                     heard = Instant::now();
                 }
                 message = inbound.message(), if obeying.is_none() => {
-                    heard = Instant::now();
                     let message = message.map_err(|s| StreamError::Status(Box::new(s)))?;
                     let what = message.ok_or(StreamError::Closed)?.what;
                     let what = what.ok_or(StreamError::Protocol("a message without content"))?;
                     obeying = self.hear(what, welcomed).await?;
+                    // Not before: a slow disk here must not pass for a silent leader.
+                    heard = Instant::now();
                 }
                 () = tokio::time::sleep_until(heard + patience), if obeying.is_none() => {
                     return Err(StreamError::Silent);
@@ -235,17 +236,17 @@ impl Stream<'_> {
     async fn hear(
         &mut self,
         what: In,
-        welcomed: &mut bool,
+        welcomed: &mut Option<Instant>,
     ) -> Result<Option<Obeying>, StreamError> {
         match what {
             In::Welcome(welcome) => {
                 self.welcome(welcome).await?;
-                *welcomed = true;
+                welcomed.get_or_insert_with(Instant::now);
             }
             In::Goodbye(goodbye) => return Err(StreamError::Goodbye(goodbye)),
             In::Members(members) => self.learn(&members).await?,
             In::Pong(_) => {}
-            In::Desired(_) | In::Reported(_) | In::DataCall(_) if !*welcomed => {
+            In::Desired(_) | In::Reported(_) | In::DataCall(_) if welcomed.is_none() => {
                 return Err(StreamError::Protocol("it came before the welcome"));
             }
             In::Desired(desired) => return self.desired(desired),

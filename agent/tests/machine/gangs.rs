@@ -1,9 +1,12 @@
 //! Gangs of several nodes, all on this machine.
 
 use crate::world::{Node, Root, assignment, eventually, id, one, variables, wanted};
+use std::path::Path;
+use yard_agent::driver::Options;
 use yard_agent::launch::{Assignment, GangNode};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
+use yard_common::cause::{Fault, PrepareStep};
 use yard_core::agent::DesiredPhase;
 
 /// Nodes that share a place to meet.
@@ -98,21 +101,15 @@ async fn custom_runs_once_and_other_nodes_wait_for_their_stop() {
     assert_eq!(nodes[1].heard.causes(id(1)), [ExitCause::Exited(0)]);
 }
 
-/// Whether the scripts have installed Open MPI here. A test that cannot run is none, so it says
-/// so instead of passing in silence.
-fn has_mpi() -> bool {
-    let there = std::env::var("YARD_TEST_OPENMPI").is_ok_and(|value| value == "1");
-    if !there {
-        eprintln!("not run: set YARD_TEST_OPENMPI=1 where Open MPI is installed");
-    }
-    there
+/// A test that cannot run here fails, and says what to do: passing in silence proves nothing.
+fn need_mpi() {
+    let found = Options::JOB_PATH.split(':').any(|at| Path::new(at).join("mpirun").exists());
+    assert!(found, "no mpirun in {}; as root: apt-get install openmpi-bin", Options::JOB_PATH);
 }
 
 #[tokio::test]
 async fn mpi_reaches_the_other_nodes_through_their_shims() {
-    if !has_mpi() {
-        return;
-    }
+    need_mpi();
     let (_meeting, mut nodes) = nodes(2).await;
     let yaml = "nodes: 2\nranks_per_node: 2\nlaunch: mpi\n\
                 command: 'echo rank $YARD_RANK of $OMPI_COMM_WORLD_SIZE on $YARD_NODE_NAME'";
@@ -130,10 +127,20 @@ async fn mpi_reaches_the_other_nodes_through_their_shims() {
 }
 
 #[tokio::test]
+async fn mpi_between_machines_ends_with_a_cause_that_no_machine_pays_for() {
+    let mut node = Node::start().await;
+    let detail = share("nodes: 2\nlaunch: mpi\ncommand: 'true'", 0, 2, 1);
+    node.desire(vec![wanted(1, one(), DesiredPhase::Prepare)], vec![(id(1), detail)]).await;
+    node.until(|heard| heard.is_reaped(id(1))).await;
+    let cause = ExitCause::PrepareFailed(PrepareStep::Setup);
+    assert_eq!(node.heard.causes(id(1)), [cause]);
+    // Tried again, it would fail again: not for the twenty tries of a failing machine.
+    assert_eq!(cause.fault(), Fault::User);
+}
+
+#[tokio::test]
 async fn the_code_of_a_failing_mpi_rank_is_the_end_of_the_gang() {
-    if !has_mpi() {
-        return;
-    }
+    need_mpi();
     let (meeting, mut nodes) = nodes(2).await;
     let gate = meeting.path().join("gate");
     let yaml = format!(

@@ -1,18 +1,19 @@
 //! What a rank finds: its variables, its user, its limits, its files.
 
 use crate::world::{Node, assignment, id, one, variables, wanted};
-use yard_agent::launch::GrantedGpu;
+use yard_agent::launch::{GrantedGpu, ShownTasks};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
-use yard_core::agent::DesiredPhase;
+use yard_common::id::{AttemptNumber, TaskRange};
+use yard_core::agent::{Chain, ChainLink, DesiredPhase};
 
 #[tokio::test]
 async fn a_rank_finds_its_variables_and_nothing_of_the_agent() {
     let mut node = Node::start().await;
     let mut detail = assignment(
         "name: digits\nranks_per_node: 2\ncommand: [env]\nenv: {LR: '0.1', LANG: de}\n\
-         time_limit: 2h",
+         time_limit: 100d",
     );
     detail.gpus = ["GPU-a", "GPU-b"]
         .into_iter()
@@ -20,6 +21,9 @@ async fn a_rank_finds_its_variables_and_nothing_of_the_agent() {
         .map(|(uuid, index)| GrantedGpu { uuid: uuid.into(), index })
         .collect();
     detail.last_cause = Some(ExitCause::NodeLost);
+    // Its queue allows less than the job asks for.
+    detail.time_limit_ms = Some(60_000);
+    let begin_s = wall_s();
     detail.inherited = vec![("VIRTUAL_ENV".into(), "/venv".into())];
     node.desire(vec![wanted(1, one(), DesiredPhase::Run)], vec![(id(1), detail)]).await;
     node.until(|heard| heard.is_reaped(id(1))).await;
@@ -47,8 +51,30 @@ async fn a_rank_finds_its_variables_and_nothing_of_the_agent() {
     for foreign in ["CARGO", "RUST_BACKTRACE", "CARGO_MANIFEST_DIR"] {
         assert!(!found.contains_key(foreign), "{foreign} leaked into the job");
     }
-    assert!(found["YARD_END_TIME"].parse::<u64>().unwrap() > 1_700_000_000);
+    let end_s: u64 = found["YARD_END_TIME"].parse().unwrap();
+    assert!((begin_s + 60..=wall_s() + 60).contains(&end_s), "{end_s}, and it began at {begin_s}");
     assert!(std::path::Path::new(&found["YARD_LOG_DIR"]).ends_with("logs/812/0.1"));
+}
+
+fn wall_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test]
+async fn a_task_of_an_array_with_gaps_finds_its_index() {
+    let mut node = Node::start().await;
+    let command = "['/bin/sh', -c, 'echo $0 $YARD_TASK_INDEX', '${YARD_TASK_INDEX}']";
+    let mut detail = assignment(&format!("array: 5,10\ncommand: {command}"));
+    let shown = |position, first| ShownTasks { tasks: TaskRange::one(position), first };
+    detail.shown = vec![shown(0, 5), shown(1, 10)];
+    let tasks = TaskRange { first: 0, len: 2 };
+    let chain = Chain(vec![ChainLink { tasks, attempt: AttemptNumber(1) }]);
+    node.desire(vec![wanted(1, chain, DesiredPhase::Run)], vec![(id(1), detail)]).await;
+    node.until(|heard| heard.is_reaped(id(1))).await;
+    for (position, expected) in [(0, "5 5\n"), (1, "10 10\n")] {
+        // Files keep to positions, as everything does that coordinator and agent say.
+        assert_eq!(node.output(position, Writer::Rank(0), Kind::Out), expected);
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,8 @@ pub(crate) fn assignment(yaml: &str) -> Assignment {
         code_dir: None,
         submit_dir: None,
         last_cause: None,
+        shown: Vec::new(),
+        time_limit_ms: None,
     }
 }
 

@@ -115,8 +115,8 @@ async fn files_are_read_and_nothing_leads_outside() {
     let (member, _) = cluster.hello().await;
     let gate = root.path().join("gate");
     let command = format!(
-        "printf abcdef > f; ln -s ../../../identity/identity.pem key; mkdir d; touch ready; \
-         until test -e {}; do sleep 0.02; done",
+        "echo said; printf abcdef > f; ln -s ../../../identity/identity.pem key; mkdir d; \
+         touch ready; until test -e {}; do sleep 0.02; done",
         gate.display()
     );
     cluster.say(member, told(&set(2, &[57]), vec![detail(57, &command)])).await;
@@ -158,5 +158,13 @@ async fn files_are_read_and_nothing_leads_outside() {
     }
     std::fs::write(&gate, "").unwrap();
     cluster.reports(true, |report| report.what == ReportKind::Reaped).await;
+    // Output that ranks of MPI open by themselves is theirs, in a directory that is not.
+    let output = root.path().join("logs/812/57.1/0.out");
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(&output, Some(65_534), None).unwrap();
+    }
+    let all = cluster.ask(member, read("0.out", FileRoot::Logs.into(), 0, 0)).await;
+    let Some(What::File(found)) = all[1].what.clone() else { panic!("{all:?}") };
+    assert_eq!(found.data, "said\n");
     handle.stop().await.unwrap();
 }

@@ -44,10 +44,7 @@ pub(crate) enum NodeVerb {
         /// The pool that it joins
         #[arg(long, default_value = "default")]
         pool: String,
-        /// Instead: the node whose certificate has run out
-        #[arg(long, value_name = "NODE", conflicts_with = "pool")]
-        renew: Option<String>,
-        /// How long the token is good
+        /// How long the token is good; at most 1h
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         life: DurationMs,
     },
@@ -146,9 +143,6 @@ pub(crate) struct QueueArgs {
     /// Longest time limit; `none` for no bound
     #[arg(long, value_name = "DURATION")]
     pub(crate) time_limit_max: Option<String>,
-    /// Whether its jobs give way to others unless they say otherwise
-    #[arg(long, value_name = "true|false")]
-    pub(crate) preemptible: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -178,7 +172,7 @@ pub(crate) enum UserVerb {
     Invite {
         /// The name
         user: String,
-        /// How long the token is good
+        /// How long the token is good; at most 1h
         #[arg(long, value_name = "DURATION", default_value = "1h")]
         life: DurationMs,
     },

@@ -189,6 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn the_life_of_a_token_says_its_bound() {
+        let bound = crate::text::duration(yard_common::limits::TOKEN_LIFE_MS_MAX);
+        for line in ["yard node invite --help", "yard user invite ann --help"] {
+            let help = parse(line).unwrap_err().to_string();
+            assert!(help.contains(&format!("at most {bound}")), "{help}");
+        }
+    }
+
+    #[test]
     fn a_command_follows_two_dashes_untouched() {
         let cli = parse("yard run --nodes 2 -- python3 train.py --lr 3 -o x").unwrap();
         let Verb::Run(run) = cli.verb else { panic!("run") };
@@ -234,6 +243,9 @@ mod tests {
             "yard submit",
             "yard show",
             "yard wait",
+            // The server has none of these yet.
+            "yard node invite --renew n1",
+            "yard queue set night --preemptible true",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -82,6 +82,31 @@ fn a_script_is_stored_whole_and_run_by_its_first_line() {
     assert!(json(&gang).contains(r#""launch":"custom""#));
     let mpi = job(&source(Some("a.sh"), &[]), "#!/bin/bash\n#YARD nodes=4\n#YARD launch=mpi\nx\n");
     assert!(json(&mpi).contains(r#""launch":"mpi""#));
+    // Whoever asks for the default gets it.
+    let script = "#!/bin/bash\n#YARD nodes=4\n#YARD launch=plain\nx\n";
+    let plain = job(&source(Some("a.sh"), &[]), script);
+    assert!(!json(&plain).contains(r#""launch":"#), "{}", json(&plain));
+    let mut flagged = source(Some("a.sh"), &[]);
+    flagged.fields.launch = Some("plain".into());
+    let plain = job(&flagged, "#!/bin/bash\n#YARD nodes=4\nx\n");
+    assert!(!json(&plain).contains(r#""launch":"#), "{}", json(&plain));
+}
+
+#[test]
+fn a_script_without_a_first_line_runs_under_bash_unless_its_name_says_otherwise() {
+    for name in ["a.sh", "a.slurm", "a", "-"] {
+        let prepared = job(&source(Some(name), &[]), "#YARD nodes=1\necho\n");
+        assert!(json(&prepared).contains("#YARD nodes=1"), "{name}: {}", json(&prepared));
+    }
+    for (name, first) in [
+        ("train.py", "#!/usr/bin/env python3"),
+        ("dir.d/a.R", "#!/usr/bin/env Rscript"),
+        ("a.pl", "#!/usr/bin/env perl"),
+    ] {
+        let failure = assemble(&source(Some(name), &[]), Some(b"#YARD nodes=1\n")).unwrap_err();
+        assert_eq!((failure.exit, failure.hint), (64, format!("begin it with {first}")), "{name}");
+        assert!(failure.message.contains(name), "{}", failure.message);
+    }
 }
 
 #[test]

@@ -66,8 +66,9 @@ async fn previous(session: &Session, job: u64, task: Option<u32>) -> Result<u32,
     last.checked_sub(1).filter(|attempt| *attempt > 0).ok_or_else(none)
 }
 
-/// The ranks that tell most of a large gang: the first, and the one that failed first. Empty: all.
-async fn telling_ranks(
+/// The ranks that tell most of a gang: of a large one the first, and the one that failed first.
+/// Empty: all.
+pub(super) async fn telling_ranks(
     session: &Session,
     job_id: u64,
     task_index: Option<u32>,
@@ -82,13 +83,29 @@ async fn telling_ranks(
     if count <= ALL_RANKS_MAX {
         return Ok(Vec::new());
     }
+    let ranks = telling(first_failed(session, job_id, task_index).await?);
+    let shown: Vec<String> = ranks.iter().map(u32::to_string).collect();
+    let (noun, verb) = if ranks.len() == 1 { ("rank", "is") } else { ("ranks", "are") };
+    let which = shown.join(" and ");
+    let name = task_index.map_or(job_id.to_string(), |task| format!("'{job_id}[{task}]'"));
+    say(&format!("note: {noun} {which} of {count} {verb} shown; yard logs {name} --rank all"));
+    Ok(ranks)
+}
+
+/// The rank that failed first in the last attempt that failed.
+pub(super) async fn first_failed(
+    session: &Session,
+    job_id: u64,
+    task_index: Option<u32>,
+) -> Result<Option<u32>, Failure> {
     let answer = session.client.explain(v1::ExplainRequest { job_id, task_index }).await?;
-    let failed = answer.explanation.and_then(|why| why.failure).and_then(|failure| failure.rank);
+    Ok(answer.explanation.and_then(|why| why.failure).and_then(|failure| failure.rank))
+}
+
+fn telling(failed: Option<u32>) -> Vec<u32> {
     let mut ranks = vec![0];
     ranks.extend(failed.filter(|rank| *rank != 0));
-    let shown: Vec<String> = ranks.iter().map(u32::to_string).collect();
-    say(&format!("note: ranks {} of {count} are shown; --rank all", shown.join(" and ")));
-    Ok(ranks)
+    ranks
 }
 
 fn parse_ranks(list: &str) -> Result<Vec<u32>, Failure> {
@@ -203,6 +220,13 @@ pub(crate) async fn events(session: &Session, args: &EventsArgs) -> Result<u8, F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_gang_is_told_by_its_first_rank_and_the_one_that_failed() {
+        assert_eq!(telling(None), [0]);
+        assert_eq!(telling(Some(0)), [0]);
+        assert_eq!(telling(Some(7)), [0, 7]);
+    }
 
     #[test]
     fn ranks_are_a_list_of_numbers() {

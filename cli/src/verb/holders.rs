@@ -152,7 +152,8 @@ fn queue_settings(
         job_priority_max: args.job_priority_max.unwrap_or(present.job_priority_max),
         time_limit_default_ms: limit(default.as_deref(), present.time_limit_default_ms)?,
         time_limit_max_ms: limit(max.as_deref(), present.time_limit_max_ms)?,
-        preemptible: args.preemptible.unwrap_or(present.preemptible),
+        // Nothing is preempted in this version, so there is no flag for it.
+        preemptible: present.preemptible,
     })
 }
 

@@ -182,7 +182,7 @@ fn result_row(index: u32, run: &v1::TaskRun, parameters: &[(String, String)]) ->
             state.clone(),
             run.cause.as_ref().map_or(text::NONE.into(), text::cause),
             run.attempt.to_string(),
-            shown.join(" "),
+            if shown.is_empty() { text::NONE.into() } else { shown.join(" ") },
         ],
         value: json!({
             "task": index,

@@ -153,7 +153,7 @@ async fn examine(global: &Global) -> Result<Vec<Finding>, Failure> {
 }
 
 fn expiry(ends_wall_ms: u64, now: u64) -> Option<Finding> {
-    let fix = "log in again: an operator makes a token with `yard user invite`";
+    let fix = "log in again: an administrator makes a token with `yard user invite`";
     match ends_wall_ms.checked_sub(now) {
         None => {
             Some(finding(format!("your certificate ended {}", text::moment(ends_wall_ms)), fix))

@@ -40,10 +40,9 @@ pub(crate) async fn node(session: &Session, verb: &NodeVerb) -> Result<u8, Failu
                 say(&format!("{node}: removed"));
             }
         }
-        NodeVerb::Invite { pool, renew, life } => {
+        NodeVerb::Invite { pool, life } => {
             let request = v1::CreateJoinTokenRequest {
-                pool: if renew.is_some() { String::new() } else { pool.clone() },
-                renew_node: renew.clone().unwrap_or_default(),
+                pool: pool.clone(),
                 life_ms: life.ms(),
                 ..v1::CreateJoinTokenRequest::default()
             };

@@ -3,7 +3,7 @@
 //! Phases are told on standard error. Ctrl-C asks whether to detach, cancel, or go on; a client
 //! that dies leaves the job alone.
 
-use super::follow::Printer;
+use super::follow::{Printer, first_failed, telling_ranks};
 use super::submit::send;
 use crate::args::RunArgs;
 use crate::draft::Prepared;
@@ -41,6 +41,8 @@ struct Running<'a> {
     logs: Option<Logs>,
     /// The attempt whose output was opened last.
     opened: u32,
+    /// The ranks whose output that is; empty: all.
+    ranks: Vec<u32>,
     printer: Printer,
 }
 
@@ -56,7 +58,8 @@ impl<'a> Running<'a> {
         let printer = Printer::new(false);
         let watch = watch(session, job, applied_index);
         let told = String::new();
-        Running { session, job, watch, told, logs: None, opened: 0, printer }
+        let ranks = Vec::new();
+        Running { session, job, watch, told, logs: None, opened: 0, ranks, printer }
     }
 
     async fn follow(&mut self) -> Result<u8, Failure> {
@@ -124,25 +127,31 @@ impl<'a> Running<'a> {
         }
         let runs = v1::JobState::try_from(job.state) == Ok(v1::JobState::Running);
         if runs {
-            self.open(&job)?;
+            self.open(&job).await?;
         }
         Ok(job)
     }
 
-    fn open(&mut self, job: &v1::Job) -> Result<(), Failure> {
+    async fn open(&mut self, job: &v1::Job) -> Result<(), Failure> {
         if job.is_array || job.attempt == 0 || self.opened == job.attempt {
             return Ok(());
         }
         self.close()?;
         self.opened = job.attempt;
+        self.ranks = telling_ranks(self.session, self.job, None).await?;
+        self.follow_ranks(self.ranks.clone());
+        Ok(())
+    }
+
+    fn follow_ranks(&mut self, ranks: Vec<u32>) {
         let request = v1::LogsRequest {
             job_id: self.job,
-            attempt: job.attempt,
+            attempt: self.opened,
+            ranks,
             follow: true,
             ..v1::LogsRequest::default()
         };
         self.logs = Some(self.session.client.logs(request));
-        Ok(())
     }
 
     fn close(&mut self) -> Result<(), Failure> {
@@ -161,7 +170,22 @@ impl<'a> Running<'a> {
     /// What is left of the output of a job that has ended.
     async fn rest(&mut self, job: &v1::Job) -> Result<(), Failure> {
         // A short job may have ended before it was seen to run.
-        self.open(job)?;
+        self.open(job).await?;
+        self.drain().await?;
+        // Of a large gang, whoever failed first has not been heard yet.
+        if exit_code(job) != 0 && !self.ranks.is_empty() {
+            let failed = first_failed(self.session, self.job, None).await?;
+            if let Some(rank) = failed.filter(|rank| !self.ranks.contains(rank)) {
+                say(&format!("note: what rank {rank} wrote, which failed first:"));
+                self.follow_ranks(vec![rank]);
+                self.drain().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints what is open to its end.
+    async fn drain(&mut self) -> Result<(), Failure> {
         while let Some(logs) = &mut self.logs {
             match logs.next().await {
                 Ok(Some(item)) => self.output(&item)?,

@@ -1,10 +1,10 @@
 //! `why`: in any state, with numbers and the next step.
 
+use super::constraint;
 use crate::text;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use yard_proto::v1;
-use yard_proto::v1::constraint::What as Hold;
 
 /// Lines of standard error that are shown.
 const TAIL_LINES_MAX: usize = 20;
@@ -39,7 +39,7 @@ pub(crate) fn render(answer: &v1::ExplainResponse) -> String {
 fn waits(out: &mut String, explanation: &v1::Explanation) {
     let _ = writeln!(out, "it waits: {}", text::reason(explanation.reason));
     for constraint in &explanation.constraints {
-        bullet(out, &constraint_text(constraint));
+        bullet(out, &constraint::text(constraint));
     }
     if !explanation.changes.is_empty() {
         out.push_str("any of these would let it start at once:\n");
@@ -54,23 +54,6 @@ fn bullet(out: &mut String, what: &str) {
     for (at, line) in text::harmless(what).lines().enumerate() {
         let mark = if at == 0 { "- " } else { "  " };
         let _ = writeln!(out, "  {mark}{}", line.trim_end());
-    }
-}
-
-/// The server says it in words; a server that does not still has its numbers.
-fn constraint_text(constraint: &v1::Constraint) -> String {
-    if !constraint.text.is_empty() {
-        return constraint.text.clone();
-    }
-    match &constraint.what {
-        Some(Hold::Held(reason)) => format!("held: {reason}"),
-        Some(Hold::Suspended(reason)) => format!("suspended: {reason}"),
-        Some(Hold::QueueClosed(queue)) => format!("the queue {queue} starts nothing"),
-        Some(Hold::Position(position)) => {
-            format!("{} jobs are ahead of it in {}", position.ahead, position.queue)
-        }
-        Some(other) => format!("{other:?}"),
-        None => "something that this version does not know".into(),
     }
 }
 
@@ -152,7 +135,7 @@ fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, 
 /// The explanation as machines read it.
 pub(crate) fn value(answer: &v1::ExplainResponse) -> Value {
     let explanation = answer.explanation.clone().unwrap_or_default();
-    let constraints: Vec<String> = explanation.constraints.iter().map(constraint_text).collect();
+    let constraints: Vec<String> = explanation.constraints.iter().map(constraint::text).collect();
     let changes: Vec<String> = explanation.changes.iter().map(change_text).collect();
     let waits = explanation.reason != v1::PendingReason::Unspecified as i32;
     let failure = explanation.failure.as_ref().map(|failure| {

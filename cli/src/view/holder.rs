@@ -242,13 +242,7 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
 }
 
 fn member_columns() -> Vec<crate::output::Column> {
-    vec![
-        column("MEMBER").right(),
-        column("ROLE"),
-        column("ADDRESS"),
-        column("LOG").right(),
-        column("VERSION"),
-    ]
+    vec![column("MEMBER").right(), column("ROLE"), column("ADDRESS"), column("VERSION")]
 }
 
 fn members(status: &v1::StatusResponse) -> Vec<Row> {
@@ -257,14 +251,12 @@ fn members(status: &v1::StatusResponse) -> Vec<Row> {
             member.id.to_string(),
             text::member_role(member.role),
             member.address.clone(),
-            member.matched_index.map_or(NONE.into(), |index| index.to_string()),
             member.version.clone(),
         ],
         value: json!({
             "id": member.id,
             "role": text::member_role(member.role),
             "address": member.address,
-            "matched_index": member.matched_index,
             "version": member.version,
         }),
         name: member.id.to_string(),
@@ -329,6 +321,7 @@ mod tests {
         let (row, text) = cluster(&status);
         assert!(text.contains("leader   none: an election is under way"), "{text}");
         assert!(text.contains("Follower  10.0.0.1:7100"), "{text}");
+        assert!(!text.contains("LOG"), "nobody tells how far the log of a member is: {text}");
         assert_eq!(row.value["leader"], Value::Null);
         assert_eq!(row.name, "ab".repeat(16));
     }

@@ -252,7 +252,7 @@ pub(crate) fn tasks(runs: &[v1::TaskRun]) -> Listing {
                 run.attempt.to_string(),
                 run.cause.as_ref().map_or(NONE.into(), text::cause),
                 if run.nodes.is_empty() { NONE.into() } else { run.nodes.join(",") },
-                params.join(" "),
+                if params.is_empty() { NONE.into() } else { params.join(" ") },
             ],
             value: json!({
                 "first": run.tasks.as_ref().map(|range| range.first),
@@ -420,8 +420,10 @@ pub(crate) mod tests {
             parameters: vec![v1::Parameter { key: "lr".into(), value: "1e-4".into() }],
             ..v1::TaskRun::default()
         };
-        let text = tasks(&[run]).render(Format::Csv);
-        assert_eq!(text, "tasks,state,try,cause,on,parameters\n3-7,Succeeded,1,-,-,lr=1e-4\n");
+        let bare = v1::TaskRun { parameters: Vec::new(), ..run.clone() };
+        let text = tasks(&[run, bare]).render(Format::Csv);
+        let rows = "3-7,Succeeded,1,-,-,lr=1e-4\n3-7,Succeeded,1,-,-,-\n";
+        assert_eq!(text, format!("tasks,state,try,cause,on,parameters\n{rows}"));
         let attempt = v1::Attempt {
             tasks: Some(v1::TaskRange { first: 0, len: 1 }),
             attempt: 2,

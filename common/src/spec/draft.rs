@@ -117,6 +117,12 @@ impl Draft {
         self.put(path, node);
     }
 
+    /// Whether a field of the top is written, be it with its default.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.root.get(key).is_some()
+    }
+
     fn set_at(&mut self, path: &str, value: &str, at: At) {
         let is_text = path.starts_with("env.") || path.starts_with("labels.");
         let node = if !is_text && value.starts_with(['[', '{', '"', '\'']) {
@@ -178,7 +184,11 @@ impl Draft {
         };
         let of_command = || match fields.command.as_ref()? {
             Command::Shell(line) => stem(program(&mut line.as_str().split_whitespace())?),
-            Command::Exec(words) => stem(program(&mut words.iter().map(|word| word.as_str()))?),
+            // `bash -c 'LINE'`: the line is words of its own.
+            Command::Exec(words) => {
+                let mut words = words.iter().flat_map(|word| word.as_str().split_whitespace());
+                stem(program(&mut words)?)
+            }
         };
         let name = self.file.as_deref().and_then(stem).or_else(of_command);
         name.unwrap_or_else(Name::fallback)
@@ -211,7 +221,8 @@ fn program<'a>(words: &mut dyn Iterator<Item = &'a str>) -> Option<&'a str> {
     let interpreter = first.rsplit('/').next().unwrap_or(first);
     let interpreters = ["python", "bash", "sh", "perl", "ruby", "julia", "Rscript", "torchrun"];
     if interpreters.iter().any(|name| interpreter.starts_with(name)) {
-        return words.find(|word| !word.starts_with('-')).or(Some(first));
+        let tells = |word: &&str| !word.starts_with('-') && !is_assignment(word);
+        return words.find(tells).or(Some(first));
     }
     Some(first)
 }

@@ -62,11 +62,17 @@ features! {
     Preflight = "preflight checks" ["preflight"];
     /// A command before the ranks.
     Prepare = "prepare commands" ["prepare"];
-    /// PyTorch, with or without its own launcher.
-    LaunchTorch = "PyTorch launchers" ["launch=torch", "launch=torchrun"];
-    /// MPI, and what runs on it.
-    LaunchMpi = "MPI launchers"
-        ["launch=mpi", "launch=horovod", "launch=chainer", "launch=cntk"];
+    /// PyTorch's variables for ranks of ours.
+    LaunchTorch = "PyTorch launchers" ["launch=torch"];
+    /// PyTorch's own launcher.
+    LaunchTorchrun = "torchrun launchers" ["launch=torchrun"];
+    /// MPI.
+    LaunchMpi = "MPI launchers" ["launch=mpi"];
+    /// What runs on MPI, and has settings of its own.
+    LaunchOverMpi = "Horovod, Chainer and CNTK launchers"
+        ["launch=horovod", "launch=chainer", "launch=cntk"];
+    /// Another MPI than Open MPI.
+    MpiKinds = "other kinds of MPI" ["launch_options.mpi=mpich", "launch_options.mpi=intel"];
     /// TensorFlow.
     LaunchTensorflow = "TensorFlow launchers" ["launch=tensorflow"];
     /// JAX.
@@ -95,6 +101,8 @@ features! {
     Outputs = "outputs" ["outputs"];
     /// Logs in a place of the user's.
     LogDirs = "log directories" ["logs.dir"];
+    /// How much output is kept, and for how long.
+    LogLimits = "limits of logs" ["logs.max_per_rank", "logs.keep"];
     /// Requested and published checkpoints.
     Checkpoints = "checkpoints" ["checkpoint"];
     /// Isolation beyond the default.
@@ -102,7 +110,7 @@ features! {
     /// Jobs that are neither moved nor killed.
     TolerantIsolation = "tolerant leases" ["isolation.class=tolerant"];
     /// Watching for silence.
-    StallKill = "stall limits" ["stall.kill"];
+    Stalls = "stall limits" ["stall.warn", "stall.kill"];
     /// Messages to webhooks.
     Notifications = "notifications" ["notify"];
 }
@@ -145,7 +153,8 @@ impl Features {
     pub(crate) fn of_field(path: &str, value: impl Fn() -> Json) -> Vec<Feature> {
         let path = ["roles.", "any_of."].iter().find_map(|p| path.strip_prefix(p)).unwrap_or(path);
         let needs = |entry: &str| match entry.split_once('=') {
-            None => entry == path,
+            // Whoever wants nothing of it needs no feature.
+            None => entry == path && value() != Json::Null,
             Some((field, word)) => field == path && value() == Json::Text(word.into()),
         };
         let needs_any = |feature: &Feature| feature.fields().iter().any(|entry| needs(entry));

@@ -3,9 +3,12 @@
 //! A rule judges values, never whether a field is written out: else a job would not be the same
 //! after its defaults were left out. It never fires because a field has a problem of its own.
 
+use super::feature::Feature;
 use super::gang::{Nodes, Resources};
 use super::job::{JobFields, REGROW_AFTER};
-use super::placeholder::{INPUT_PREFIX, OUTPUT_PREFIX, PARAM_PREFIX, check as check_placeholders};
+use super::placeholder::{
+    INPUT_PREFIX, OUTPUT_PREFIX, PARAM_PREFIX, Piece, check as check_placeholders, pieces,
+};
 use super::policy::not_zero;
 use super::problem::Issue;
 use super::run::{Command, Launch, default_shell};
@@ -198,7 +201,8 @@ impl<'n> Rules<'_, '_, 'n> {
         let mut bad = Vec::new();
         for (key, role, words) in found {
             for (index, word) in words.iter().enumerate() {
-                if let Err(issue) = check_placeholders(word.as_str(), &declared) {
+                let checked = check_placeholders(word.as_str(), &declared);
+                if let Some(issue) = checked.err().or_else(|| self.no_value(key, word.as_str())) {
                     bad.push((key, role, index, issue));
                 }
             }
@@ -231,6 +235,43 @@ impl<'n> Rules<'_, '_, 'n> {
                 let message = "the shell's path must be absolute";
                 self.report("shell", Issue::new(ErrorCode::BadPath, message, fix));
             }
+        }
+    }
+
+    /// What is wrong with a word whose placeholder would become nothing, whatever happens.
+    fn no_value(&self, key: &str, word: &str) -> Option<Issue> {
+        pieces(word).find_map(|piece| match piece {
+            Piece::Placeholder(name) => self.why_empty(key, name),
+            Piece::Text(_) => None,
+        })
+    }
+
+    fn why_empty(&self, key: &str, name: &str) -> Option<Issue> {
+        let job = self.job;
+        let bad = |why: &str, fix: &str| {
+            let message = format!("{name} has no value here: {why}");
+            Some(Issue::new(ErrorCode::BadPlaceholder, message, fix))
+        };
+        match name {
+            "YARD_RANK" | "YARD_LOCAL_RANK" if key == "prepare" => {
+                bad("prepare runs once on a node, for no rank", "use ${YARD_NODE_RANK}")
+            }
+            "YARD_RANK" | "YARD_LOCAL_RANK" if job.launch == Launch::Mpi => bad(
+                "launch mpi has one command for all ranks",
+                "write the command as a line, where the shell of each rank replaces it",
+            ),
+            "YARD_CODE_DIR" if job.code.is_none() && self.is_clean("code") => {
+                bad("no code is shipped", "add code: .")
+            }
+            "YARD_CHECKPOINT_DIR" | "YARD_RESUME_FROM" | "YARD_CHECKPOINT_REQUEST"
+                if job.checkpoint.is_none() && self.is_clean("checkpoint") =>
+            {
+                bad("the job has no checkpoints", "add checkpoint: { dir: /path }")
+            }
+            "YARD_MOUNT_ROOT" | "YARD_JOB_MOUNT_ROOT" | "YARD_SHARED_TEMP" => {
+                self.walk.lack(Feature::Mounts, "leave it out")
+            }
+            _ => None,
         }
     }
 

@@ -145,11 +145,17 @@ impl Walk<'_> {
 
     /// Refuses the field when the feature is not there.
     pub(crate) fn require(&mut self, feature: Feature, at: &At) {
-        if !self.features.has(feature) {
-            let message = format!("{} are not in this version", feature.name());
-            let fix = "leave the field out, or use a version that has them";
-            self.report(at, String::new(), Issue::new(ErrorCode::NotInThisVersion, message, fix));
+        if let Some(issue) = self.lack(feature, "leave the field out") {
+            self.report(at, String::new(), issue);
         }
+    }
+
+    /// The issue of whatever needs a feature that is not there.
+    pub(crate) fn lack(&self, feature: Feature, fix: &str) -> Option<Issue> {
+        let message = format!("{} are not in this version", feature.name());
+        let fix = format!("{fix}, or use a version that has them");
+        let issue = Issue::new(ErrorCode::NotInThisVersion, message, fix);
+        (!self.features.has(feature)).then_some(issue)
     }
 
     /// The text of a scalar, unless YAML readers disagree on it.

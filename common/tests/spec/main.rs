@@ -130,9 +130,14 @@ fn a_job_without_a_name_is_called_after_its_file_or_program() {
         (None, "python3 -u src/train_bert.py --lr 3", "train-bert"),
         (None, "LR=3 /opt/bin/solver", "solver"),
         (None, "python3", "python3"),
+        (None, "[bash, -c, 'exit $((3 * YARD_RANK))']", "exit"),
+        (None, "[sh, -c, 'A=1 ./solve.sh --fast; sleep 1']", "solve"),
         (None, "???", "job"),
     ] {
-        let text = format!("command: {command:?}");
+        let text = match command.starts_with('[') {
+            true => format!("command: {command}"),
+            false => format!("command: {command:?}"),
+        };
         let spec = Draft::read(text.as_bytes(), file).validate(&Features::all()).unwrap();
         assert_eq!(spec.name(), name, "{command}");
     }

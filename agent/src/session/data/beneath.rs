@@ -1,8 +1,8 @@
-//! Files beneath a directory that a job may write: opened so that no link leads anywhere else.
+//! Files beneath a directory of an attempt: opened so that no link leads anywhere else.
 //!
-//! **Invariant:** the agent may be root, the directory is the job's. So every path is resolved by
-//! the kernel beneath an open directory, through no link and onto no other file system's magic, and
-//! what is opened is a plain file of the directory's owner, or is not read.
+//! **Invariant:** the agent may be root, the directory the job's. So every path is resolved by the
+//! kernel beneath an open directory, through no link and onto no other file system's magic. What is
+//! opened is a plain file, and where the job can make hard links, one of the directory's owner.
 
 use super::DataError;
 use nix::errno::Errno;
@@ -13,16 +13,25 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use yard_common::limits::FILE_PATH_BYTES_MAX;
 
-/// An open directory, and whose files are read in it.
+/// Who makes the entries of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Maker {
+    /// The agent alone: they may be given to the job's user, and are as they were made.
+    Agent,
+    /// The job: a hard link may be to a file that it cannot read.
+    Job,
+}
+
+/// An open directory, and whose files are read in it; none: anybody's.
 #[derive(Debug)]
 pub(super) struct Root {
     directory: File,
-    owner: u32,
+    owner: Option<u32>,
 }
 
 impl Root {
     /// Opens a directory whose parents only the agent can change.
-    pub(super) fn open(path: &Path) -> Result<Root, DataError> {
+    pub(super) fn open(path: &Path, maker: Maker) -> Result<Root, DataError> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW);
         let directory = options.open(path).map_err(|error| match error.kind() {
@@ -31,7 +40,8 @@ impl Root {
             }
             _ => DataError::io(format!("the directory cannot be opened: {error}")),
         })?;
-        let owner = directory.metadata().map_err(|e| DataError::io(e.to_string()))?.uid();
+        let found = directory.metadata().map_err(|e| DataError::io(e.to_string()))?;
+        let owner = (maker == Maker::Job).then(|| found.uid());
         Ok(Root { directory, owner })
     }
 
@@ -48,8 +58,7 @@ impl Root {
         if !found.is_file() {
             return Err(DataError::not_allowed(format!("{path} is no plain file")));
         }
-        // A hard link may be to a file that the owner of the directory cannot read.
-        if found.uid() != self.owner {
+        if self.owner.is_some_and(|owner| owner != found.uid()) {
             return Err(DataError::not_allowed(format!("{path} belongs to somebody else")));
         }
         Ok(file)
@@ -108,6 +117,10 @@ mod tests {
     use yard_proto::internal::DataErrorKind;
 
     fn root() -> (tempfile::TempDir, Root) {
+        root_of(Maker::Job)
+    }
+
+    fn root_of(maker: Maker) -> (tempfile::TempDir, Root) {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path().join("root");
         std::fs::create_dir_all(at.join("sub")).unwrap();
@@ -116,7 +129,7 @@ mod tests {
         symlink("../secret", at.join("link")).unwrap();
         symlink("sub", at.join("dir")).unwrap();
         nix::unistd::mkfifo(&at.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let root = Root::open(&at).unwrap();
+        let root = Root::open(&at, maker).unwrap();
         (directory, root)
     }
 
@@ -130,6 +143,16 @@ mod tests {
         }
         root.directory("").unwrap();
         root.directory("sub").unwrap();
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_read_only_where_the_job_makes_none() {
+        for (maker, is_read) in [(Maker::Agent, true), (Maker::Job, false)] {
+            let (_directory, mut root) = root_of(maker);
+            // As if the directory were another's: only root could give the file away.
+            root.owner = root.owner.map(|uid| uid + 1);
+            assert_eq!(root.file("sub/a").is_ok(), is_read, "{maker:?}");
+        }
     }
 
     #[test]
@@ -156,6 +179,6 @@ mod tests {
         assert_eq!(root.directory("dir").unwrap_err().kind, DataErrorKind::NotAllowed);
         // A link in place of the directory itself.
         symlink(directory.path(), directory.path().join("planted")).unwrap();
-        assert!(Root::open(&directory.path().join("planted")).is_err());
+        assert!(Root::open(&directory.path().join("planted"), Maker::Job).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Files of an attempt: lists of directories, and their bytes.
 
-use super::beneath::{Root, path_of};
+use super::beneath::{Maker, Root, path_of};
 use super::place::Place;
 use super::{Answers, Cut, DataError, Said, blocking};
 use crate::session::Shared;
@@ -13,11 +13,11 @@ use yard_common::limits::{FILE_ENTRIES_MAX, FILE_ENTRIES_SCAN_MAX, LOG_READ_BYTE
 use yard_proto::internal::{FileData, FileList, FileListWant, FileWant};
 use yard_proto::v1::{FileEntry, FileKind, FileRoot};
 
-/// The directory that a root stands for.
-fn root(place: &Place, root: FileRoot) -> Result<PathBuf, DataError> {
+/// The directory that a root stands for, and who makes its entries.
+fn root(place: &Place, root: FileRoot) -> Result<(PathBuf, Maker), DataError> {
     match root {
-        FileRoot::Logs => Ok(place.logs()),
-        FileRoot::Temp => Ok(place.scratch()),
+        FileRoot::Logs => Ok((place.logs(), Maker::Agent)),
+        FileRoot::Temp => Ok((place.scratch(), Maker::Job)),
         // Both are where the job says. An agent that is root must not open what a job names.
         FileRoot::Unspecified | FileRoot::Output => Err(DataError::not_allowed(
             "this version reads the logs and the temporary directory of an attempt only",
@@ -31,9 +31,9 @@ pub(super) async fn list(
     want: FileListWant,
     answers: &Answers,
 ) -> Result<(), Cut> {
-    let at = root(&Place::new(shared, want.assignment)?, want.root())?;
+    let (at, maker) = root(&Place::new(shared, want.assignment)?, want.root())?;
     let listed = blocking(move || {
-        let directory = Root::open(&at)?.directory(&want.path)?;
+        let directory = Root::open(&at, maker)?.directory(&want.path)?;
         let count_max = match want.entries_max as usize {
             0 => FILE_ENTRIES_MAX,
             count => count.min(FILE_ENTRIES_MAX),
@@ -92,9 +92,9 @@ pub(super) async fn read(
     want: FileWant,
     answers: &Answers,
 ) -> Result<(), Cut> {
-    let at = root(&Place::new(shared, want.assignment)?, want.root())?;
+    let (at, maker) = root(&Place::new(shared, want.assignment)?, want.root())?;
     let path = want.path;
-    let file = Arc::new(blocking(move || Root::open(&at)?.file(&path)).await?);
+    let file = Arc::new(blocking(move || Root::open(&at, maker)?.file(&path)).await?);
     let end = match want.len {
         0 => u64::MAX,
         len => want.offset.saturating_add(len),
