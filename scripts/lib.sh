@@ -36,16 +36,6 @@ need_linker() {
     die "cc is missing and could not be installed; as root, run: apt-get install ${packages[*]}"
 }
 
-# need_openmpi: mpirun is on PATH afterwards. The tests of the MPI launcher run it.
-need_openmpi() {
-  if command -v mpirun >/dev/null; then return; fi
-  command -v apt-get >/dev/null || die "Open MPI (mpirun) is missing; install it, in /usr/bin"
-  say "no Open MPI (mpirun) found: installing openmpi-bin with apt-get"
-  as_root apt-get update -qq || true # an old list of packages may do
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openmpi-bin ||
-    die "mpirun is missing and could not be installed; as root, run: apt-get install openmpi-bin"
-}
-
 # need_packages WHAT PACKAGE...: installs Debian packages that are missing, and says which and why.
 need_packages() {
   local what="$1" package missing=()
@@ -64,6 +54,11 @@ need_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive \
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
     die "$what needs packages; as root, run: apt-get install --no-install-recommends ${missing[*]}"
+}
+
+# need_openmpi: mpirun is on PATH afterwards. The tests of the MPI launcher run it.
+need_openmpi() {
+  command -v mpirun >/dev/null || need_packages "the launcher of MPI jobs" openmpi-bin
 }
 
 # need_digits: what examples/digits needs: a real MPI, and Python packages, of which one brings the

@@ -148,7 +148,12 @@ impl Printer {
             }
             LogItem::Gap(gap) => {
                 let (rank, reason) = (gap.rank, text::harmless(&gap.reason));
-                say(&format!("note: {} bytes of rank {rank} are missing: {reason}", gap.len));
+                let what = match gap.len {
+                    // How much, only the machine knows that does not answer.
+                    0 => "output".to_string(),
+                    len => format!("{len} bytes"),
+                };
+                say(&format!("note: {what} of rank {rank} is missing: {reason}"));
                 Ok(())
             }
             LogItem::End(end) => {
