@@ -16,6 +16,7 @@
 
 mod dial;
 pub(crate) mod message;
+mod news;
 mod obey;
 mod peers;
 mod reap;

@@ -2,6 +2,7 @@
 
 use super::ShimError;
 use super::message::{FromShim, State};
+use super::news::News;
 use super::peers::Peers;
 use super::record::{Entry, History, KillReason, Writer};
 use super::setup::Prepared;
@@ -37,6 +38,8 @@ pub(super) struct Shim {
     pub(super) lease: Option<LeaseFile>,
     pub(super) work: Option<Work>,
     pub(super) peers: Peers,
+    /// What the agent was not told yet.
+    pub(super) news: News,
     /// What runs now.
     pub(super) running: Option<Running>,
     /// Ended and not reaped: position and process.
@@ -83,6 +86,7 @@ impl Shim {
             lease,
             work: None,
             peers: Peers::default(),
+            news: News::default(),
             running: None,
             zombies: Vec::new(),
             durable: 0,
@@ -124,6 +128,7 @@ impl Shim {
             self.look_at_deadline()?;
             self.go_on()?;
             self.make_durable()?;
+            self.tell_news();
         }
         self.peers.close(self.work.as_ref().map(|work| work.orders.assignment.node_rank));
         Ok(())
@@ -136,9 +141,15 @@ impl Shim {
         Ok(())
     }
 
-    /// Tells the agent, if one is there. An agent that does not listen is dropped: it hears the
-    /// whole state when it comes back.
+    /// Tells the agent, if one is there.
     pub(super) fn tell(&mut self, message: &FromShim) {
+        self.tell_all_news();
+        self.send(message);
+    }
+
+    /// Sends to the agent, if one is there. An agent that does not listen is dropped: it hears the
+    /// whole state when it comes back.
+    pub(super) fn send(&mut self, message: &FromShim) {
         if let Some(agent) = &mut self.agent
             && agent.send(message).is_err()
         {
@@ -193,7 +204,7 @@ impl Shim {
         let lease = (self.waits_for_lease || unknown).then(|| now_ms + LEASE_POLL_MS);
         let kill = self.is_killing.then(|| now_ms + KILL_POLL_MS);
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
-        let due = [deadline, lease, kill, siblings, self.flush_at_ms];
+        let due = [deadline, lease, kill, siblings, self.flush_at_ms, self.news.due_ms];
         let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         let wait_ms = next_ms.saturating_sub(now_ms).min(60_000);
         PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)
@@ -253,6 +264,8 @@ impl Shim {
             self.hear_agent()?;
             let Ok(wire) = Wire::new(stream) else { continue };
             self.agent = Some(wire);
+            // The state has it all.
+            self.news = News::default();
             let state = self.state();
             self.tell(&FromShim::State(state));
         }

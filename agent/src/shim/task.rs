@@ -1,7 +1,6 @@
 //! The task of a chain that runs: how it starts, and how its end is told.
 
 use super::ShimError;
-use super::message::FromShim;
 use super::record::{Entry, KillReason, MainProcess};
 use super::run::{Shim, Work};
 use crate::launch::{Part, Plan, PrepareError, Process, TaskPlan};
@@ -81,7 +80,7 @@ impl Shim {
         Ok(())
     }
 
-    fn may_start(&self) -> bool {
+    pub(super) fn may_start(&self) -> bool {
         let history = &self.history;
         history.prepared
             && history.start_given
@@ -156,7 +155,7 @@ impl Shim {
         let processes = processes.collect();
         self.running = Some(running);
         self.write(&Entry::Started { position, processes })?;
-        self.tell(&FromShim::Started(position + 1));
+        self.news.started(position + 1);
         Ok(true)
     }
 
@@ -212,7 +211,7 @@ impl Shim {
     ) -> Result<(), ShimError> {
         self.write(&Entry::Ended { position, status, stopped, rank })?;
         let end = super::message::End { status, stopped, rank };
-        self.tell(&FromShim::Ended(position, vec![end]));
+        self.news.ended(position, end);
         Ok(())
     }
 }
