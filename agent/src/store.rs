@@ -125,6 +125,16 @@ impl Store {
     /// # Errors
     /// If the system refuses. What is on disk is then unknown, and the agent must end.
     pub fn persist(&mut self, changes: &[Change], after: &Kept) -> Result<(), StoreError> {
+        self.note(changes, after)?;
+        self.file.sync_data().map_err(|source| io_error(&self.path, "flush", source))
+    }
+
+    /// Writes changes, all or none, so that they survive this process; they are on disk after the
+    /// next [`Store::persist`]. `after` is what is kept with them.
+    ///
+    /// # Errors
+    /// As for [`Store::persist`].
+    pub fn note(&mut self, changes: &[Change], after: &Kept) -> Result<(), StoreError> {
         let mut bytes = Vec::new();
         push_changes(changes.iter(), &mut self.chain, &mut bytes);
         self.grown += bytes.len() as u64;
@@ -133,8 +143,7 @@ impl Store {
             return Ok(());
         }
         let written = self.file.write_all(&bytes);
-        written.map_err(|source| io_error(&self.path, "write", source))?;
-        self.file.sync_data().map_err(|source| io_error(&self.path, "flush", source))
+        written.map_err(|source| io_error(&self.path, "write", source))
     }
 
     /// Writes the file anew: what is there now, without how it came about.

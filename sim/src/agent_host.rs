@@ -48,6 +48,9 @@ impl World {
             return;
         }
         machine.agent_life += 1;
+        for change in std::mem::take(&mut machine.noted) {
+            machine.disk.apply(change);
+        }
         let kept = machine.disk.clone();
         let found: Vec<_> = machine.shims.iter().map(|(id, shim)| shim.found(*id)).collect();
         let boot = BootId::from_u128(u128::from(machine.boot));
@@ -218,6 +221,7 @@ impl World {
             let Some(host) = &machine.agent else { return };
             match action {
                 Action::Persist(changes) => self.persist(at, changes),
+                Action::Note(changes) => self.machines[at].noted.extend(changes),
                 Action::Prepare(id) => {
                     let record = host.agent.kept().records.get(&id);
                     if let Some(assignment) = record.map(|record| record.assignment.clone()) {
@@ -263,7 +267,8 @@ impl World {
 
     /// Writes changes to the agent's disk.
     fn persist(&mut self, at: usize, changes: Vec<Change>) {
-        for change in changes {
+        let noted = std::mem::take(&mut self.machines[at].noted);
+        for change in noted.into_iter().chain(changes) {
             if let Change::Obeyed { fence, .. } = &change {
                 self.observe_obeyed(at, *fence);
                 // The bug: the set is obeyed, and a restart knows nothing of it.

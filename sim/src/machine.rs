@@ -10,7 +10,7 @@ use yard_common::Amounts;
 use yard_common::Bytes;
 use yard_common::gpu::GpuDevice;
 use yard_common::id::{BootId, Sequence};
-use yard_core::agent::{AssignmentId, Fence, Input, Kept, Lease};
+use yard_core::agent::{AssignmentId, Change, Fence, Input, Kept, Lease};
 use yard_core::command::Inventory;
 
 /// Whether a machine can do anything.
@@ -41,6 +41,8 @@ pub struct Machine {
     pub gpus: Vec<&'static str>,
     /// What its agent has on disk.
     pub disk: Kept,
+    /// What was written and not flushed: it outlives the agent, and not a loss of power.
+    pub noted: Vec<Change>,
     /// Shims, and the records that they leave behind.
     pub shims: BTreeMap<AssignmentId, Shim>,
     /// The deadlines in shared memory.
@@ -67,6 +69,7 @@ impl Machine {
             cpus,
             gpus,
             disk: Kept::new(BootId::from_u128(1), Fence::NONE, Sequence(0)),
+            noted: Vec::new(),
             shims: BTreeMap::new(),
             lease: None,
             deadline_us: Us::MAX,
@@ -127,6 +130,7 @@ impl World {
         self.note(|_| format!("machine {at} loses its power"));
         self.machines[at].power = Power::Off;
         self.machines[at].agent = None;
+        self.machines[at].noted.clear();
         let ids: Vec<_> = self.machines[at].shims.keys().copied().collect();
         for id in ids {
             self.end_processes(at, id, None);

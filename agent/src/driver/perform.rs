@@ -26,7 +26,7 @@ impl Turn {
     pub(super) fn act(&mut self, action: Action) {
         match action {
             // Taken out before.
-            Action::Persist(_) => {}
+            Action::Persist(_) | Action::Note(_) => {}
             Action::Prepare(id) => self.prepare(id),
             Action::Start { id, len } => self.with(id, |shim| shim.start(len)),
             Action::Cut { id, len } => self.with(id, |shim| shim.cut(len)),

@@ -161,15 +161,22 @@ impl Turn {
     /// the rest in order.
     fn perform(&mut self, lists: Vec<Vec<Action>>) -> Result<(), DriverError> {
         let (mut changes, mut actions) = (Vec::new(), Vec::new());
+        let mut flush = false;
         for action in lists.into_iter().flatten() {
             match action {
-                Action::Persist(more) => changes.extend(more),
+                Action::Persist(more) => {
+                    changes.extend(more);
+                    flush = true;
+                }
+                Action::Note(more) => changes.extend(more),
                 other => actions.push(other),
             }
         }
-        if !changes.is_empty() {
+        if flush {
             self.store.persist(&changes, self.agent.kept())?;
             self.tell_saved();
+        } else if !changes.is_empty() {
+            self.store.note(&changes, self.agent.kept())?;
         }
         for action in actions {
             self.act(action);

@@ -69,7 +69,8 @@ mod tests {
     fn many_starts_and_ends_are_told_as_one_of_each() {
         let mut news = News::default();
         assert_eq!(news.take().count(), 0);
-        let end = |code: u8| End { status: ExitCause::Exited(code.into()), stopped: false, rank: None };
+        let end =
+            |code: u8| End { status: ExitCause::Exited(code.into()), stopped: false, rank: None };
         for position in 3..6u8 {
             news.started(u32::from(position) + 1);
             news.ended(u32::from(position), end(position));

@@ -33,6 +33,8 @@ pub struct Agent {
 pub(super) struct Turn {
     pub(super) changes: Vec<Change>,
     pub(super) touched: BTreeSet<AssignmentId>,
+    /// Those that became ready, which nobody waits for: their shims tell it again.
+    ready: BTreeSet<AssignmentId>,
     pub(super) orders: Vec<Action>,
 }
 
@@ -43,7 +45,7 @@ impl Agent {
         Agent { kept, lease, sent, timer_ms: None, now_ms }
     }
 
-    /// What the agent has on disk once the `Persist` of the last list is done.
+    /// What the agent has on disk once the `Persist` or `Note` of the last list is done.
     #[must_use]
     pub fn kept(&self) -> &Kept {
         &self.kept
@@ -84,7 +86,9 @@ impl Agent {
         }
         let mut actions = Vec::new();
         if !turn.changes.is_empty() {
-            actions.push(Action::Persist(turn.changes));
+            // A flush is what a short job waits for, so there is none for what is heard again.
+            let write = if turn.is_light() { Action::Note } else { Action::Persist };
+            actions.push(write(turn.changes));
         }
         actions.append(&mut turn.orders);
         self.send_more(&mut actions);
@@ -181,7 +185,13 @@ impl Agent {
         turn.touched.insert(id);
         let live = record.is_live();
         let reports: Vec<ReportKind> = match event {
-            ShimEvent::Prepared => record.on_prepared().into_iter().collect(),
+            ShimEvent::Prepared => {
+                let waits = record.on_prepared();
+                if waits.is_none() {
+                    turn.ready.insert(id);
+                }
+                waits.into_iter().collect()
+            }
             // Under a stop, the failure is that of the stop.
             ShimEvent::Failed(cause) if live && record.stop.is_none() => record.on_failed(*cause),
             ShimEvent::Failed(_) => Vec::new(),
@@ -275,6 +285,20 @@ impl Agent {
 }
 
 impl Turn {
+    /// Whether all that changed comes again if a loss of power takes it: acknowledgements, since
+    /// the reports are then sent again, and shims that are ready, since nothing is started.
+    fn is_light(&self) -> bool {
+        let light = |change: &Change| match change {
+            Change::Acknowledged(_) => true,
+            Change::Recorded(record) => self.ready.contains(&record.id()),
+            Change::Booted(_)
+            | Change::Obeyed { .. }
+            | Change::Forgotten(_)
+            | Change::Reported(_) => false,
+        };
+        self.orders.is_empty() && self.changes.iter().all(light)
+    }
+
     /// Orders a change of what is kept, and makes it.
     pub(super) fn change(&mut self, kept: &mut Kept, change: Change) {
         kept.apply(change.clone());

@@ -109,6 +109,9 @@ pub struct Ending {
 pub enum Action {
     /// Write these changes to disk as one: all of them or none. Only ever the first of a list.
     Persist(Vec<Change>),
+    /// Write them so that they survive the agent, and go to disk with the next `Persist` at the
+    /// latest; a loss of power may take them. In the place of a `Persist`.
+    Note(Vec<Change>),
     /// Create the shim, and prepare.
     Prepare(AssignmentId),
     /// Run the first `len` tasks of the chain in turn, once prepared.

@@ -81,7 +81,7 @@ impl Machine {
                 let left = self.shims.remove(&id);
                 assert!(!left.is_some_and(|shim| shim.running), "{id} released while it runs");
             }
-            Action::Persist(_) | Action::Send(_) | Action::SetTimer(_) => {
+            Action::Persist(_) | Action::Note(_) | Action::Send(_) | Action::SetTimer(_) => {
                 unreachable!("not for the machine: {action:?}")
             }
         }

@@ -106,6 +106,8 @@ fn a_reboot_keeps_what_was_written_and_loses_the_rest() {
     assert_eq!(
         said(&mut world),
         [
+            // That it was acknowledged was not flushed.
+            "0: started 0#1",
             "0: exited 0#1 Exited(0)",
             "0: exited 1#1 Lost(Reboot)",
             "0: recalled 2#1,9#2",

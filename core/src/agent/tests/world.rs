@@ -31,6 +31,8 @@ pub(super) struct World {
     boot: u128,
     pub(super) machine: Machine,
     pub(super) disk: Kept,
+    /// What of it would survive a loss of power.
+    flushed: Kept,
     pub(super) agent: Option<Agent>,
     /// The agent dies after so many further actions.
     pub(super) crash_in: Option<usize>,
@@ -56,11 +58,13 @@ impl World {
     pub(super) fn new() -> World {
         let boot = BootId::from_u128(1);
         let disk = Kept::new(boot, Fence::NONE, Sequence(0));
+        let flushed = disk.clone();
         let mut world = World {
             now_ms: 0,
             boot: 1,
             machine: Machine::default(),
             disk,
+            flushed,
             agent: None,
             crash_in: None,
             timer_ms: None,
@@ -269,6 +273,7 @@ impl World {
 
     pub(super) fn reboot(&mut self) {
         self.crash();
+        self.disk = self.flushed.clone();
         self.machine.reboot();
         self.boot += 1;
         (self.now_ms, self.lease) = (0, None);
@@ -307,6 +312,14 @@ impl World {
                 Action::Persist(changes) => {
                     assert_eq!(index, 0, "writing comes first");
                     assert!(!changes.is_empty());
+                    for change in changes {
+                        self.disk.apply(change);
+                    }
+                    self.flushed = self.disk.clone();
+                    self.note_known();
+                }
+                Action::Note(changes) => {
+                    assert_eq!(index, 0, "writing comes first");
                     for change in changes {
                         self.disk.apply(change);
                     }
@@ -372,6 +385,7 @@ impl World {
             Action::Cut { .. }
             | Action::Kill(_)
             | Action::Persist(_)
+            | Action::Note(_)
             | Action::Send(_)
             | Action::SetTimer(_) => {}
         }
