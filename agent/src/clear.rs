@@ -48,9 +48,9 @@ pub fn clear(directory: &Path) -> Result<usize, ClearError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(ClearError::List(shims, error)),
     };
-    let found = entries.filter_map(Result::ok).filter_map(|entry| {
-        Some((from_tag(entry.file_name().to_str()?)?, entry.path()))
-    });
+    let found = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| Some((from_tag(entry.file_name().to_str()?)?, entry.path())));
     let mut left: Vec<(AssignmentId, PathBuf)> = found.collect();
     left.retain(|(id, at)| !end_one(*id, at));
     let ended = left.len();

@@ -122,10 +122,7 @@ pub(crate) enum Verb {
 impl Verb {
     /// Whether the process stays, and serves others.
     pub(crate) fn is_daemon(&self) -> bool {
-        matches!(
-            self,
-            Verb::Coordinator(CoordinatorVerb::Run(_)) | Verb::Agent(AgentVerb::Run(_))
-        )
+        matches!(self, Verb::Coordinator(CoordinatorVerb::Run(_)) | Verb::Agent(AgentVerb::Run(_)))
     }
 }
 

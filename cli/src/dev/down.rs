@@ -5,6 +5,7 @@ use super::{CONTEXT, process};
 use crate::context::{Contexts, Environment};
 use crate::failure::Failure;
 use crate::output::say;
+use futures_util::future::try_join_all;
 use std::time::Duration;
 use yard_runtime::files::FolderLock;
 
@@ -15,11 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn stop(layout: &Layout) -> Result<(), Failure> {
     let mut ended = 0;
     let nodes = layout.nodes();
-    for node in &nodes {
-        if let Some(running) = process::find(&layout.pid(node)) {
-            running.stop(PATIENCE).await?;
-        }
-    }
+    // Each of them asks the coordinator first whether it may leave.
+    let agents = nodes.iter().filter_map(|node| process::find(&layout.pid(node)));
+    try_join_all(agents.map(|running| async move { running.stop(PATIENCE).await })).await?;
     for node in &nodes {
         let directory = layout.folder(node);
         let cleared = tokio::task::spawn_blocking(move || yard_agent::clear(&directory)).await;

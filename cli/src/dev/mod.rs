@@ -10,7 +10,7 @@ use crate::args::{DevArgs, DevVerb, Global};
 use crate::context::Environment;
 use crate::failure::{Failure, exit};
 use crate::input::confirm;
-use crate::output::{ Listing, Row, column, put, say};
+use crate::output::{Listing, Row, column, put, say};
 use layout::{COORDINATOR, Layout};
 use serde_json::json;
 use std::time::Duration;

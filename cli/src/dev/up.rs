@@ -79,7 +79,10 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
     }
     let nodes: Vec<String> = there.into_iter().chain(more).collect();
     await_nodes(layout, &client, &nodes).await?;
-    say(&format!("coordinator at {address}, context {CONTEXT}, files in {}", layout.root().display()));
+    say(&format!(
+        "coordinator at {address}, context {CONTEXT}, files in {}",
+        layout.root().display()
+    ));
     Ok(())
 }
 
@@ -88,10 +91,8 @@ async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
     let listen = coordinator::free_port()?.to_string();
     let admin = yard_agent::launch::own_login().filter(|login| is_name(login));
     let admin = admin.unwrap_or_else(|| "admin".into());
-    let settings = CoordinatorSettings {
-        folder: layout.folder(COORDINATOR),
-        listen: listen.clone(),
-    };
+    let settings =
+        CoordinatorSettings { folder: layout.folder(COORDINATOR), listen: listen.clone() };
     write_settings(&layout.settings(COORDINATOR), &settings)?;
     let mut contexts = Contexts::load(folder)?;
     let mut keep = |made: &_| coordinator::remember(&mut contexts, folder, CONTEXT, made);
@@ -145,8 +146,11 @@ async fn join(layout: &Layout, node: &str, client: &Client) -> Result<(), Failur
     if joined.map_err(|error| Failure::local(&error, ""))?.is_some() {
         return Ok(());
     }
-    let request =
-        v1::CreateJoinTokenRequest { pool: "default".into(), life_ms: TOKEN_MS, ..Default::default() };
+    let request = v1::CreateJoinTokenRequest {
+        pool: "default".into(),
+        life_ms: TOKEN_MS,
+        ..Default::default()
+    };
     let token = client.join_token(request).await?.token.unwrap_or_default().text;
     let addresses = options.coordinators.clone();
     agent::enter(&options, &token, addresses, node.to_string(), PATIENCE).await?;

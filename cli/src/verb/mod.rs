@@ -27,8 +27,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Doctor => return local::doctor(&global).await,
         Verb::Init(init) => return local::init(&init.file),
         Verb::Dev(args) => return dev::dev(args, &global).await,
-        Verb::Coordinator(CoordinatorVerb::Init(args)) => return daemon::coordinator::init(args).await,
-        Verb::Coordinator(CoordinatorVerb::Run(args)) => return daemon::coordinator::run(args).await,
+        Verb::Coordinator(CoordinatorVerb::Init(args)) => {
+            return daemon::coordinator::init(args).await;
+        }
+        Verb::Coordinator(CoordinatorVerb::Run(args)) => {
+            return daemon::coordinator::run(args).await;
+        }
         Verb::Agent(AgentVerb::Join(args)) => return daemon::agent::join(args).await,
         Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args).await,
         Verb::Schema => return local::schema(),

@@ -66,3 +66,27 @@ fn everything_but_the_ranks_may_die_at_once() {
     assert_eq!(cluster.wait(job), 0);
     assert_eq!(cluster.job(job)["attempt"], 1);
 }
+
+#[test]
+fn a_node_that_stays_away_is_given_up() {
+    let cluster = Cluster::start(2);
+    let gate = Gate::new(&cluster, "moved");
+    let job = gate.submit(&cluster, &[]);
+    let rank = gate.only_process(0);
+    let node = cluster.job(job)["nodes_held"][0].as_str().expect("a node").to_string();
+    cluster.kill(&node);
+    // After its lease the job is tried elsewhere. Its old rank runs on: nobody can tell it.
+    gate.starts(0, 2);
+    assert!(rank.lives(), "one coordinator alone is no reason to kill a rank");
+    let found = cluster.json(&["node", "show", &node]);
+    assert_eq!(found["state"], "Lost", "{found}");
+    // It hears so when its agent is back.
+    cluster.start_again();
+    rank.await_end();
+    await_true("the node is up", || cluster.json(&["node", "show", &node])["state"] == "Up");
+    gate.open(6);
+    assert_eq!(cluster.wait(job), 6);
+    let attempts = cluster.json(&["show", &job.to_string(), "--attempts"]);
+    let first = attempts["items"].as_array().and_then(|items| items.last()).expect("attempts");
+    assert_eq!(first["cause"]["kind"], "NodeLost", "{attempts}");
+}

@@ -1,6 +1,6 @@
 //! Jobs that cannot run: too big, wrong, or ahead of their time.
 
-use crate::world::Cluster;
+use crate::world::{Cluster, Home};
 use std::fs;
 
 #[test]
@@ -98,4 +98,27 @@ fn what_does_not_exist_is_not_found() {
     cluster.yard(&["submit", "--queue", "none", "--", "true"]).exits(64).says(&["[Y2001]"]);
     cluster.yard(&["show", "a[b"]).exits(64);
     cluster.yard(&["no-such-verb"]).exits(64);
+}
+
+#[test]
+fn a_file_that_is_no_job_is_told_so() {
+    let home = Home::new();
+    let deep = format!("command: x\nenv: {}1{}\n", "{a: ".repeat(5_000), "}".repeat(5_000));
+    let bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ncommand: *c\n";
+    for (what, bytes) in [
+        ("nothing", &b""[..]),
+        ("a list", b"[1, 2]\n"),
+        ("not closed", b"command: [x\n"),
+        ("no text", b"command: \xff\xfe\n"),
+        ("zero", b"command: \"a\\0b\"\n"),
+        ("a wrong type", b"command: {}\nnodes: [1]\n"),
+        ("twice", b"command: x\ncommand: y\n"),
+        ("deep", deep.as_bytes()),
+        ("a bomb", bomb.as_bytes()),
+    ] {
+        fs::write(home.work().join("job.yaml"), bytes).expect("a file can be written");
+        let ran = home.yard(&["submit", "job.yaml"]).run();
+        assert_eq!(ran.code, 64, "{what}: {ran}");
+        assert!(ran.err.starts_with("error") && ran.err.len() < 10_000, "{what}: {ran}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Rubbish on the wire: refused or closed in bounded time, and the neighbours do not notice.
 
-use crate::world::{Cluster, SMALL};
+use crate::world::{Cluster, SMALL, private_folder};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -10,8 +10,12 @@ use rustls::{
 };
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use yard_proto::v1;
+use yard_runtime::identity::{Token, TokenKind, Tree};
+use yard_runtime::tls::{ClientTls, Expect, channel};
 
 /// Far above every bound of the server for those who say nothing.
 const BOUND: Duration = Duration::from_secs(20);
@@ -84,10 +88,15 @@ impl ServerCertVerifier for Gullible {
     }
 }
 
-/// Shakes hands, with the administrator's certificate or without one.
+/// The certificate of the administrator.
+fn identity(cluster: &Cluster) -> PathBuf {
+    cluster.home.path("config/yard/contexts/dev/identity.pem")
+}
+
+/// Shakes hands, with the certificate of a file or without one.
 fn tls(
     cluster: &Cluster,
-    known: bool,
+    identity: Option<&Path>,
     protocol: &[u8],
 ) -> StreamOwned<ClientConnection, TcpStream> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -95,11 +104,10 @@ fn tls(
     let builder = builder.with_safe_default_protocol_versions().expect("the defaults are safe");
     let verifier = Arc::new(Gullible(provider));
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-    let mut config = match known {
-        false => builder.with_no_client_auth(),
-        true => {
-            let file = cluster.home.path("config/yard/contexts/dev/identity.pem");
-            let pem = std::fs::read(file).expect("the administrator has a certificate");
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let pem = std::fs::read(file).expect("a certificate can be read");
             let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
             let key = PrivateKeyDer::from_pem_slice(&pem).expect("and a key");
             builder.with_client_auth_cert(chain, key).expect("they fit")
@@ -155,14 +163,15 @@ fn silence_costs_a_slot_for_seconds_and_the_neighbours_nothing() {
 #[test]
 fn rubbish_after_the_handshake_is_closed() {
     let cluster = Cluster::start(1);
-    for known in [false, true] {
+    let own = identity(&cluster);
+    for identity in [None, Some(own.as_path())] {
         for (what, bytes) in [
             ("HTTP/1.1", &b"GET /metrics HTTP/1.1\r\nHost: yard\r\n\r\n"[..]),
             ("rubbish", &[0xa5; 4096]),
             // A preface of HTTP/2, then a frame longer than any may be.
             ("a long frame", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\x04\0\0\0\0\0"),
         ] {
-            let mut stream = tls(&cluster, known, b"h2");
+            let mut stream = tls(&cluster, identity, b"h2");
             let _ = stream.write_all(bytes);
             let _ = stream.flush();
             let said = until_closed(what, &mut stream);
@@ -173,11 +182,57 @@ fn rubbish_after_the_handshake_is_closed() {
         neighbour(&cluster);
     }
     // Only HTTP/2 is spoken.
-    let mut stream = tls(&cluster, true, b"http/1.1");
+    let mut stream = tls(&cluster, Some(&own), b"http/1.1");
     let refused = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").and_then(|()| {
         until_closed("another protocol", &mut stream);
         Ok(())
     });
     assert!(stream.conn.is_handshaking(), "another protocol was agreed on: {refused:?}");
     neighbour(&cluster);
+}
+
+#[test]
+fn nobody_gets_in_without_a_certificate_of_the_cluster() {
+    let (cluster, other) = (Cluster::start(1), Cluster::start(1));
+    // Of another cluster: the handshake fails. With TLS 1.3 a client hears of it afterwards.
+    let foreign = identity(&other);
+    let mut stream = tls(&cluster, Some(&foreign), b"h2");
+    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert_eq!(until_closed("a foreign certificate", &mut stream), b"");
+    // And a client does not speak to a server of another cluster.
+    let ran = other.yard(&["ls", "--address", &cluster.port.address()]).exits(69);
+    ran.says(&["cannot prove who it is"]);
+
+    // A node's is none of a user.
+    let config = cluster.home.path("config-node");
+    private_folder(&config.join("yard"));
+    let text = format!(
+        "current = \"n1\"\n[contexts.n1]\naddresses = [{:?}]\nca = {:?}\nidentity = {:?}\n",
+        cluster.port.address(),
+        cluster.dev("n1/identity/ca.pem"),
+        cluster.dev("n1/identity/identity.pem"),
+    );
+    std::fs::write(config.join("yard/config.toml"), text).expect("a file can be written");
+    for words in [&["ls"][..], &["user", "add", "eve"], &["submit", "--", "true"]] {
+        let ran = cluster.home.yard_with(&config, words).run();
+        assert_eq!(ran.code, 77, "{ran}");
+    }
+
+    // Without any, only a token gets further.
+    let token = cluster.yard(&["node", "invite"]).ok().out;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = runtime.expect("a runtime starts").block_on(list_as_nobody(&cluster, token.trim()));
+    assert_eq!(code, tonic::Code::Unauthenticated);
+    neighbour(&cluster);
+}
+
+/// What the API says to somebody without a certificate who asks for jobs.
+async fn list_as_nobody(cluster: &Cluster, token: &str) -> tonic::Code {
+    let token = Token::parse_for(TokenKind::Join, token).expect("a token");
+    let tls = ClientTls::pinned(token.fingerprint);
+    let channel = channel(&cluster.port.address(), &tls, Expect::Any(Tree::Member));
+    let channel = channel.expect("a legal address");
+    let mut client = v1::job_service_client::JobServiceClient::new(channel);
+    let answer = client.list(v1::ListJobsRequest::default()).await;
+    answer.expect_err("nobody is asked who they are").code()
 }

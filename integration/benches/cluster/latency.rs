@@ -1,0 +1,197 @@
+//! How long a single job takes on an idle cluster of one node: until it is known to be safe, until
+//! its first instruction, until its end is known; beside what the machine itself needs for the
+//! steps of that path: a flush, a process, a call over loopback. If `strace` is there, flushes are
+//! counted in a run of their own.
+
+use crate::world::{World, has_ended, print, submit};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use yard_client::{Client, Watch, WatchItem};
+use yard_proto::v1;
+use yard_proto::v1::event::What;
+
+/// Jobs that are measured.
+const JOBS: usize = 200;
+/// Jobs whose flushes are counted.
+const COUNTED: usize = 30;
+
+/// The job: its first instruction, as far as a program sees it.
+pub(crate) fn stamp(now: Duration, folder: &Path) {
+    let job = std::env::var_os("YARD_JOB_ID").unwrap_or("none".into());
+    std::fs::write(folder.join(job), now.as_nanos().to_string()).expect("it can be written");
+}
+
+/// Measures, and prints.
+pub(crate) fn run() {
+    let world = World::start(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(measure(&world));
+}
+
+/// Time since 1970: the same clock in every process.
+pub(crate) fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970")
+}
+
+/// When a job took its steps.
+struct Steps {
+    submitted: Duration,
+    acked: Duration,
+    first: Duration,
+    known: Duration,
+}
+
+async fn measure(world: &World) {
+    let client = world.client();
+    let mut watch = client.events(v1::EventsRequest::default());
+    let scratch = world.scratch();
+    // The first jobs find cold caches, and the watch open.
+    for _ in 0..5 {
+        one(&client, &mut watch, &scratch).await;
+    }
+    let mut steps = Vec::new();
+    for _ in 0..JOBS {
+        steps.push(one(&client, &mut watch, &scratch).await);
+    }
+    let since = |step: fn(&Steps) -> Duration| -> Vec<Duration> {
+        steps.iter().map(|steps| step(steps).saturating_sub(steps.submitted)).collect()
+    };
+    print("submit_to_acknowledged", &since(|steps| steps.acked));
+    print("submit_to_first_instruction", &since(|steps| steps.first));
+    print("submit_to_exit_known", &since(|steps| steps.known));
+    print("machine_flush", &flushes(&world.dev()));
+    print("machine_process", &processes(&scratch));
+    print("machine_call", &calls(&client).await);
+    match counted(world, &client, &mut watch, &scratch).await {
+        Some((before, all)) => {
+            println!("flushes_before_first_instruction {before:.2} per_job");
+            println!("flushes_before_exit_known {all:.2} per_job");
+        }
+        None => println!("# flushes are not counted: strace is missing or may not look"),
+    }
+}
+
+/// Runs one job, and says when it took its steps.
+async fn one(client: &Client, watch: &mut Watch, scratch: &Path) -> Steps {
+    let own = std::env::current_exe().expect("this program has a path");
+    let folder = scratch.display();
+    let spec = format!(r#"{{"command":["{}","stamp","{folder}"]}}"#, own.display());
+    let submitted = wall();
+    let answer = client.submit(submit(spec, scratch)).await.expect("it is taken");
+    let acked = wall();
+    let state = loop {
+        let item = watch.next().await.expect("the cluster is there");
+        let Some(WatchItem::Event(v1::Event { what: Some(What::Job(moved)), .. })) = item else {
+            continue;
+        };
+        if moved.job_id == answer.job_id && has_ended(moved.state) {
+            break moved.state;
+        }
+    };
+    let known = wall();
+    assert_eq!(state, i32::from(v1::JobState::Succeeded), "job {}", answer.job_id);
+    let stamp = std::fs::read_to_string(scratch.join(answer.job_id.to_string()));
+    let first = stamp.expect("the job wrote it").parse().expect("a number");
+    Steps { submitted, acked, first: Duration::from_nanos(first), known }
+}
+
+/// Flushes of short records at the end of a file.
+fn flushes(folder: &Path) -> Vec<Duration> {
+    let mut file = std::fs::File::create(folder.join("flush")).expect("there is room");
+    let flush = |_| {
+        let began = Instant::now();
+        file.write_all(&[1; 512]).expect("there is room");
+        file.sync_data().expect("the disk works");
+        began.elapsed()
+    };
+    (0..JOBS).map(flush).collect()
+}
+
+/// Starts and ends of the same program, without a cluster.
+fn processes(scratch: &Path) -> Vec<Duration> {
+    let own = std::env::current_exe().expect("this program has a path");
+    let start = |_| {
+        let began = Instant::now();
+        let status = Command::new(&own).arg("stamp").arg(scratch).status();
+        assert!(status.expect("it starts").success());
+        began.elapsed()
+    };
+    (0..JOBS).map(start).collect()
+}
+
+/// Calls that change nothing.
+async fn calls(client: &Client) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for _ in 0..JOBS {
+        let began = Instant::now();
+        client.status(v1::StatusRequest {}).await.expect("the cluster is there");
+        took.push(began.elapsed());
+    }
+    took
+}
+
+/// Flushes of a job before its first instruction, and before its end is known.
+async fn counted(
+    world: &World,
+    client: &Client,
+    watch: &mut Watch,
+    scratch: &Path,
+) -> Option<(f64, f64)> {
+    let log = scratch.join("strace");
+    let mut tracer = trace(&[world.pid("coordinator"), world.pid("n1")], &log)?;
+    let mut steps = Vec::new();
+    for _ in 0..COUNTED {
+        steps.push(one(client, watch, scratch).await);
+        // What still goes on after the end is not of the next job.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // It writes its file to the end, and lets the processes go.
+    let pid = tracer.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().expect("kill is everywhere");
+    tracer.wait().expect("it ends");
+    let text = std::fs::read_to_string(log).expect("it wrote a file");
+    let at: Vec<Duration> = text.lines().filter_map(flush_at).collect();
+    let within = |end: fn(&Steps) -> Duration| {
+        let inside = |steps: &Steps| {
+            at.iter().filter(|at| **at >= steps.submitted && **at <= end(steps)).count()
+        };
+        steps.iter().map(inside).sum::<usize>() as f64 / steps.len() as f64
+    };
+    Some((within(|steps| steps.first), within(|steps| steps.known)))
+}
+
+/// Looks at the flushes of processes, and of those that they start.
+fn trace(pids: &[u32], log: &Path) -> Option<Child> {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-ttt", "-e", "trace=fsync,fdatasync", "-o"]).arg(log);
+    for pid in pids {
+        command.args(["-p", &pid.to_string()]);
+    }
+    let mut tracer = command.stderr(Stdio::piped()).spawn().ok()?;
+    let mut told = std::io::BufReader::new(tracer.stderr.take()?);
+    for _ in pids {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut told, &mut line).ok()?;
+        if !line.contains("attached") {
+            let _ = tracer.kill();
+            let _ = tracer.wait();
+            return None;
+        }
+    }
+    // Nobody reads on; what it says later is lost, and must not end it.
+    std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+    Some(tracer)
+}
+
+/// When a line says that a flush began: `PID SECONDS.MICROSECONDS fdatasync(9) = 0`.
+fn flush_at(line: &str) -> Option<Duration> {
+    let mut words = line.split_whitespace();
+    let (_, at, what) = (words.next()?, words.next()?, words.next()?);
+    let begins = what.starts_with("fsync(") || what.starts_with("fdatasync(");
+    let (seconds, micros) = at.split_once('.')?;
+    let at =
+        Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(micros.parse().ok()?);
+    begins.then_some(at)
+}

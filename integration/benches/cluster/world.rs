@@ -1,0 +1,122 @@
+//! A cluster of real processes to measure, made by `yard dev` in a folder of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use yard_client::{Client, Options};
+use yard_proto::v1;
+use yard_runtime::identity::Identity;
+
+/// A cluster. Dropping it stops and removes it.
+pub(crate) struct World {
+    root: TempDir,
+    yard: PathBuf,
+    address: String,
+}
+
+impl World {
+    /// Starts a cluster with so many nodes. `YARD_BIN` names the program.
+    pub(crate) fn start(nodes: u16) -> World {
+        let yard = std::env::var_os("YARD_BIN").expect("YARD_BIN names the program to measure");
+        let root = tempfile::tempdir().expect("there is room");
+        let mut world = World { root, yard: yard.into(), address: String::new() };
+        world.yard(&["dev", "--detach", "--nodes", &nodes.to_string()]);
+        let settings = std::fs::read_to_string(world.dev().join("coordinator.toml"));
+        let settings = settings.expect("`yard dev` wrote it");
+        let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
+        world.address = listen.expect("it listens").trim_matches('"').to_string();
+        world
+    }
+
+    fn yard(&self, words: &[&str]) {
+        let output = Command::new(&self.yard)
+            .args(words)
+            .env("XDG_CONFIG_HOME", self.root.path().join("config"))
+            .env("XDG_DATA_HOME", self.root.path().join("data"))
+            .output()
+            .expect("the program can be run");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "yard {}: {told}", words.join(" "));
+    }
+
+    /// The folder of the cluster.
+    pub(crate) fn dev(&self) -> PathBuf {
+        self.root.path().join("data/yard/dev")
+    }
+
+    /// A folder for what jobs write.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        let scratch = self.root.path().join("scratch");
+        std::fs::create_dir_all(&scratch).expect("there is room");
+        scratch
+    }
+
+    /// The process of a part.
+    pub(crate) fn pid(&self, part: &str) -> u32 {
+        let text = std::fs::read_to_string(self.dev().join(format!("{part}.pid")));
+        let text = text.expect("the part runs");
+        let pid = text.split(' ').next().and_then(|pid| pid.parse().ok());
+        pid.expect("the file begins with the id of a process")
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) fn client(&self) -> Client {
+        let folder = self.root.path().join("config/yard/contexts/dev");
+        let identity = Identity::load(&folder).expect("`yard dev` made the administrator");
+        Client::connect(&Options::new(vec![self.address.clone()], identity)).expect("it is legal")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.yard(&["dev", "reset", "--yes"]);
+    }
+}
+
+/// A request for a job of this text, which stands in a folder.
+pub(crate) fn submit(spec: String, folder: &Path) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        spec,
+        format: v1::SpecFormat::Json.into(),
+        submit_dir: folder.display().to_string(),
+        ..v1::SubmitRequest::default()
+    }
+}
+
+/// Whether a job in this state has ended.
+pub(crate) fn has_ended(state: i32) -> bool {
+    matches!(
+        v1::JobState::try_from(state),
+        Ok(v1::JobState::Succeeded | v1::JobState::Failed | v1::JobState::Cancelled)
+    )
+}
+
+/// Median and 99th percentile in milliseconds.
+pub(crate) fn percentiles(took: &[Duration]) -> (f64, f64) {
+    let mut sorted = took.to_vec();
+    sorted.sort_unstable();
+    let at = |percent: usize| sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)];
+    (at(50).as_secs_f64() * 1e3, at(99).as_secs_f64() * 1e3)
+}
+
+/// Prints median and 99th percentile of a step.
+pub(crate) fn print(name: &str, took: &[Duration]) {
+    let (p50, p99) = percentiles(took);
+    println!("{name}_p50 {p50:.2} ms");
+    println!("{name}_p99 {p99:.2} ms");
+}
+
+/// How often something can be done in this time, per second.
+pub(crate) fn rate(count: usize, began: Instant) -> f64 {
+    count as f64 / began.elapsed().as_secs_f64()
+}
+
+/// CPU time of a process itself, in seconds.
+pub(crate) fn cpu_seconds(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, rest) = text.rsplit_once(") ").expect("its name is in parentheses");
+    let ticks = |at: usize| rest.split(' ').nth(at).and_then(|ticks| ticks.parse::<u64>().ok());
+    // The kernel counts a hundred of them a second, wherever this runs.
+    (ticks(11).unwrap_or(0) + ticks(12).unwrap_or(0)) as f64 / 100.0
+}
