@@ -47,11 +47,21 @@ fn submit_on(cluster: &Cluster, marks: &Path, stop: &AtomicBool, acked: &Mutex<V
         let words = ["submit", "--cpus", "0.05", "--memory", "8MiB", "--name", &name, "--"];
         let words = [&words[..], &["bash", "-c", &script]].concat();
         let ran = cluster.yard(&words).run();
+        // What is not acknowledged does not count, but it must not be there twice either.
         if ran.code == 0 {
             let id = ran.out.trim().parse().expect("an id");
             acked.lock().expect("nobody panicked").push((id, number));
         }
         number += 1;
+    }
+}
+
+/// Ends the client when the kills are over, and when the test fails before.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +106,7 @@ fn nothing_acknowledged_is_lost_whenever_it_dies() {
     let (stop, acked) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let count = || acked.lock().expect("nobody panicked").len();
     std::thread::scope(|scope| {
+        let _stops = Stops(&stop);
         let client = scope.spawn(|| submit_on(&cluster, &marks, &stop, &acked));
         for (kill, (gate, _)) in gates.iter().enumerate() {
             let before = count();
@@ -107,7 +118,6 @@ fn nothing_acknowledged_is_lost_whenever_it_dies() {
             ranks[kill].await_end();
             cluster.start_again();
         }
-        stop.store(true, Ordering::Relaxed);
     });
 
     let acked = acked.into_inner().expect("nobody panicked");

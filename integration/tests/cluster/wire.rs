@@ -183,11 +183,8 @@ fn rubbish_after_the_handshake_is_closed() {
     }
     // Only HTTP/2 is spoken.
     let mut stream = tls(&cluster, Some(&own), b"http/1.1");
-    let refused = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").and_then(|()| {
-        until_closed("another protocol", &mut stream);
-        Ok(())
-    });
-    assert!(stream.conn.is_handshaking(), "another protocol was agreed on: {refused:?}");
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(stream.conn.is_handshaking(), "another protocol was agreed on");
     neighbour(&cluster);
 }
 
