@@ -53,8 +53,12 @@ fn everything_but_the_ranks_may_die_at_once() {
     let short = Gate::new(&cluster, "short");
     let short_job = short.submit(&cluster, &[]);
     let short_rank = short.only_process(0);
-    for part in [COORDINATOR, "n1", "n2"] {
-        cluster.part(part).kill();
+    let parts = [COORDINATOR, "n1", "n2"].map(|part| cluster.part(part));
+    for part in parts {
+        part.kill();
+    }
+    for part in parts {
+        part.await_end();
     }
     short.open(19);
     short_rank.await_end();

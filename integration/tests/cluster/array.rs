@@ -26,7 +26,8 @@ fn every_task_has_its_row_and_its_code() {
     let marks = cluster.home.path("marks");
     std::fs::create_dir(&marks).expect("a folder can be made");
     let script = format!(
-        "echo $$ >> {}/$YARD_TASK_INDEX; [ $((YARD_TASK_INDEX % 5)) != 2 ] || exit $YARD_TASK_INDEX",
+        "echo $$ >> {}/$YARD_TASK_INDEX; \
+         [ $((YARD_TASK_INDEX % 5)) != 2 ] || exit $YARD_TASK_INDEX",
         marks.display()
     );
     let job = cluster.submit(&["--array", "0-19%4", "--", "bash", "-c", &script]);

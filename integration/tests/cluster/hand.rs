@@ -47,7 +47,8 @@ fn a_machine_joins_works_and_is_drained() {
     let home = &head.home;
     let settings = home.path("data/agent.toml");
     let text = format!(
-        "directory = {:?}\naddress = \"127.0.0.1\"\nlabels = [\"rack=7\"]\ncgroup = \"yard-test-{}\"\n",
+        "directory = {:?}\naddress = \"127.0.0.1\"\n\
+         labels = [\"rack=7\"]\ncgroup = \"yard-test-{}\"\n",
         home.path("data/agent"),
         head.port.number
     );

@@ -49,8 +49,13 @@ impl Process {
         }
     }
 
+    /// Waits until nothing of it is left. A process of several threads that is killed is seen to
+    /// be dead while some of them still hold its files, and the port that it listens at.
     pub(crate) fn await_end(self) {
-        await_true(&format!("process {} has ended", self.pid), || !self.lives());
+        await_true(&format!("process {} has ended", self.pid), || {
+            let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+            !self.lives() && threads.map_or(0, Iterator::count) <= 1
+        });
     }
 
     /// The shim above a rank.
