@@ -1,0 +1,20 @@
+//! End to end: the real `yard`, real processes, real disks, one module per theme.
+//!
+//! Every test has a cluster of its own, made by `yard dev` below a folder of its own, and speaks
+//! to it as people do: by the command line. [`world`] has the fixture. Nothing here waits for time
+//! to pass: tests wait for what must become true, and give up after a bound that a good run never
+//! meets.
+
+mod agent;
+mod array;
+mod coordinator;
+mod dev;
+mod documents;
+mod hand;
+mod mpi;
+mod refused;
+mod run;
+mod shim;
+mod user;
+mod wire;
+mod world;
