@@ -190,10 +190,10 @@ pub const SHIM_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const SHIM_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Tasks of a chain that may start ahead of what is on disk. After a loss of power this many
 /// count as started beyond the last one that is known to have ended.
-pub const SHIM_STARTS_AHEAD: u32 = 16;
+pub const SHIM_STARTS_AHEAD: u32 = 32;
 /// How long starts and ends of tasks may wait to be told together, in milliseconds. An end after
 /// which nothing starts waits for nothing.
-pub const SHIM_HOLD_MS: u64 = 10;
+pub const SHIM_HOLD_MS: u64 = 20;
 /// How long an exit may wait for the agent to make it durable, in milliseconds; then the shim
 /// flushes its record itself.
 pub const SHIM_FLUSH_MS: u64 = 25;

@@ -5,7 +5,7 @@ use super::message::{FromShim, State};
 use super::news::News;
 use super::peers::Peers;
 use super::record::{Entry, History, KillReason, Writer};
-use super::setup::Prepared;
+use super::setup::{Prepared, enter_group};
 use super::task::Running;
 use crate::launch::{Orders, Plan};
 use crate::lease_file::LeaseFile;
@@ -57,6 +57,8 @@ pub(super) struct Shim {
     /// Processes are being killed, and looked at again.
     pub(super) is_killing: bool,
     pub(super) leaves: bool,
+    /// It has left the agent's group.
+    is_settled: bool,
 }
 
 /// What is there once the orders could be read and prepared.
@@ -96,6 +98,7 @@ impl Shim {
             waits_for_lease: false,
             is_killing: false,
             leaves: false,
+            is_settled: false,
         }
     }
 
@@ -129,9 +132,19 @@ impl Shim {
             self.go_on()?;
             self.make_durable()?;
             self.tell_news();
+            self.settle();
         }
         self.peers.close(self.work.as_ref().map(|work| work.orders.assignment.node_rank));
         Ok(())
+    }
+
+    /// Leaves the agent's group once the first start is behind it, or will not come.
+    fn settle(&mut self) {
+        let due = self.running.is_some() || self.history.started > 0 || self.waits_for_lease;
+        if let Some(work) = self.work.as_ref().filter(|_| due && !self.is_settled) {
+            enter_group(&work.orders);
+            self.is_settled = true;
+        }
     }
 
     /// Writes an entry and takes it in.

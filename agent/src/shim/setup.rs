@@ -93,7 +93,6 @@ fn read_orders(directory: &Path) -> Result<Orders, PrepareError> {
 }
 
 fn prepare(orders: Orders, directory: &Path, home: &File) -> Result<Prepared, Failure> {
-    enter_group(&orders);
     let logs = orders.chain.tasks().next().map(|(task, attempt)| {
         Paths::new(&orders.site.root).attempt_logs(orders.assignment.job, task, attempt)
     });
@@ -133,8 +132,9 @@ fn is_alone(orders: &Orders) -> bool {
 }
 
 /// Leaves the agent's cgroup, so that what stops the agent's unit does not stop the shim. Those
-/// that cannot, live with it.
-fn enter_group(orders: &Orders) {
+/// that cannot, live with it. The kernel may take milliseconds to move a process, so this comes
+/// after the first start.
+pub(super) fn enter_group(orders: &Orders) {
     let _ = orders.site.cgroups().find(GROUP).enter_v2();
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
 }

@@ -10,7 +10,7 @@ use crate::proposer::ProposeError;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use yard_common::limits::PLAN_WORK_MAX;
 use yard_core::command::{Actor, Command, Reply};
@@ -18,6 +18,9 @@ use yard_core::scheduler::{Budget, Cache, Planned, Policy, plan};
 use yard_core::state::State;
 use yard_runtime::backoff::Backoff;
 
+/// The next round comes no sooner than so many times as long as the last one took: what changes
+/// meanwhile is planned for together, and a busy cluster leaves its leader room for other work.
+const REST: u32 = 2;
 /// Pause after a plan that was not committed, or of which nothing was taken.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -42,10 +45,12 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) {
     let mut broken = Backoff::new(1_000, 60_000);
     loop {
         applied.borrow_and_update();
+        let began = Instant::now();
         let round = tokio::select! {
             () = stop.cancelled() => return,
             round = round(&member, &mut cache) => round,
         };
+        let rest_until = Instant::now() + began.elapsed() * REST;
         let wait = match round {
             Round::Stopped => return,
             Round::More => {
@@ -72,6 +77,11 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) {
                     return;
                 }
             }
+        }
+        // Over long since on a cluster where little happens.
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep_until(rest_until) => {}
         }
     }
 }
