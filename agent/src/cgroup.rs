@@ -115,6 +115,18 @@ impl Support {
         }
     }
 
+    /// Removes all groups of this agent, which are empty: the machine leaves its cluster.
+    pub fn remove(&self) {
+        let roots = self.v2.iter().chain(self.v1.iter().map(|(_, path)| path));
+        for root in roots {
+            let inner = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
+            for entry in inner.filter(|entry| entry.path().is_dir()) {
+                let _ = fs::remove_dir(entry.path());
+            }
+            let _ = fs::remove_dir(root);
+        }
+    }
+
     /// Makes the group of an assignment, or finds it.
     ///
     /// # Errors

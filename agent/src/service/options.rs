@@ -111,6 +111,12 @@ impl Options {
         }
     }
 
+    /// Its control groups, if their name does not depend on the node.
+    #[must_use]
+    pub fn own_cgroups(&self) -> Option<Support> {
+        self.cgroup.as_deref().filter(|name| *name != "none").map(Support::detect)
+    }
+
     pub(super) fn cgroups(&self, node: &NodeFile) -> Support {
         match self.cgroup.as_deref() {
             Some("none") => Support::none(),

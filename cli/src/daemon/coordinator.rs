@@ -129,11 +129,14 @@ fn failure(error: &ServeError) -> Failure {
     Failure::new(code, crate::failure::chain(error), hint)
 }
 
-/// A port of loopback that nothing uses now: a well-known one if possible.
-pub(crate) fn free_port() -> Result<SocketAddr, Failure> {
-    let first = 7_100..7_200;
+/// A port of loopback that nothing uses now. `wish` says where to begin: clusters that wish
+/// differently do not meet, also while one of them is stopped.
+pub(crate) fn free_port(wish: u64) -> Result<SocketAddr, Failure> {
+    const PORTS: std::ops::Range<u16> = 7_100..8_100;
+    let count = u64::from(PORTS.end - PORTS.start);
+    let nth = |step: u64| PORTS.start + (wish.wrapping_add(step) % count) as u16;
     let any = std::iter::once(0);
-    let listener = first.chain(any).find_map(|port| {
+    let listener = (0..count).map(nth).chain(any).find_map(|port| {
         std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok()
     });
     listener.ok_or_else(|| Failure::new(exit::REFUSED, "no port of 127.0.0.1 is free", ""))

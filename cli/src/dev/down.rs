@@ -6,6 +6,7 @@ use crate::context::{Contexts, Environment};
 use crate::failure::Failure;
 use crate::output::say;
 use futures_util::future::try_join_all;
+use std::path::PathBuf;
 use std::time::Duration;
 use yard_runtime::files::FolderLock;
 
@@ -38,6 +39,12 @@ pub(super) async fn stop(layout: &Layout) -> Result<(), Failure> {
 /// Removes its folder, and its context.
 pub(super) fn remove(layout: &Layout, lock: FolderLock) -> Result<(), Failure> {
     let hint = "remove the folder as the user who owns it";
+    for node in layout.nodes() {
+        let options = yard_agent::service::Options::read(&layout.settings(&node), PathBuf::new());
+        if let Some(groups) = options.ok().and_then(|options| options.own_cgroups()) {
+            groups.remove();
+        }
+    }
     drop(lock);
     std::fs::remove_dir_all(layout.root()).map_err(|error| Failure::local(&error, hint))?;
     let folder = Environment::of_process().folder()?;

@@ -9,6 +9,7 @@
 
 use crate::context::Environment;
 use crate::failure::Failure;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use yard_common::limits::CONFIG_FILE_BYTES_MAX;
 use yard_runtime::files;
@@ -33,6 +34,13 @@ impl Layout {
 
     pub(super) fn root(&self) -> &Path {
         &self.0
+    }
+
+    /// A number that other clusters on this machine hardly have too.
+    pub(super) fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The folder of a part.

@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
-use yard_agent::process::{boot_id, fact};
+use yard_agent::process::{Fact, boot_id, fact};
 use yard_runtime::files;
 
 /// A file with the id of a process.
@@ -71,7 +71,14 @@ pub(super) fn find(path: &Path) -> Option<Running> {
 impl Running {
     /// Whether it still runs.
     pub(super) fn lives(&self) -> bool {
-        fact(self.pid).is_some_and(|fact| fact.started == self.started && !fact.zombie)
+        // A process that was killed looks dead when its first thread is, while others still hold
+        // its sockets and locks.
+        let threads = || {
+            let listed = std::fs::read_dir(format!("/proc/{}/task", self.pid));
+            listed.map_or(0, Iterator::count)
+        };
+        let is_same = |fact: &Fact| fact.started == self.started;
+        fact(self.pid).filter(is_same).is_some_and(|fact| !fact.zombie || threads() > 1)
     }
 
     /// Asks it to end, and waits until it has; in the end it is killed.

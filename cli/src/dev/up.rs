@@ -9,7 +9,6 @@ use crate::failure::{Failure, exit};
 use crate::output::say;
 use crate::text;
 use serde::Serialize;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -88,7 +87,7 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
 
 /// Makes the cluster, its administrator, and the context.
 async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
-    let listen = coordinator::free_port()?.to_string();
+    let listen = coordinator::free_port(layout.hash())?.to_string();
     let admin = yard_agent::launch::own_login().filter(|login| is_name(login));
     let admin = admin.unwrap_or_else(|| "admin".into());
     let settings =
@@ -119,9 +118,7 @@ fn settle(
         return Ok(());
     }
     // Names of groups are the machine's, and there may be other development clusters on it.
-    let mut place = DefaultHasher::new();
-    layout.root().hash(&mut place);
-    let place = place.finish();
+    let place = layout.hash();
     write_settings(
         &settings,
         &NodeSettings {
