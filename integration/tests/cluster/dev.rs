@@ -67,3 +67,32 @@ fn a_stop_leaves_no_process_and_a_start_brings_the_job_back() {
     assert_eq!(cluster.job(job)["attempt"], 2);
     assert_eq!(cluster.wait(ended), 9, "what had ended stays as it was");
 }
+
+#[test]
+fn two_first_starts_at_once_do_not_meet() {
+    let homes = [Home::new(), Home::new(), Home::new()];
+    let starts =
+        homes.each_ref().map(|home| home.yard(&["dev", "--nodes", "1", "--detach"]).spawn());
+    let ran = starts.map(|start| start.end());
+    for home in &homes {
+        home.yard(&["dev", "reset", "--yes"]).ok();
+    }
+    for ran in ran {
+        assert_eq!(ran.code, 0, "{ran}");
+    }
+}
+
+#[test]
+fn a_reset_leaves_no_control_group() {
+    let cluster = Cluster::start(1);
+    cluster.submit(&["--", "true"]);
+    let settings = std::fs::read_to_string(cluster.dev("n1.toml")).expect("there are settings");
+    let name = settings.split("cgroup = \"").nth(1).and_then(|rest| rest.split('"').next());
+    let name = name.expect("it has a name").to_string();
+    cluster.yard(&["dev", "reset", "--yes"]).ok();
+    let find = std::process::Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
+        .output()
+        .expect("find can be run");
+    assert_eq!(String::from_utf8_lossy(&find.stdout), "");
+}
