@@ -19,6 +19,10 @@ pub(crate) struct JobSource {
     /// A task for each index, such as 0-199%16
     #[arg(long, value_name = "INDICES")]
     pub(crate) array: Option<String>,
+    /// A task for each row of a file: JSON lines, or CSV with a header. Each row has the
+    /// parameters of its task
+    #[arg(long, value_name = "FILE")]
+    pub(crate) each: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) fields: FieldFlags,
     /// Take warnings as errors

@@ -74,7 +74,6 @@ fn gang_node(state: &State, shape: &Shape, ranks: &Ranks<'_>) -> GangNode {
 fn tasks(job: &Job, chain: &Chain) -> Vec<DetailTask> {
     let spec = job.plan.array.as_ref().and_then(|_| JobSpec::from_json(&job.spec).ok());
     let indices = spec.as_ref().map(TaskIndices::of_spec).unwrap_or_default();
-    let is_sweep = spec.as_ref().is_some_and(|spec| spec.sweep.is_some());
     let mut told = Vec::new();
     for link in &chain.0 {
         for (run, status) in job.tasks.within(link.tasks) {
@@ -89,13 +88,13 @@ fn tasks(job: &Job, chain: &Chain) -> Vec<DetailTask> {
                     parameters: Vec::new(),
                     shown_first,
                 };
-                let Some(spec) = spec.as_ref().filter(|_| is_sweep) else {
+                let Some(spec) = spec.as_ref().filter(|spec| spec.has_parameters()) else {
                     told.push(task(positions, shown.first));
                     continue;
                 };
-                told.extend(positions.indices().map(|position| DetailTask {
-                    parameters: parameters(spec, position),
-                    ..task(TaskRange::one(position), position)
+                told.extend(positions.indices().zip(shown.indices()).map(|(position, index)| {
+                    let parameters = parameters(spec, index);
+                    DetailTask { parameters, ..task(TaskRange::one(position), index) }
                 }));
             }
         }
@@ -103,8 +102,8 @@ fn tasks(job: &Job, chain: &Chain) -> Vec<DetailTask> {
     told
 }
 
-fn parameters(spec: &JobSpec, position: u32) -> Vec<TaskParameter> {
-    let told = super::parameters(spec, position).into_iter();
+fn parameters(spec: &JobSpec, index: u32) -> Vec<TaskParameter> {
+    let told = super::parameters(spec, index).into_iter();
     told.map(|parameter| TaskParameter { key: parameter.key, value: parameter.value }).collect()
 }
 
