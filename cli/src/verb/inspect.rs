@@ -78,13 +78,23 @@ pub(crate) async fn show(session: &Session, args: &ShowArgs) -> Result<u8, Failu
         session.list(&view::job::tasks(&runs))?;
         return Ok(0);
     }
+    let page = v1::Page {
+        size: u32::try_from(view::timeline::ATTEMPTS_SHOWN).unwrap_or(0),
+        ..v1::Page::default()
+    };
+    let request = v1::AttemptsRequest { job_id: chosen.job, tasks: None, page: Some(page) };
+    let latest = session.client.attempts(request).await?;
+    let more = latest.page.is_some_and(|page| !page.next_key.is_empty());
     let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
     let (job, now) = (answer.job.unwrap_or_default(), answer.now.unwrap_or_default());
     let mut row = view::job::row(&job, &now);
     if let Value::Object(fields) = &mut row.value {
         fields.insert("spec".into(), serde_json::from_str(&answer.spec).unwrap_or_default());
+        fields.insert("timeline".into(), view::timeline::value(&job, &latest.attempts));
+        fields.insert("attempts".into(), view::timeline::attempts(&latest.attempts));
     }
-    session.one("Job", &row, &view::job::describe(&job, &answer.spec, &now))?;
+    let timeline = view::timeline::render(&job, &latest.attempts, more);
+    session.one("Job", &row, &view::job::describe(&job, &answer.spec, &timeline, &now))?;
     Ok(0)
 }
 

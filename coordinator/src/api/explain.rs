@@ -218,7 +218,7 @@ pub(super) fn ended_attempts(
                 cause: Some(end.cause.into()),
                 granted_cluster_ms: Some(kept.granted.cluster_ms),
                 shares: shares.clone(),
-                started: Some(kept.granted.into()),
+                started: kept.start_of(end.tasks.first).map(Into::into),
                 ended: Some(end.at.into()),
                 ..v1::Attempt::default()
             };

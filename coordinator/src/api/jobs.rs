@@ -6,6 +6,7 @@ use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
 use super::serve::serve;
+use crate::member::attempts::Kept;
 use std::collections::{BTreeMap, BTreeSet};
 use yard_common::id::{AllocationId, JobId, TaskRange};
 use yard_common::limits::{LIST_SCAN_MAX, SUMMARY_RUNS_MAX};
@@ -126,14 +127,20 @@ impl Api {
         let wanted = convert::range(request.tasks.as_ref())?;
         let after = page::after_number::<u64>(request.page.as_ref())?;
         let mut found: BTreeMap<AllocationId, Vec<v1::Attempt>> = BTreeMap::new();
-        for (allocation, kept) in self.attempts.of(id) {
-            found.insert(allocation, ended_attempts(&view.state, job, allocation, &kept));
+        let known: BTreeMap<AllocationId, Kept> = self.attempts.of(id).into_iter().collect();
+        for (allocation, kept) in &known {
+            found.insert(*allocation, ended_attempts(&view.state, job, *allocation, kept));
         }
+        let indices = TaskIndices::of(job);
         for allocation in held(job) {
-            if let Some(record) = view.state.allocations.get(allocation) {
-                let present = convert::attempts(&view.state, allocation, record);
-                found.entry(allocation).or_default().extend(present);
+            let Some(record) = view.state.allocations.get(allocation) else { continue };
+            let mut present = convert::attempts(&view.state, allocation, record);
+            if let Some(kept) = known.get(&allocation) {
+                for attempt in &mut present {
+                    attempt.started = started(attempt, kept, &indices);
+                }
             }
+            found.entry(allocation).or_default().extend(present);
         }
         let meets = |attempt: &v1::Attempt| {
             let tasks = attempt.tasks.unwrap_or_default();
@@ -252,6 +259,13 @@ impl Api {
         let after = state.jobs.get(job).map(|record| convert::job(&state, job, record));
         Ok(v1::AdjustResponse { before, after, applied_index: written.index.0 })
     }
+}
+
+/// When an attempt that is under way started, as this member remembers it.
+fn started(attempt: &v1::Attempt, kept: &Kept, indices: &TaskIndices) -> Option<v1::Stamp> {
+    let shown = convert::range(attempt.tasks.as_ref()).ok()??;
+    let first = indices.positions(TaskRange::one(shown.first))?.first;
+    kept.start_of(first).map(Into::into)
 }
 
 /// The allocations that tasks of a job hold, as far as its first runs of tasks tell.
