@@ -98,7 +98,7 @@ fn assemble(
     match (content.is_some(), words.is_empty()) {
         (_, true) => {}
         (true, false) => draft.set_words("args", &words, "--"),
-        (false, false) => draft.set_words("command", &words, "--"),
+        (false, false) => set_command(&mut draft, &words),
     }
     let text = content.map(String::from_utf8_lossy);
     let spec = match validated(&draft, name, text.as_deref()) {
@@ -112,6 +112,15 @@ fn assemble(
     };
     let resolved = draft.print_resolved(&spec);
     Ok(Prepared { spec, resolved, file_name, warnings })
+}
+
+/// Words are executed as they are. One word alone with space in it is a line that was quoted as a
+/// whole, for the shell, as ssh takes it.
+fn set_command(draft: &mut Draft, words: &[&str]) {
+    match words {
+        [line] if line.contains(char::is_whitespace) => draft.set_text("command", line, "--"),
+        words => draft.set_words("command", words, "--"),
+    }
 }
 
 /// The file of parameters: that of the flag, else the one that the job names, which is relative to

@@ -178,3 +178,20 @@ fn problems_of_rows_come_with_file_and_line_beside_those_of_the_job() {
     let failure = assemble(&source, Some(b"command: x\n"), no_rows).unwrap_err();
     assert!(failure.message.contains("standard input"), "{}", failure.message);
 }
+
+#[test]
+fn one_word_with_spaces_is_a_line_for_the_shell() {
+    for (words, command) in [
+        (&["hostname; echo $YARD_RANK"][..], r#""command":"hostname; echo $YARD_RANK""#),
+        (&["a\tb"], r#""command":"a\tb""#),
+        (&["hostname"], r#""command":["hostname"]"#),
+        (&["echo", "a b"], r#""command":["echo","a b"]"#),
+        (&["/opt/my program", "x"], r#""command":["/opt/my program","x"]"#),
+    ] {
+        let prepared = assemble(&source(None, words), None, no_rows).unwrap();
+        assert!(json(&prepared).contains(command), "{command}: {}", json(&prepared));
+    }
+    // Behind a file words are arguments of its command.
+    let prepared = job(&source(Some("job.yaml"), &["a b"]), "command: x\n");
+    assert!(json(&prepared).contains(r#""args":["a b"]"#), "{}", json(&prepared));
+}
