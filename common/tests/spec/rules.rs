@@ -89,7 +89,7 @@ const MISTAKES: &[(&str, ErrorCode, &str)] = &[
     ("{command: a, array: none, after: {each: [3]}}", Conflict, "after"),
     ("{command: a, after: {ok: [3], any: [3]}}", Conflict, "after"),
     ("{command: a, after: {ok: 3}}", WrongType, "after.ok"),
-    ("{command: a, after: {ok: [0]}}", OutOfRange, "after.ok[0]"),
+    ("{command: a, after: {ok: [-1]}}", OutOfRange, "after.ok[0]"),
     ("{command: a, env: {A: b}, secrets: {A: s}}", Conflict, "secrets"),
     ("{command: a, env: {A: }}", WrongType, "env.A"),
     ("{command: a, env: {A: \"\\0\"}}", UnknownValue, "env.A"),
