@@ -88,7 +88,7 @@ impl Api {
             };
             jobs.push(convert::job(state, id, job));
         }
-        Ok(v1::ListJobsResponse { jobs, page: Some(page::info(state, next_key)) })
+        Ok(v1::ListJobsResponse { jobs, page: Some(view.page_info(next_key)) })
     }
 
     async fn list_task_runs(
@@ -104,7 +104,7 @@ impl Api {
         let from = page::after_number::<u32>(request.page.as_ref())?.unwrap_or(0);
         let (first, end) = (wanted.first.max(from).max(all.first), wanted.end().min(all.end()));
         if first >= end {
-            let page = Some(page::info(&view.state, None));
+            let page = Some(view.page_info(None));
             return Ok(v1::ListTasksResponse { runs: Vec::new(), page });
         }
         let states = convert::known_all::<v1::TaskState, TaskState>("states", &request.states)?;
@@ -113,7 +113,7 @@ impl Api {
         let rows_max = page::rows_max(request.page.as_ref());
         let wanted = TaskRange::between(first, end);
         let (runs, next) = convert::task_runs(&view.state, job, wanted, accepts, rows_max);
-        let page = page::info(&view.state, next.map(|next| next.to_string()));
+        let page = view.page_info(next.map(|next| next.to_string()));
         Ok(v1::ListTasksResponse { runs, page: Some(page) })
     }
 
@@ -162,7 +162,7 @@ impl Api {
             attempts.extend(group.into_iter().filter(meets));
             last = Some(id.to_string());
         }
-        let page = Some(page::info(&view.state, next_key));
+        let page = Some(view.page_info(next_key));
         Ok(v1::AttemptsResponse { attempts, page })
     }
 

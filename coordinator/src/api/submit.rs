@@ -238,7 +238,7 @@ impl Api {
         mut warnings: Vec<Warning>,
     ) -> Result<Vec<Warning>, Refusal> {
         let request = u128::from(self.env.random()) << 64 | u128::from(self.env.random());
-        let View { state, user } = view;
+        let View { state, user, .. } = view;
         let Some(leader) = state.leader else { return Ok(warnings) };
         let envelope = Envelope {
             actor: Actor::User(user),
