@@ -281,6 +281,9 @@ pub const SMALL_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Runs of a job's tasks that a row of a list is summed up from; the rest is not looked at.
 pub const SUMMARY_RUNS_MAX: usize = 1_000;
+/// Shapes of queued jobs on one page that are held against the machines; jobs of further ones get
+/// no reason.
+pub const SHAPES_JUDGED_MAX: usize = 64;
 /// Nodes that a row of a list names; the rest is counted.
 pub const SUMMARY_NODES_MAX: usize = 8;
 /// Details of a refusal, which travel in the trailer of a response; problems past it are counted.

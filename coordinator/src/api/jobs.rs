@@ -6,6 +6,7 @@ use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
 use super::serve::serve;
+use super::waiting::Waiting;
 use crate::member::attempts::Kept;
 use std::collections::{BTreeMap, BTreeSet};
 use yard_common::id::{AllocationId, JobId, TaskRange};
@@ -50,8 +51,10 @@ impl Api {
     ) -> Result<v1::GetJobResponse, Refusal> {
         let view = self.view(who, None).await?;
         let (id, job) = view.job(request.job_id)?;
+        let mut told = convert::job(&view.state, id, job);
+        Waiting::of(&view.state).tell(job, &mut told);
         Ok(v1::GetJobResponse {
-            job: Some(convert::job(&view.state, id, job)),
+            job: Some(told),
             spec: job.spec.to_string(),
             applied_index: view.applied_index(),
             now: view.now(),
@@ -75,6 +78,7 @@ impl Api {
         };
         let rows_max = page::rows_max(request.page.as_ref());
         let mut jobs = Vec::new();
+        let mut waiting = Waiting::of(state);
         let mut next_key = None;
         for (looked_at, number) in ids.enumerate() {
             if jobs.len() >= rows_max || looked_at >= LIST_SCAN_MAX {
@@ -86,7 +90,9 @@ impl Api {
             let Some(job) = state.jobs.get(id).filter(|job| filter.accepts(&view, job)) else {
                 continue;
             };
-            jobs.push(convert::job(state, id, job));
+            let mut told = convert::job(state, id, job);
+            waiting.tell(job, &mut told);
+            jobs.push(told);
         }
         Ok(v1::ListJobsResponse { jobs, page: Some(view.page_info(next_key)) })
     }

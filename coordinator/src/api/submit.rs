@@ -308,7 +308,7 @@ fn never_fits(state: &State, submit: &Submit) -> Option<Warning> {
 }
 
 /// What the machines lack for a shape; none: nothing.
-fn lacking(state: &State, queue: &Queue, shape: &Shape) -> Option<Warning> {
+pub(super) fn lacking(state: &State, queue: &Queue, shape: &Shape) -> Option<Warning> {
     shape.groups.iter().find_map(|group| {
         let wanted = usize::try_from(group.nodes_min).unwrap_or(usize::MAX);
         let fits = |node: &yard_core::state::Node| -> Result<(), Unfit> {
