@@ -294,6 +294,10 @@ fn a_task_of_rows_has_those_of_its_index() {
             let position = task.tasks.unwrap().first;
             (position, task.shown_first, task.parameters[0].value.clone())
         }));
+        // The rows of all tasks are not sent with each of them.
+        assert!(detail.spec.contains(r#""each":"rows""#), "{}", detail.spec);
+        let spec = yard_common::spec::JobSpec::from_json(&detail.spec).unwrap();
+        assert_eq!(spec.task_count(), Some(2));
     }
     assert_eq!(told, [(0, 1, "b".to_string())], "the chain has half of the tasks");
     assert_eq!(lab.job(id).task_count, 2);

@@ -33,6 +33,11 @@ impl Each {
         }
     }
 
+    /// Rows that are elsewhere.
+    pub(super) fn left_out() -> Each {
+        Each::File(LocalPath::rows())
+    }
+
     /// The row of a task.
     #[must_use]
     pub fn row(&self, index: TaskIndex) -> Option<&Row> {

@@ -49,6 +49,8 @@ pub use nearest::nearest;
 pub use problem::{Problem, Problems};
 
 use crate::id::TaskIndex;
+use array::Array;
+use each::Each;
 use walk::Detail;
 
 /// A valid job. Only validation makes one; its fields are read through `Deref`.
@@ -128,6 +130,17 @@ impl JobSpec {
         let row = each.and_then(|each| each.row(index));
         let params = row.map_or(&[][..], |row| row.params());
         params.iter().map(|(name, value)| (name.as_str(), value.as_str().to_string())).collect()
+    }
+
+    /// The canonical form with a name in place of the rows of `array.each`, for whoever gets the
+    /// parameters of single tasks beside it.
+    #[must_use]
+    pub fn to_json_without_rows(&self) -> String {
+        let mut fields = self.fields.clone();
+        if let Some(Array { each: Some(each), .. }) = &mut fields.array {
+            *each = Each::left_out();
+        }
+        fields.write_record(Detail::Changed).to_string()
     }
 
     /// Whether tasks have parameters of their own.

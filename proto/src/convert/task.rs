@@ -24,7 +24,9 @@ impl TaskIndices {
     /// Those of a job in the state. Its spec is read only if it is an array.
     #[must_use]
     pub fn of(job: &Job) -> TaskIndices {
-        match job.plan.array {
+        // The canonical text has this key only where it is given. A spec of many rows takes
+        // milliseconds to read, and this is asked for every attempt.
+        match job.plan.array.as_ref().filter(|_| job.spec.contains("\"indices\"")) {
             Some(_) => JobSpec::from_json(&job.spec).map_or_else(
                 // The state holds what was validated. Should it not read back, positions are told.
                 |_| TaskIndices::default(),
