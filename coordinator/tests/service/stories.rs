@@ -145,7 +145,7 @@ async fn rows_reach_the_agent_and_a_file_of_them_is_refused() {
     let refused = admin.submit("command: a\narray: { each: p.jsonl }\n").await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     assert!(refused.message().contains("the client reads it"), "{}", refused.message());
-    let mut agent = Agent::new(&cluster, "n1").await;
+    let agent = Agent::new(&cluster, "n1").await;
     let mut stream = agent.connect(&cluster).await;
     let submitted =
         admin.submit("command: a\narray: { each: [{lr: 1}, {lr: 2}] }\n").await.unwrap();
