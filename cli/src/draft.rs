@@ -7,6 +7,7 @@ use crate::args::{FieldFlags, JobSource};
 use crate::failure::Failure;
 use crate::input;
 use crate::problems;
+use std::path::{Path, PathBuf};
 use yard_common::limits::JOB_FILE_BYTES_MAX;
 use yard_common::spec::gang::Nodes;
 use yard_common::spec::{Draft, Features, JobSpec};
@@ -60,11 +61,15 @@ pub(crate) fn prepare(source: &JobSource) -> Result<Prepared, Failure> {
         Some(path) => Some(input::read(path, JOB_FILE_BYTES_MAX)?),
         None => None,
     };
-    assemble(source, content.as_deref())
+    assemble(source, content.as_deref(), |path| input::read(path, JOB_FILE_BYTES_MAX))
 }
 
-/// The part without files: `content` is that of the job file.
-fn assemble(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Failure> {
+/// The part without files: `content` is that of the job file; `rows` reads a file of parameters.
+fn assemble(
+    source: &JobSource,
+    content: Option<&[u8]>,
+    rows: impl Fn(&Path) -> Result<Vec<u8>, Failure>,
+) -> Result<Prepared, Failure> {
     let file_name = source.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let name = (!file_name.is_empty() && file_name != "-").then_some(file_name.as_str());
     let mut warnings = Vec::new();
@@ -86,11 +91,14 @@ fn assemble(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Fail
     if let Some(array) = &source.array {
         draft.set("array", array, "--array");
     }
+    if let Some(path) = rows_of(source, &draft)? {
+        draft.set_rows(&rows(&path)?, &path.display().to_string());
+    }
     let words: Vec<&str> = source.words.iter().map(String::as_str).collect();
     match (content.is_some(), words.is_empty()) {
         (_, true) => {}
         (true, false) => draft.set_words("args", &words, "--"),
-        (false, false) => draft.set_words("command", &words, "--"),
+        (false, false) => set_command(&mut draft, &words),
     }
     let text = content.map(String::from_utf8_lossy);
     let spec = match validated(&draft, name, text.as_deref()) {
@@ -104,6 +112,30 @@ fn assemble(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Fail
     };
     let resolved = draft.print_resolved(&spec);
     Ok(Prepared { spec, resolved, file_name, warnings })
+}
+
+/// Words are executed as they are. One word alone with space in it is a line that was quoted as a
+/// whole, for the shell, as ssh takes it.
+fn set_command(draft: &mut Draft, words: &[&str]) {
+    match words {
+        [line] if line.contains(char::is_whitespace) => draft.set_text("command", line, "--"),
+        words => draft.set_words("command", words, "--"),
+    }
+}
+
+/// The file of parameters: that of the flag, else the one that the job names, which is relative to
+/// the job file.
+fn rows_of(source: &JobSource, draft: &Draft) -> Result<Option<PathBuf>, Failure> {
+    let standard = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+    if standard(&source.file) && standard(&source.each) {
+        let message = "the job and its parameters cannot both come from standard input";
+        return Err(Failure::usage(message, "put one of them into a file"));
+    }
+    let named = || {
+        let beside = source.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        draft.each_file().map(|path| beside.join(path))
+    };
+    Ok(source.each.clone().or_else(named))
 }
 
 fn validated(draft: &Draft, file: Option<&str>, text: Option<&str>) -> Result<JobSpec, Failure> {

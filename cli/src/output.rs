@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::text::harmless;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -53,26 +54,26 @@ impl Tone {
 }
 
 /// A column of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
-    title: &'static str,
+    title: Cow<'static, str>,
     wide: bool,
     right: bool,
 }
 
 /// A column that is always shown.
-pub(crate) const fn column(title: &'static str) -> Column {
-    Column { title, wide: false, right: false }
+pub(crate) fn column(title: impl Into<Cow<'static, str>>) -> Column {
+    Column { title: title.into(), wide: false, right: false }
 }
 
 impl Column {
     /// Shown with `-o wide` only.
-    pub(crate) const fn wide(self) -> Column {
+    pub(crate) fn wide(self) -> Column {
         Column { wide: true, ..self }
     }
 
     /// Numbers, which end at one place.
-    pub(crate) const fn right(self) -> Column {
+    pub(crate) fn right(self) -> Column {
         Column { right: true, ..self }
     }
 }
@@ -129,11 +130,11 @@ impl Listing {
         let width = |at: &usize| {
             let cells = self.rows.iter().filter_map(|row| row.cells.get(*at));
             let widest = cells.map(|cell| one_line(cell).chars().count()).max().unwrap_or(0);
-            widest.max(self.columns[*at].title.len())
+            widest.max(one_line(&self.columns[*at].title).chars().count())
         };
         let widths: Vec<usize> = shown.iter().map(width).collect();
         let mut out = String::new();
-        let titles = |at: usize| (self.columns[at].title.to_string(), Tone::Dim);
+        let titles = |at: usize| (one_line(&self.columns[at].title), Tone::Dim);
         self.line(&mut out, &shown, &widths, titles);
         for row in &self.rows {
             let cell = |at: usize| {

@@ -16,7 +16,7 @@ pub(crate) struct Shown {
     /// From 1; 0: no line.
     line: usize,
     column: usize,
-    /// The flag that it is about.
+    /// The flag that it is about, or the file of parameters and its line.
     flag: Option<String>,
     field: String,
     value: String,
@@ -30,11 +30,13 @@ pub(crate) fn of_here(problems: &Problems) -> Vec<Shown> {
     let shown = |problem: &problem::Problem| {
         let flag = match &problem.at.origin {
             Origin::Flag(flag) => Some(flag.to_string()),
+            Origin::Rows(_) => Some(problem.at.to_string()),
             Origin::File | Origin::Directive => None,
         };
         Shown {
             code: problem.code.to_string(),
-            line: problem.at.line as usize,
+            // The line of another file is none of the source.
+            line: if flag.is_some() { 0 } else { problem.at.line as usize },
             column: problem.at.column as usize,
             flag,
             field: problem.field.clone(),

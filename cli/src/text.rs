@@ -35,6 +35,15 @@ pub(crate) fn duration(ms: u64) -> String {
     text
 }
 
+/// A duration to the hundredth or tenth of a second while it is short: `0.04s`, `12.3s`, `2m5s`.
+pub(crate) fn span(ms: u64) -> String {
+    match ms {
+        0..10_000 => format!("{}.{:02}s", ms / 1_000, ms % 1_000 / 10),
+        10_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
+        _ => duration(ms),
+    }
+}
+
 /// A moment in UTC, to the second.
 pub(crate) fn moment(wall_ms: u64) -> String {
     format_rfc3339(wall_ms / 1_000 * 1_000)
@@ -174,6 +183,20 @@ mod tests {
             (90_061_000, "1d1h"),
         ] {
             assert_eq!(duration(ms), text, "{ms}");
+        }
+    }
+
+    #[test]
+    fn short_spans_have_fractions() {
+        for (ms, text) in [
+            (0, "0.00s"),
+            (47, "0.04s"),
+            (9_999, "9.99s"),
+            (10_000, "10.0s"),
+            (59_999, "59.9s"),
+            (60_000, "1m"),
+        ] {
+            assert_eq!(span(ms), text, "{ms}");
         }
     }
 

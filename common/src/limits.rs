@@ -48,6 +48,8 @@ pub const RETRIES_MAX: u16 = 10_000;
 pub const LABELS_MAX: usize = 64;
 /// Nodes that `exclude_nodes` or `only_nodes` may name.
 pub const NODE_LIST_MAX: usize = 1_024;
+/// Rows of `array.each`. More do not fit into a spec anyway, whatever they hold.
+pub const EACH_ROWS_MAX: usize = 20_000;
 /// Entries of `env`, `secrets`, `inputs`, `outputs`, `mounts`, each.
 pub const SPEC_ENTRIES_MAX: usize = 512;
 /// Priority of a job, from minus this to plus this.
@@ -282,6 +284,9 @@ pub const SMALL_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Runs of a job's tasks that a row of a list is summed up from; the rest is not looked at.
 pub const SUMMARY_RUNS_MAX: usize = 1_000;
+/// Shapes of queued jobs on one page that are held against the machines; jobs of further ones get
+/// no reason.
+pub const SHAPES_JUDGED_MAX: usize = 64;
 /// Nodes that a row of a list names; the rest is counted.
 pub const SUMMARY_NODES_MAX: usize = 8;
 /// Details of a refusal, which travel in the trailer of a response; problems past it are counted.
@@ -336,6 +341,8 @@ pub const PLAN_WORK_MAX: u64 = 4_000_000;
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
+const _: () = assert!(2 * EACH_ROWS_MAX < JOB_FILE_NODES_MAX, "a spec of short rows reads back");
+const _: () = assert!(EACH_ROWS_MAX < ARRAY_TASKS_MAX as usize);
 const _: () = assert!(NODE_DEVICES_MAX <= 128, "DeviceSet holds 128 devices");
 const _: () = assert!(GANG_NODES_MAX as usize <= NODES_MAX);
 const _: () = assert!(EACH_DEPENDENTS_MAX <= DEPENDENTS_MAX);

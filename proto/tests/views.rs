@@ -280,6 +280,33 @@ fn a_sweep_tells_the_parameters_of_each_task() {
 }
 
 #[test]
+fn a_task_of_rows_has_those_of_its_index() {
+    let mut lab = Lab::new();
+    let node = lab.join("n1", 0);
+    let yaml = "command: train\nresources: { cpus: 8 }\n\
+        array: { indices: \"1,3\", each: [{LR: a}, {LR: b}, {LR: c}, {LR: d}] }\n";
+    let id = lab.submit(yaml);
+    let mut told = Vec::new();
+    for allocation in lab.schedule() {
+        let assignment = AssignmentId { allocation, group: 0 };
+        let detail = convert::detail::detail(&lab.state, node, assignment).unwrap();
+        told.extend(detail.tasks.iter().map(|task| {
+            let position = task.tasks.unwrap().first;
+            (position, task.shown_first, task.parameters[0].value.clone())
+        }));
+        // The rows of all tasks are not sent with each of them.
+        assert!(detail.spec.contains(r#""each":"rows""#), "{}", detail.spec);
+        let spec = yard_common::spec::JobSpec::from_json(&detail.spec).unwrap();
+        assert_eq!(spec.task_count(), Some(2));
+    }
+    assert_eq!(told, [(0, 1, "b".to_string())], "the chain has half of the tasks");
+    assert_eq!(lab.job(id).task_count, 2);
+    let spec = yard_common::spec::JobSpec::from_yaml(yaml).unwrap();
+    assert_eq!(convert::parameters(&spec, 3)[0].value, "d");
+    assert!(convert::parameters(&spec, 4).is_empty());
+}
+
+#[test]
 fn an_explanation_has_names_and_numbers() {
     let mut lab = Lab::new();
     lab.join("n1", 1);

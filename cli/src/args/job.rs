@@ -10,7 +10,8 @@ use yard_common::spec::time::DurationMs;
 pub(crate) struct JobSource {
     /// A job file (YAML or JSON), a script with `#YARD key=value` lines, or `-` for standard input
     pub(crate) file: Option<PathBuf>,
-    /// The command, or further words for the command of the file
+    /// The command, or further words for the command of the file. Words are run as they are,
+    /// without a shell; one quoted word with spaces in it is a line for the shell
     #[arg(last = true, value_name = "CMD")]
     pub(crate) words: Vec<String>,
     /// Set any field of the job file, such as --set resources.memory=64GiB
@@ -19,6 +20,10 @@ pub(crate) struct JobSource {
     /// A task for each index, such as 0-199%16
     #[arg(long, value_name = "INDICES")]
     pub(crate) array: Option<String>,
+    /// A task for each row of a file: JSON lines, or CSV with a header. Each row has the
+    /// parameters of its task
+    #[arg(long, value_name = "FILE")]
+    pub(crate) each: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) fields: FieldFlags,
     /// Take warnings as errors

@@ -1,7 +1,6 @@
 //! Jobs from files, scripts, commands and flags, without any file.
 
 use super::*;
-use std::path::PathBuf;
 
 fn source(file: Option<&str>, words: &[&str]) -> JobSource {
     JobSource {
@@ -11,8 +10,12 @@ fn source(file: Option<&str>, words: &[&str]) -> JobSource {
     }
 }
 
+fn no_rows(path: &Path) -> Result<Vec<u8>, Failure> {
+    panic!("{} is asked for", path.display())
+}
+
 fn job(source: &JobSource, content: &str) -> Prepared {
-    assemble(source, Some(content.as_bytes())).unwrap()
+    assemble(source, Some(content.as_bytes()), no_rows).unwrap()
 }
 
 fn json(prepared: &Prepared) -> String {
@@ -26,7 +29,7 @@ fn a_command_is_a_job() {
     source.fields.gpus = Some("h100:8".into());
     source.fields.env = vec!["A=b=c".into()];
     source.set = vec!["resources.memory=64GiB".into(), "labels.team=x".into()];
-    let prepared = assemble(&source, None).unwrap();
+    let prepared = assemble(&source, None, no_rows).unwrap();
     let text = json(&prepared);
     for part in [
         r#""name":"train""#,
@@ -59,7 +62,7 @@ fn every_problem_comes_with_its_line_and_nothing_is_sent() {
     let mut source = source(Some("job.yaml"), &[]);
     source.fields.memory = Some("64".into());
     let text = "command: x\nndoes: 2\npriority: 2000\n";
-    let failure = assemble(&source, Some(text.as_bytes())).unwrap_err();
+    let failure = assemble(&source, Some(text.as_bytes()), no_rows).unwrap_err();
     assert_eq!(failure.exit, 64);
     assert!(failure.message.starts_with("3 problems in the job\n"), "{}", failure.message);
     for part in ["job.yaml:2:1  ndoes", "  2 | ndoes: 2", "  3 | priority: 2000", "--memory  "] {
@@ -103,7 +106,8 @@ fn a_script_without_a_first_line_runs_under_bash_unless_its_name_says_otherwise(
         ("dir.d/a.R", "#!/usr/bin/env Rscript"),
         ("a.pl", "#!/usr/bin/env perl"),
     ] {
-        let failure = assemble(&source(Some(name), &[]), Some(b"#YARD nodes=1\n")).unwrap_err();
+        let failure =
+            assemble(&source(Some(name), &[]), Some(b"#YARD nodes=1\n"), no_rows).unwrap_err();
         assert_eq!((failure.exit, failure.hint), (64, format!("begin it with {first}")), "{name}");
         assert!(failure.message.contains(name), "{}", failure.message);
     }
@@ -112,7 +116,7 @@ fn a_script_without_a_first_line_runs_under_bash_unless_its_name_says_otherwise(
 #[test]
 fn a_script_for_an_unknown_program_is_refused() {
     let source = source(Some("a.awk"), &[]);
-    let failure = assemble(&source, Some(b"#!/usr/bin/awk -f\n{}\n")).unwrap_err();
+    let failure = assemble(&source, Some(b"#!/usr/bin/awk -f\n{}\n"), no_rows).unwrap_err();
     assert!(failure.message.contains("awk") && failure.hint.contains("yard submit -- awk"));
 }
 
@@ -128,6 +132,66 @@ fn yaml_that_begins_with_a_comment_is_no_script() {
 fn an_assignment_needs_its_sign() {
     let mut source = source(None, &["x"]);
     source.set = vec!["nodes".into()];
-    let failure = assemble(&source, None).unwrap_err();
+    let failure = assemble(&source, None, no_rows).unwrap_err();
     assert_eq!((failure.exit, failure.hint.as_str()), (64, "write --set NAME=VALUE"));
+}
+
+#[test]
+fn each_file_makes_a_task_for_each_row() {
+    let mut flagged = source(None, &["train", "--lr", "${YARD_PARAM_LR}"]);
+    flagged.each = Some("p.csv".into());
+    flagged.array = Some("%2".into());
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new("p.csv"));
+        Ok(b"lr,name\n1e-4,\"a, b\"\n3e-4,\n".to_vec())
+    };
+    let prepared = assemble(&flagged, None, read).unwrap();
+    assert_eq!(prepared.spec.task_count(), Some(2));
+    assert_eq!(prepared.spec.parameters(0), [("lr", "1e-4".into()), ("name", "a, b".into())]);
+    let rows = r#""array":{"max_running":2,"each":[{"lr":"1e-4","name":"a, b"},{"lr":"3e-4""#;
+    assert!(json(&prepared).contains(rows), "{}", json(&prepared));
+    // What the job names is relative to it.
+    let named = source(Some("dir/job.yaml"), &[]);
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new("dir/p.jsonl"));
+        Ok(b"{\"lr\": 1}\n\n{\"lr\": 2}\n".to_vec())
+    };
+    let content = b"command: x\narray: { each: p.jsonl, indices: 1 }\n";
+    let prepared = assemble(&named, Some(content), read).unwrap();
+    assert_eq!(prepared.spec.task_count(), Some(1));
+    assert_eq!(prepared.spec.parameters(1), [("lr", "2".into())]);
+}
+
+#[test]
+fn problems_of_rows_come_with_file_and_line_beside_those_of_the_job() {
+    let mut source = source(Some("job.yaml"), &[]);
+    source.each = Some("p.jsonl".into());
+    let rows = b"{\"lr\": 1}\n{\"lr\": [1]}\n{\"l r\": 1}\n{\"lr\" 1}\n{\"seed\": 1}\n";
+    let failure =
+        assemble(&source, Some(b"command: x\nndoes: 2\n"), |_| Ok(rows.to_vec())).unwrap_err();
+    assert_eq!(failure.exit, 64);
+    for part in ["job.yaml:2:1  ndoes", "p.jsonl:2:8  array.each[1].lr", "p.jsonl:3", "p.jsonl:4"] {
+        assert!(failure.message.contains(part), "{part}: {}", failure.message);
+    }
+    source.file = Some("-".into());
+    source.each = Some("-".into());
+    let failure = assemble(&source, Some(b"command: x\n"), no_rows).unwrap_err();
+    assert!(failure.message.contains("standard input"), "{}", failure.message);
+}
+
+#[test]
+fn one_word_with_spaces_is_a_line_for_the_shell() {
+    for (words, command) in [
+        (&["hostname; echo $YARD_RANK"][..], r#""command":"hostname; echo $YARD_RANK""#),
+        (&["a\tb"], r#""command":"a\tb""#),
+        (&["hostname"], r#""command":["hostname"]"#),
+        (&["echo", "a b"], r#""command":["echo","a b"]"#),
+        (&["/opt/my program", "x"], r#""command":["/opt/my program","x"]"#),
+    ] {
+        let prepared = assemble(&source(None, words), None, no_rows).unwrap();
+        assert!(json(&prepared).contains(command), "{command}: {}", json(&prepared));
+    }
+    // Behind a file words are arguments of its command.
+    let prepared = job(&source(Some("job.yaml"), &["a b"]), "command: x\n");
+    assert!(json(&prepared).contains(r#""args":["a b"]"#), "{}", json(&prepared));
 }

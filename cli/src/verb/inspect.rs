@@ -2,12 +2,11 @@
 
 use crate::args::{LsArgs, ResultsArgs, ShowArgs, WhyArgs};
 use crate::failure::Failure;
-use crate::output::{Format, Listing, Row, column, put};
+use crate::output::{Format, Row, put};
 use crate::select::{choose, choose_one};
 use crate::session::{Session, all_pages};
-use crate::text;
 use crate::view;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use yard_common::spec::JobSpec;
 use yard_proto::v1;
 
@@ -78,13 +77,23 @@ pub(crate) async fn show(session: &Session, args: &ShowArgs) -> Result<u8, Failu
         session.list(&view::job::tasks(&runs))?;
         return Ok(0);
     }
+    let page = v1::Page {
+        size: u32::try_from(view::timeline::ATTEMPTS_SHOWN).unwrap_or(0),
+        ..v1::Page::default()
+    };
+    let request = v1::AttemptsRequest { job_id: chosen.job, tasks: None, page: Some(page) };
+    let latest = session.client.attempts(request).await?;
+    let more = latest.page.is_some_and(|page| !page.next_key.is_empty());
     let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
     let (job, now) = (answer.job.unwrap_or_default(), answer.now.unwrap_or_default());
     let mut row = view::job::row(&job, &now);
     if let Value::Object(fields) = &mut row.value {
         fields.insert("spec".into(), serde_json::from_str(&answer.spec).unwrap_or_default());
+        fields.insert("timeline".into(), view::timeline::value(&job, &latest.attempts));
+        fields.insert("attempts".into(), view::timeline::attempts(&latest.attempts));
     }
-    session.one("Job", &row, &view::job::describe(&job, &answer.spec, &now))?;
+    let timeline = view::timeline::render(&job, &latest.attempts, more);
+    session.one("Job", &row, &view::job::describe(&job, &answer.spec, &timeline, &now))?;
     Ok(0)
 }
 
@@ -135,65 +144,11 @@ pub(crate) async fn results(session: &Session, args: &ResultsArgs) -> Result<u8,
     let chosen = choose_one(session, &args.job).await?;
     let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
     let runs = task_runs(session, chosen.job, &[]).await?;
+    let (attempts, _) = attempts(session, chosen.job).await?;
     // The server's canonical text is a valid spec; without parameters there are still results.
     let spec = JobSpec::from_json(&answer.spec).ok();
-    session.list(&result_rows(&runs, spec.as_ref()))?;
+    session.list(&view::results::listing(chosen.job, &runs, &attempts, spec.as_ref()))?;
     Ok(0)
-}
-
-fn result_rows(runs: &[v1::TaskRun], spec: Option<&JobSpec>) -> Listing {
-    let sweep = spec.and_then(|spec| spec.sweep.as_ref());
-    let mut rows = Vec::new();
-    for run in runs {
-        let Some(range) = &run.tasks else { continue };
-        for index in range.first..range.first.saturating_add(range.len) {
-            let parameters: Vec<(String, String)> = match sweep {
-                Some(sweep) => {
-                    let pairs = sweep.task(index).into_iter();
-                    pairs.map(|(key, value)| (key.to_string(), value)).collect()
-                }
-                None => {
-                    let pairs = run.parameters.iter();
-                    pairs.map(|one| (one.key.clone(), one.value.clone())).collect()
-                }
-            };
-            rows.push(result_row(index, run, &parameters));
-        }
-    }
-    let columns = vec![
-        column("TASK").right(),
-        column("STATE"),
-        column("EXIT"),
-        column("TRY").right(),
-        column("PARAMETERS"),
-    ];
-    Listing { kind: "Result", columns, rows }
-}
-
-fn result_row(index: u32, run: &v1::TaskRun, parameters: &[(String, String)]) -> Row {
-    let shown: Vec<String> =
-        parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let map: Map<String, Value> =
-        parameters.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-    let state = text::task_state(run.state);
-    Row {
-        cells: vec![
-            index.to_string(),
-            state.clone(),
-            run.cause.as_ref().map_or(text::NONE.into(), text::cause),
-            run.attempt.to_string(),
-            if shown.is_empty() { text::NONE.into() } else { shown.join(" ") },
-        ],
-        value: json!({
-            "task": index,
-            "state": state,
-            "cause": view::cause(run.cause.as_ref()),
-            "attempt": run.attempt,
-            "parameters": map,
-        }),
-        name: index.to_string(),
-        tones: Vec::new(),
-    }
 }
 
 /// How the cluster is.
@@ -215,22 +170,5 @@ mod tests {
         for bad in ["", "unspecified", "done"] {
             assert_eq!(state(bad).unwrap_err().exit, 64, "{bad}");
         }
-    }
-
-    #[test]
-    fn results_have_a_row_and_parameters_for_each_task() {
-        let run = |first, len, state: v1::TaskState| v1::TaskRun {
-            tasks: Some(v1::TaskRange { first, len }),
-            state: state.into(),
-            attempt: 1,
-            ..v1::TaskRun::default()
-        };
-        let runs = [run(0, 3, v1::TaskState::Succeeded), run(3, 1, v1::TaskState::Failed)];
-        let spec = JobSpec::from_yaml("command: x\nsweep: { lr: [1, 2], seed: 0..1 }\n").unwrap();
-        let text = result_rows(&runs, Some(&spec)).render(Format::Csv);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 5, "{text}");
-        assert_eq!(lines[1], "0,Succeeded,-,1,lr=1 seed=0");
-        assert_eq!(lines[4], "3,Failed,-,1,lr=2 seed=1");
     }
 }

@@ -4,10 +4,11 @@ use crate::args::{self, Global, LoginArgs};
 use crate::context::{Context, Contexts, Environment, check_name};
 use crate::failure::{Failure, exit};
 use crate::input::all_of_standard_input;
-use crate::output::{put, say};
+use crate::output::{Format, Listing, Row, column, put, say};
 use crate::session::now_wall_ms;
 use crate::text;
 use crate::view;
+use serde_json::json;
 use std::path::Path;
 use yard_client::{Client, Options};
 use yard_common::spec::{Draft, Features};
@@ -126,13 +127,34 @@ pub(crate) async fn doctor(global: &Global) -> Result<u8, Failure> {
         // What ends the examination is its finding.
         Err(failure) => vec![finding(failure.message, failure.hint)],
     };
-    for found in &findings {
-        put(&format!("problem: {}\n    fix: {}\n\n", found.problem.trim_end(), found.fix))?;
+    put(&told(&findings, global.output.unwrap_or_default()))?;
+    Ok(u8::from(!findings.is_empty()))
+}
+
+/// Problems and fixes in pairs.
+fn told(findings: &[Finding], format: Format) -> String {
+    if !matches!(format, Format::Table | Format::Wide) {
+        let columns = vec![column("PROBLEM"), column("FIX")];
+        let row = |found: &Finding| Row {
+            cells: vec![found.problem.clone(), found.fix.clone()],
+            value: json!({ "problem": found.problem, "fix": found.fix }),
+            name: found.problem.clone(),
+            tones: Vec::new(),
+        };
+        let rows = findings.iter().map(row).collect();
+        return Listing { kind: "Finding", columns, rows }.render(format);
     }
     if findings.is_empty() {
-        put("nothing is wrong here\n")?;
+        return "nothing is wrong here\n".into();
     }
-    Ok(u8::from(!findings.is_empty()))
+    let pair = |found: &Finding| {
+        let fix = match found.fix.as_str() {
+            "" => String::new(),
+            fix => format!("    fix: {fix}\n"),
+        };
+        format!("problem: {}\n{fix}", found.problem.trim_end())
+    };
+    findings.iter().map(pair).collect::<Vec<String>>().join("\n")
 }
 
 async fn examine(global: &Global) -> Result<Vec<Finding>, Failure> {
@@ -265,6 +287,16 @@ mod tests {
         let context = Context { addresses: vec!["a:1".into()], ..Context::default() };
         let unknown = addresses_not_known(&status, &context).unwrap();
         assert!(unknown.problem.ends_with("members at b:1"), "{unknown:?}");
+    }
+
+    #[test]
+    fn findings_come_in_pairs_or_as_objects() {
+        let list = [finding("no leader\n", "start one"), finding("no certificate", "")];
+        let text = told(&list, Format::Table);
+        assert_eq!(text, "problem: no leader\n    fix: start one\n\nproblem: no certificate\n");
+        assert_eq!(told(&[], Format::Table), "nothing is wrong here\n");
+        assert!(told(&list, Format::Jsonl).contains(r#""fix":"start one""#));
+        assert!(told(&[], Format::Json).contains(r#""items": []"#));
     }
 
     #[test]

@@ -217,7 +217,13 @@ impl<'a> Running<'a> {
     async fn explain(&self) -> Result<(), Failure> {
         let request = v1::ExplainRequest { job_id: self.job, task_index: None };
         let answer = self.session.client.explain(request).await?;
-        say(view::explain::render(&answer).trim_end());
+        let is_array = answer.job.as_ref().is_some_and(|job| job.is_array);
+        // Of an array one task is explained, which is not named yet.
+        let text = match is_array {
+            true => view::explain::render(&answer),
+            false => view::explain::details(&answer),
+        };
+        say(text.trim_end());
         Ok(())
     }
 

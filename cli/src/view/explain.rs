@@ -13,15 +13,24 @@ const TAIL_LINES_MAX: usize = 20;
 pub(crate) fn render(answer: &v1::ExplainResponse) -> String {
     let explanation = answer.explanation.clone().unwrap_or_default();
     let job = answer.job.clone().unwrap_or_default();
-    let now = answer.now.unwrap_or_default();
-    let mut out = String::new();
-    let name = match job.is_array {
+    let state = text::task_state(explanation.state);
+    format!("job {} ({}) is {state}\n{}", name(&job, &explanation), job.name, details(answer))
+}
+
+/// The job, or the task of it that is explained.
+fn name(job: &v1::Job, explanation: &v1::Explanation) -> String {
+    match job.is_array {
         true => format!("{}[{}]", job.id, explanation.task_index),
         false => job.id.to_string(),
-    };
-    // Writing to a String never fails.
-    let state = text::task_state(explanation.state);
-    let _ = writeln!(out, "job {name} ({}) is {state}", job.name);
+    }
+}
+
+/// The explanation without the state, for whoever has just told it.
+pub(crate) fn details(answer: &v1::ExplainResponse) -> String {
+    let explanation = answer.explanation.clone().unwrap_or_default();
+    let now = answer.now.unwrap_or_default();
+    let job = answer.job.clone().unwrap_or_default();
+    let mut out = String::new();
     match v1::Outlook::try_from(explanation.outlook) {
         Ok(v1::Outlook::Starts) => out.push_str("it starts in the next round of the scheduler\n"),
         Ok(v1::Outlook::Waits) => waits(&mut out, &explanation),
@@ -31,7 +40,7 @@ pub(crate) fn render(answer: &v1::ExplainResponse) -> String {
         progress_lines(&mut out, progress, now);
     }
     if let Some(failure) = &explanation.failure {
-        failure_lines(&mut out, failure, now, &name);
+        failure_lines(&mut out, failure, now, &name(&job, &explanation));
     }
     out
 }

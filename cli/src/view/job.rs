@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use yard_common::id::TaskRange;
 use yard_proto::v1;
 
+/// Rows of parameters that a description shows.
+const ROWS_SHOWN: usize = 10;
+
 /// Jobs as a list.
 pub(crate) fn listing(jobs: &[v1::Job], now: &v1::Stamp) -> Listing {
     let columns = vec![
@@ -185,8 +188,8 @@ pub(crate) fn value(job: &v1::Job) -> Value {
     })
 }
 
-/// One job for people: what it is, where it is, and its spec.
-pub(crate) fn describe(job: &v1::Job, spec: &str, now: &v1::Stamp) -> String {
+/// One job for people: what it is, where it is, its timeline, and its spec.
+pub(crate) fn describe(job: &v1::Job, spec: &str, timeline: &str, now: &v1::Stamp) -> String {
     let moment = |stamp: &Option<v1::Stamp>| {
         stamp.as_ref().map_or(String::new(), |stamp| text::moment(stamp.wall_ms))
     };
@@ -214,13 +217,26 @@ pub(crate) fn describe(job: &v1::Job, spec: &str, now: &v1::Stamp) -> String {
         ("time left", left(job, now).unwrap_or_default()),
         ("ended", moment(&job.ended)),
     ]);
-    if let Ok(spec) = serde_json::from_str::<Value>(spec) {
+    out.push_str(timeline);
+    if let Ok(mut spec) = serde_json::from_str::<Value>(spec) {
+        shorten_rows(&mut spec, job.id);
         out.push_str("\nspec (what differs from the defaults)\n");
         for line in crate::output::yaml(&spec).lines() {
             out.push_str(&format!("  {line}\n"));
         }
     }
     out
+}
+
+/// Leaves many rows of parameters to `results`.
+fn shorten_rows(spec: &mut Value, id: u64) {
+    let each = spec.pointer_mut("/array/each");
+    if let Some(each) = each
+        && let Some(rows) = each.as_array().map(Vec::len)
+        && rows > ROWS_SHOWN
+    {
+        *each = format!("{rows} rows; yard results {id} shows them").into();
+    }
 }
 
 fn range(range: Option<&v1::TaskRange>) -> String {
@@ -288,34 +304,39 @@ pub(crate) fn attempts(list: &[v1::Attempt], now: &v1::Stamp) -> Listing {
         let ranks: u32 = attempt.shares.iter().map(|share| share.ranks).sum();
         let nodes: Vec<&str> = attempt.shares.iter().map(|share| share.node.as_str()).collect();
         let state = text::attempt_state(attempt.state);
-        let shares: Vec<Value> = attempt.shares.iter().map(share).collect();
         Row {
             cells: vec![
                 tasks.clone(),
                 attempt.attempt.to_string(),
-                state.clone(),
+                state,
                 attempt.cause.as_ref().map_or(NONE.into(), text::cause),
                 since.unwrap_or_else(|| NONE.into()),
                 ranks.to_string(),
                 nodes.join(","),
             ],
-            value: json!({
-                "first": attempt.tasks.as_ref().map(|range| range.first),
-                "len": attempt.tasks.as_ref().map(|range| range.len),
-                "attempt": attempt.attempt,
-                "state": state,
-                "cause": cause(attempt.cause.as_ref()),
-                "granted_cluster_ms": attempt.granted_cluster_ms,
-                "deadline_cluster_ms": attempt.deadline_cluster_ms,
-                "started": stamp(attempt.started.as_ref()),
-                "ended": stamp(attempt.ended.as_ref()),
-                "shares": shares,
-            }),
+            value: self::attempt(attempt),
             name: format!("{tasks}.{}", attempt.attempt),
             tones: Vec::new(),
         }
     };
     Listing { kind: "Attempt", columns, rows: list.iter().map(row).collect() }
+}
+
+/// An attempt as machines read it.
+pub(crate) fn attempt(attempt: &v1::Attempt) -> Value {
+    let shares: Vec<Value> = attempt.shares.iter().map(share).collect();
+    json!({
+        "first": attempt.tasks.as_ref().map(|range| range.first),
+        "len": attempt.tasks.as_ref().map(|range| range.len),
+        "attempt": attempt.attempt,
+        "state": text::attempt_state(attempt.state),
+        "cause": cause(attempt.cause.as_ref()),
+        "granted_cluster_ms": attempt.granted_cluster_ms,
+        "deadline_cluster_ms": attempt.deadline_cluster_ms,
+        "started": stamp(attempt.started.as_ref()),
+        "ended": stamp(attempt.ended.as_ref()),
+        "shares": shares,
+    })
 }
 
 fn share(share: &v1::AttemptShare) -> Value {
@@ -404,7 +425,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_description_leaves_out_what_is_not_there() {
-        let text = describe(&sample(), r#"{"command":"x","nodes":4}"#, &now());
+        let text = describe(&sample(), r#"{"command":"x","nodes":4}"#, "", &now());
         assert!(text.starts_with("job        812  llama-ft\nstate      Running"), "{text}");
         assert!(text.contains("on         n1,n2 and 2 more\n"), "{text}");
         assert!(text.ends_with("  command: \"x\"\n  nodes: 4\n"), "{text}");

@@ -7,6 +7,8 @@ pub(crate) mod holder;
 pub(crate) mod job;
 pub(crate) mod lines;
 pub(crate) mod node;
+pub(crate) mod results;
+pub(crate) mod timeline;
 
 use serde_json::{Value, json};
 use yard_proto::v1;

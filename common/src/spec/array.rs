@@ -1,10 +1,11 @@
 //! Jobs of many tasks: arrays by index, sweeps by the product of parameters.
 
 use super::declare::record;
+use super::each::{Each, check_names};
 use super::json::Json;
 use super::problem::Issue;
 use super::scalar::{Count, parse_integer};
-use super::text::{Ident, LocalPath, Text};
+use super::text::{Ident, Text};
 use super::tree::{Node, Value};
 use super::walk::{Detail, MapView, Part, Scalar, UserKey, Walk, read_entries};
 use crate::ErrorCode;
@@ -103,8 +104,8 @@ record! {
         max_running: Option<TaskCount> = None,
         /// Failed tasks after which no more are started; none: never.
         max_failures: Option<TaskCount> = None,
-        /// A file with one line of parameters for each task.
-        each: Option<LocalPath> = None,
+        /// The parameters of the tasks: rows, or the file that has them.
+        each: Option<Each> = None,
     }
 }
 
@@ -113,6 +114,22 @@ fn check_array(value: &Array, map: &MapView<'_>, walk: &mut Walk<'_>) {
         let fix = "add indices: 0-199, or each: params.jsonl";
         let issue = Issue::new(ErrorCode::FieldMissing, "the array has no tasks", fix);
         walk.report(map.at, String::new(), issue);
+    }
+    let last = value.indices.as_ref().and_then(|indices| indices.ranges().last());
+    if let (Some(rows), Some(range), Some(node)) = (value.rows(), last, map.get("indices"))
+        && range.end() > rows
+    {
+        let message = format!("each has {rows} rows, which are 0 to {}", rows - 1);
+        let issue = Issue::new(ErrorCode::OutOfRange, message, "name rows that are there");
+        walk.within("indices", |walk| walk.refuse(node, issue));
+    }
+}
+
+impl Array {
+    /// Rows of parameters, if they are here.
+    #[must_use]
+    pub fn rows(&self) -> Option<u32> {
+        self.each.as_ref().and_then(Each::count)
     }
 }
 
@@ -250,16 +267,7 @@ impl Part for Sweep {
             walk.refuse(node, issue);
             return None;
         }
-        let mut upper: Vec<String> = params.iter().map(|(name, _)| name.upper()).collect();
-        upper.sort_unstable();
-        if upper.windows(2).any(|pair| pair[0] == pair[1]) {
-            let message = "two parameters differ in case only; both would be one variable";
-            walk.refuse(node, Issue::new(ErrorCode::Conflict, message, "rename one"));
-        }
-        if params.is_empty() && walk.entries(node).is_some_and(<[_]>::is_empty) {
-            let fix = "add a parameter: {lr: [1e-4, 3e-4]}, or leave sweep out";
-            walk.refuse(node, Issue::new(ErrorCode::FieldMissing, "there is no parameter", fix));
-        }
+        check_names(node, params.iter().map(|(name, _)| name), "lr: [1e-4, 3e-4]", walk);
         Some(Sweep(params))
     }
 

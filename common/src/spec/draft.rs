@@ -3,13 +3,15 @@
 //! Flags go over the file, field by field, before anything is checked: so a problem of a flag
 //! names the flag, and a field that a flag replaces can do no harm.
 
+use super::each;
 use super::job::JobFields;
 use super::json::parse_json;
-use super::problem::{Issue, Problems, shown};
+use super::problem::{Issue, Problem, Problems, shown};
+use super::rows;
 use super::run::Command;
 use super::text::Name;
 use super::tree::{At, Key, Node, Origin, Style, Value, decode, parse_yaml, place};
-use super::walk::Walk;
+use super::walk::{Detail, Part, Walk};
 use super::{Features, JobSpec, print};
 use crate::ErrorCode;
 use crate::limits::{JOB_FILE_DEPTH_MAX, SPEC_BYTES_MAX};
@@ -117,6 +119,51 @@ impl Draft {
         self.put(path, node);
     }
 
+    /// The file of parameters that `array.each` names.
+    #[must_use]
+    pub fn each_file(&self) -> Option<&str> {
+        let node = self.root.get("array")?.get("each").filter(|node| !node.is_null())?;
+        match &node.value {
+            Value::Scalar(path, _) => Some(path),
+            Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    /// Puts the rows of a file of parameters (JSON lines, or CSV with a header) in place of its
+    /// name: a task for each row. An array that is there already picks rows by their index, and
+    /// says how many tasks run at a time; `%16` is the short form for that alone.
+    pub fn set_rows(&mut self, bytes: &[u8], file: &str) {
+        let mut found = Problems::default();
+        let rows = rows::read(bytes, file, &mut found);
+        let at = At { line: 0, column: 0, origin: Origin::Rows(shown(file).into()) };
+        let value = match rows.is_empty() {
+            false => Value::List(rows),
+            // Nothing is said of what the rows lack: the problems of the file are told instead.
+            true => Value::Scalar("rows".into(), Style::Quoted),
+        };
+        found.list().iter().for_each(|problem| self.problems.push(problem.clone()));
+        (0..found.left_out()).for_each(|_| self.problems.count_more());
+        self.lengthen_array();
+        self.put("array.each", Node { value, at });
+    }
+
+    /// Writes out the short form of an array.
+    fn lengthen_array(&mut self) {
+        let Value::Map(entries) = &mut self.root.value else { return };
+        let array = entries.iter_mut().find(|(key, _)| key.text == "array");
+        let Some((_, node)) = array.filter(|(_, node)| !node.is_null()) else { return };
+        let Value::Scalar(text, style) = &node.value else { return };
+        let (indices, running) =
+            text.split_once('%').map_or((text.as_str(), None), |(i, r)| (i, Some(r)));
+        let part = |name: &str, text: &str| {
+            let value = Node { value: Value::Scalar(text.into(), *style), at: node.at.clone() };
+            (Key { text: name.into(), at: node.at.clone() }, value)
+        };
+        let indices = (!indices.is_empty()).then(|| part("indices", indices));
+        let running = running.map(|running| part("max_running", running));
+        node.value = Value::Map(indices.into_iter().chain(running).collect());
+    }
+
     /// Whether a field of the top is written, be it with its default.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
@@ -160,10 +207,7 @@ impl Draft {
             if size <= SPEC_BYTES_MAX {
                 return Ok(spec);
             }
-            let message = format!("the job takes {size} bytes, at most {SPEC_BYTES_MAX}");
-            let fix = "put data into files of their own";
-            let issue = Issue::new(ErrorCode::FileTooLarge, message, fix);
-            problems.push(place(issue, At::NOWHERE, String::new(), String::new()));
+            problems.push(too_large(&spec, size));
         }
         Err(problems.finish(self.file.as_deref()))
     }
@@ -193,6 +237,20 @@ impl Draft {
         let name = self.file.as_deref().and_then(stem).or_else(of_command);
         name.unwrap_or_else(Name::fallback)
     }
+}
+
+fn too_large(spec: &JobSpec, size: usize) -> Problem {
+    let mut message = format!("the job takes {size} bytes, at most {SPEC_BYTES_MAX}");
+    let rows = spec.array.as_ref().and_then(|array| array.each.as_ref()).map(|each| {
+        let bytes = each.write(Detail::Changed).to_string().len();
+        message.push_str(&format!("; {bytes} of them are the rows of each"));
+        bytes
+    });
+    let of_rows = rows.is_some_and(|bytes| bytes > size / 2);
+    let fix = if of_rows { each::TOO_LARGE } else { "put data into files of their own" };
+    let field = if of_rows { "array.each" } else { "" };
+    let issue = Issue::new(ErrorCode::FileTooLarge, message, fix);
+    place(issue, At::NOWHERE, field.into(), String::new())
 }
 
 fn flag_at(flag: &str) -> At {

@@ -49,7 +49,7 @@ impl Scalar for JobId {
     const LIST_MAX: usize = DEPENDENCIES_MAX;
 
     fn parse(text: &str) -> Result<JobId, Issue> {
-        parse_integer(text, 1, i64::MAX).map(|id| JobId(id as u64))
+        parse_integer(text, 0, i64::MAX).map(|id| JobId(id as u64))
     }
 
     fn print(&self) -> Json {

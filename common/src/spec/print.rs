@@ -53,6 +53,7 @@ fn origin(given: Option<&Node>) -> String {
         Origin::File => format!("line {}", node.at.line),
         Origin::Directive => format!("#YARD, line {}", node.at.line),
         Origin::Flag(flag) => super::problem::shown(flag),
+        Origin::Rows(file) => file.to_string(),
     }
 }
 

@@ -290,8 +290,14 @@ impl<'n> Rules<'_, '_, 'n> {
         };
         let is_upper = !name.bytes().any(|b| b.is_ascii_lowercase());
         let declared = if let Some(param) = name.strip_prefix(PARAM_PREFIX) {
-            let rows = self.map.get("array").is_some_and(|array| array.get("each").is_some());
-            rows || names("sweep", param)
+            let each = self.map.get("array").and_then(|array| array.get("each"));
+            // A file may have any; all rows have the same.
+            let in_rows = match each.map(|each| &each.value) {
+                Some(Value::List(rows)) => rows.first().is_some_and(|row| has_key(row, param)),
+                Some(Value::Scalar(..)) => true,
+                Some(Value::Map(_)) | None => false,
+            };
+            in_rows || names("sweep", param)
         } else if let Some(input) = name.strip_prefix(INPUT_PREFIX) {
             names("inputs", input)
         } else {
@@ -382,6 +388,14 @@ impl<'n> Rules<'_, '_, 'n> {
             );
             self.conflict("checkpoint", message, "write a shorter checkpoint.notice");
         }
+    }
+}
+
+/// Whether a mapping has a key, which is in upper case here.
+fn has_key(node: &Node, upper: &str) -> bool {
+    match &node.value {
+        Value::Map(entries) => entries.iter().any(|(key, _)| key.text.eq_ignore_ascii_case(upper)),
+        Value::Scalar(..) | Value::List(_) => false,
     }
 }
 

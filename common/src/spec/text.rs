@@ -120,6 +120,13 @@ impl Word {
     }
 }
 
+impl LocalPath {
+    /// What stands in a spec for rows that were left out of it.
+    pub(super) fn rows() -> LocalPath {
+        LocalPath("rows".into())
+    }
+}
+
 impl Ident {
     /// The id as it stands in a variable's name.
     #[must_use]

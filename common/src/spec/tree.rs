@@ -22,6 +22,8 @@ pub enum Origin {
     Directive,
     /// A command-line flag, by name.
     Flag(Arc<str>),
+    /// A file of parameters, by name.
+    Rows(Arc<str>),
 }
 
 /// A place in the input.
@@ -49,6 +51,9 @@ impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.origin {
             Origin::Flag(flag) => f.write_str(&shown(flag)),
+            Origin::Rows(file) if self.line == 0 => f.write_str(file),
+            Origin::Rows(file) if self.column == 0 => write!(f, "{file}:{}", self.line),
+            Origin::Rows(file) => write!(f, "{file}:{}:{}", self.line, self.column),
             Origin::File | Origin::Directive if self.line == 0 => f.write_str("file"),
             Origin::File | Origin::Directive => write!(f, "{}:{}", self.line, self.column),
         }
@@ -233,7 +238,9 @@ impl Builder<'_> {
                 column: span.start.col() as u32 + 1,
                 origin: self.origin.clone(),
             },
-            Origin::Flag(_) => At { line: 0, column: 0, origin: self.origin.clone() },
+            Origin::Flag(_) | Origin::Rows(_) => {
+                At { line: 0, column: 0, origin: self.origin.clone() }
+            }
         }
     }
 

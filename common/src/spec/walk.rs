@@ -120,7 +120,7 @@ impl Walk<'_> {
         result
     }
 
-    fn within_item<T>(&mut self, index: usize, f: impl FnOnce(&mut Self) -> T) -> T {
+    pub(crate) fn within_item<T>(&mut self, index: usize, f: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(Step::Index(index));
         let result = f(self);
         self.path.pop();

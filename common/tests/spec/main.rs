@@ -5,6 +5,7 @@
 //! `YARD_BLESS=1` writes the expected texts anew; read the difference before you commit it.
 #![allow(clippy::unwrap_used)] // Helpers are not `#[test]`s, and a test may panic.
 
+mod each;
 mod features;
 mod pages;
 mod props;

@@ -65,6 +65,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("stop", &["{signal: int, grace: 0s, to: all}"]),
     ("stall", &["{warn: none, kill: 1h}", "{warn: 1m}"]),
     ("array", &["0-199%16", "7", "{each: p.jsonl, max_failures: 3}", "0-90:30,95"]),
+    ("array", &["{each: [{lr: 1e-4, s: ''}, {s: 'null', lr: 2}], indices: 1}"]),
     ("sweep", &["{lr: [1e-4, '', 'null'], b: -3..5}"]),
     ("notify", &["[{on: [failed, ended], webhook: w}]", "[]"]),
 ];

@@ -2,7 +2,6 @@
 
 use super::Api;
 use super::gate::Who;
-use super::read::View;
 use super::refusal::Refusal;
 use crate::sessions::Answers;
 use futures_util::{StreamExt, stream};
@@ -47,7 +46,7 @@ impl Api {
         who.admitted(self)?;
         let Some(id) = job else { return Ok(()) };
         let (_, state) = self.raft.state();
-        let view = View { state, user: who.user()? };
+        let view = self.view_of(state, who.user()?);
         if view.sees_job(id) { Ok(()) } else { Err(Refusal::no_such("job", id)) }
     }
 }

@@ -60,7 +60,7 @@ impl Api {
             members: self.told_members(&state, leader.map(|(_, member)| member)),
             applied_index: index.0,
             committed_index: index.0,
-            now: Some(state.clock.into()),
+            now: Some(self.now(&state).into()),
             answered_by: self.id.0,
             version: env!("CARGO_PKG_VERSION").into(),
             counts: Some(counts(&state)),
@@ -196,7 +196,7 @@ impl Api {
             (name, convert::usage_row(&view.state, key, usage))
         });
         let (rows, next_key) = super::read::page_of(told, request.page.as_ref());
-        Ok(v1::UsageResponse { rows, page: Some(page::info(&view.state, next_key)) })
+        Ok(v1::UsageResponse { rows, page: Some(view.page_info(next_key)) })
     }
 }
 

@@ -102,7 +102,7 @@ impl Api {
             | Phase::Running(_)
             | Phase::Stopping(_) => report.set_next(v1::NextStep::Retry),
         }
-        report.hint = hint(cause).to_string();
+        report.hint = hint(cause, &logs_of(state, id, task, report.attempt, status));
         Some(report)
     }
 }
@@ -175,19 +175,30 @@ fn progress(state: &State, status: &TaskStatus) -> Option<v1::ProgressReport> {
     Some(report)
 }
 
+/// The command that shows what the ranks of an attempt wrote as errors.
+fn logs_of(state: &State, id: JobId, task: TaskIndex, attempt: u32, status: &TaskStatus) -> String {
+    let job = state.jobs.get(id).filter(|job| job.plan.array.is_some());
+    let task = job.map(|job| format!("[{}]", TaskIndices::of(job).shown_one(task)));
+    // Without a number the last one is shown, which may be the one after.
+    let earlier = (attempt > 0 && attempt < status.attempt.0).then_some(attempt);
+    let attempt = earlier.map_or(String::new(), |attempt| format!(" --attempt {attempt}"));
+    format!("yard logs {id}{} --stderr{attempt}", task.unwrap_or_default())
+}
+
 /// What to try, by whose fault it is.
-fn hint(cause: ExitCause) -> &'static str {
-    match (cause, cause.fault()) {
+fn hint(cause: ExitCause, logs: &str) -> String {
+    let hint = match (cause, cause.fault()) {
         (ExitCause::OutOfMemory, _) => "ask for more memory: resources.memory",
         (ExitCause::TimedOut, _) => "raise time_limit, or save and resume",
         (ExitCause::PrepareFailed(_), _) => "look at what the node says about the step that failed",
         (ExitCause::StartFailed(_), _) => "check that the command exists on the node",
-        (_, Fault::User) => "look at the last lines of stderr: yard logs --stderr",
+        (_, Fault::User) => return format!("look at the last lines of stderr: {logs}"),
         (_, Fault::Infra) => "the machines are to blame; it is tried again within retry.infra",
         (_, Fault::Reclaim) => "the cluster took the resources back; it is queued again",
         (_, Fault::Request) => "it was asked to end",
         (_, Fault::None) => "",
-    }
+    };
+    hint.to_string()
 }
 
 /// The attempts of an allocation that have ended, as this member remembers them.
@@ -218,7 +229,7 @@ pub(super) fn ended_attempts(
                 cause: Some(end.cause.into()),
                 granted_cluster_ms: Some(kept.granted.cluster_ms),
                 shares: shares.clone(),
-                started: Some(kept.granted.into()),
+                started: kept.start_of(end.tasks.first).map(Into::into),
                 ended: Some(end.at.into()),
                 ..v1::Attempt::default()
             };
@@ -227,4 +238,29 @@ pub(super) fn ended_attempts(
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yard_common::id::AttemptNumber;
+    use yard_core::retry::Tries;
+
+    #[test]
+    fn a_hint_can_be_typed_as_it_stands() {
+        let logs = "yard logs 812[3] --stderr";
+        let told = hint(ExitCause::Exited(3), logs);
+        assert_eq!(told, "look at the last lines of stderr: yard logs 812[3] --stderr");
+        assert!(!hint(ExitCause::OutOfMemory, logs).contains("yard logs"));
+    }
+
+    #[test]
+    fn logs_name_the_attempt_unless_it_is_the_last() {
+        let (attempt, tries) = (AttemptNumber(2), Tries::default());
+        let status = TaskStatus { phase: Phase::Failed, attempt, tries, cause: None };
+        let state = State::default();
+        let of = |attempt| logs_of(&state, JobId(7), 0, attempt, &status);
+        assert_eq!(of(2), "yard logs 7 --stderr");
+        assert_eq!(of(1), "yard logs 7 --stderr --attempt 1");
+    }
 }

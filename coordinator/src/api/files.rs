@@ -50,7 +50,7 @@ impl Api {
         let mut entries = list.entries;
         entries.truncate(PAGE_ROWS_MAX);
         let next_key = entries.last().filter(|_| list.more).map(|last| last.name.clone());
-        let page = Some(page::info(&view.state, next_key));
+        let page = Some(view.page_info(next_key));
         Ok(v1::ListFilesResponse { entries, page })
     }
 

@@ -45,7 +45,7 @@ impl Api {
         let behind = queues.filter(|(id, _)| after.is_none_or(|after| id.0 > after));
         let rows = behind.map(|(id, queue)| (id, convert::queue(&view.state, id, queue)));
         let (queues, next_key) = page_of(rows, request.page.as_ref());
-        Ok(v1::ListQueuesResponse { queues, page: Some(page::info(&view.state, next_key)) })
+        Ok(v1::ListQueuesResponse { queues, page: Some(view.page_info(next_key)) })
     }
 
     async fn queue(
@@ -110,7 +110,7 @@ impl Api {
         let behind = pools.filter(|(id, _)| after.is_none_or(|after| id.0 > after));
         let rows = behind.map(|(id, pool)| (id, convert::pool(id, pool)));
         let (pools, next_key) = page_of(rows, request.page.as_ref());
-        Ok(v1::ListPoolsResponse { pools, page: Some(page::info(&view.state, next_key)) })
+        Ok(v1::ListPoolsResponse { pools, page: Some(view.page_info(next_key)) })
     }
 
     async fn pool(
@@ -184,7 +184,7 @@ impl Api {
         let behind = seen.filter(|(id, _)| after.is_none_or(|after| id.0 > after));
         let rows = behind.map(|(id, found)| (id, convert::workspace(&view.state, id, found)));
         let (workspaces, next_key) = page_of(rows, request.page.as_ref());
-        let page = Some(page::info(&view.state, next_key));
+        let page = Some(view.page_info(next_key));
         Ok(v1::ListWorkspacesResponse { workspaces, page })
     }
 
@@ -235,7 +235,7 @@ impl Api {
             (at, v1::Limit { scope, limit: Some(limit.into()) })
         });
         let (limits, next_key) = page_of(rows, request.page.as_ref());
-        Ok(v1::ListLimitsResponse { limits, page: Some(page::info(&view.state, next_key)) })
+        Ok(v1::ListLimitsResponse { limits, page: Some(view.page_info(next_key)) })
     }
 
     async fn change_limit(
@@ -262,7 +262,7 @@ impl Api {
             (name, v1::Setting { name: name.to_string(), value: value.to_string() })
         });
         let (settings, next_key) = page_of(rows, request.page.as_ref());
-        Ok(v1::ListSettingsResponse { settings, page: Some(page::info(&view.state, next_key)) })
+        Ok(v1::ListSettingsResponse { settings, page: Some(view.page_info(next_key)) })
     }
 
     async fn change_setting(
@@ -292,7 +292,7 @@ impl Api {
         });
         let rows = seen.map(|(id, found)| (id, convert::experiment(&view.state, id, found)));
         let (experiments, next_key) = page_of(rows, request.page.as_ref());
-        let page = Some(page::info(&view.state, next_key));
+        let page = Some(view.page_info(next_key));
         Ok(v1::ListExperimentsResponse { experiments, page })
     }
 }

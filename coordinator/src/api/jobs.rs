@@ -6,6 +6,8 @@ use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
 use super::serve::serve;
+use super::waiting::Waiting;
+use crate::member::attempts::Kept;
 use std::collections::{BTreeMap, BTreeSet};
 use yard_common::id::{AllocationId, JobId, TaskRange};
 use yard_common::limits::{LIST_SCAN_MAX, SUMMARY_RUNS_MAX};
@@ -49,8 +51,10 @@ impl Api {
     ) -> Result<v1::GetJobResponse, Refusal> {
         let view = self.view(who, None).await?;
         let (id, job) = view.job(request.job_id)?;
+        let mut told = convert::job(&view.state, id, job);
+        Waiting::of(&view.state).tell(job, &mut told);
         Ok(v1::GetJobResponse {
-            job: Some(convert::job(&view.state, id, job)),
+            job: Some(told),
             spec: job.spec.to_string(),
             applied_index: view.applied_index(),
             now: view.now(),
@@ -74,6 +78,7 @@ impl Api {
         };
         let rows_max = page::rows_max(request.page.as_ref());
         let mut jobs = Vec::new();
+        let mut waiting = Waiting::of(state);
         let mut next_key = None;
         for (looked_at, number) in ids.enumerate() {
             if jobs.len() >= rows_max || looked_at >= LIST_SCAN_MAX {
@@ -85,9 +90,11 @@ impl Api {
             let Some(job) = state.jobs.get(id).filter(|job| filter.accepts(&view, job)) else {
                 continue;
             };
-            jobs.push(convert::job(state, id, job));
+            let mut told = convert::job(state, id, job);
+            waiting.tell(job, &mut told);
+            jobs.push(told);
         }
-        Ok(v1::ListJobsResponse { jobs, page: Some(page::info(state, next_key)) })
+        Ok(v1::ListJobsResponse { jobs, page: Some(view.page_info(next_key)) })
     }
 
     async fn list_task_runs(
@@ -103,7 +110,7 @@ impl Api {
         let from = page::after_number::<u32>(request.page.as_ref())?.unwrap_or(0);
         let (first, end) = (wanted.first.max(from).max(all.first), wanted.end().min(all.end()));
         if first >= end {
-            let page = Some(page::info(&view.state, None));
+            let page = Some(view.page_info(None));
             return Ok(v1::ListTasksResponse { runs: Vec::new(), page });
         }
         let states = convert::known_all::<v1::TaskState, TaskState>("states", &request.states)?;
@@ -112,7 +119,7 @@ impl Api {
         let rows_max = page::rows_max(request.page.as_ref());
         let wanted = TaskRange::between(first, end);
         let (runs, next) = convert::task_runs(&view.state, job, wanted, accepts, rows_max);
-        let page = page::info(&view.state, next.map(|next| next.to_string()));
+        let page = view.page_info(next.map(|next| next.to_string()));
         Ok(v1::ListTasksResponse { runs, page: Some(page) })
     }
 
@@ -126,14 +133,20 @@ impl Api {
         let wanted = convert::range(request.tasks.as_ref())?;
         let after = page::after_number::<u64>(request.page.as_ref())?;
         let mut found: BTreeMap<AllocationId, Vec<v1::Attempt>> = BTreeMap::new();
-        for (allocation, kept) in self.attempts.of(id) {
-            found.insert(allocation, ended_attempts(&view.state, job, allocation, &kept));
+        let known: BTreeMap<AllocationId, Kept> = self.attempts.of(id).into_iter().collect();
+        for (allocation, kept) in &known {
+            found.insert(*allocation, ended_attempts(&view.state, job, *allocation, kept));
         }
+        let indices = TaskIndices::of(job);
         for allocation in held(job) {
-            if let Some(record) = view.state.allocations.get(allocation) {
-                let present = convert::attempts(&view.state, allocation, record);
-                found.entry(allocation).or_default().extend(present);
+            let Some(record) = view.state.allocations.get(allocation) else { continue };
+            let mut present = convert::attempts(&view.state, allocation, record);
+            if let Some(kept) = known.get(&allocation) {
+                for attempt in &mut present {
+                    attempt.started = started(attempt, kept, &indices);
+                }
             }
+            found.entry(allocation).or_default().extend(present);
         }
         let meets = |attempt: &v1::Attempt| {
             let tasks = attempt.tasks.unwrap_or_default();
@@ -155,7 +168,7 @@ impl Api {
             attempts.extend(group.into_iter().filter(meets));
             last = Some(id.to_string());
         }
-        let page = Some(page::info(&view.state, next_key));
+        let page = Some(view.page_info(next_key));
         Ok(v1::AttemptsResponse { attempts, page })
     }
 
@@ -252,6 +265,13 @@ impl Api {
         let after = state.jobs.get(job).map(|record| convert::job(&state, job, record));
         Ok(v1::AdjustResponse { before, after, applied_index: written.index.0 })
     }
+}
+
+/// When an attempt that is under way started, as this member remembers it.
+fn started(attempt: &v1::Attempt, kept: &Kept, indices: &TaskIndices) -> Option<v1::Stamp> {
+    let shown = convert::range(attempt.tasks.as_ref()).ok()??;
+    let first = indices.positions(TaskRange::one(shown.first))?.first;
+    kept.start_of(first).map(Into::into)
 }
 
 /// The allocations that tasks of a job hold, as far as its first runs of tasks tell.

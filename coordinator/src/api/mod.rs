@@ -26,6 +26,7 @@ mod submit;
 mod table;
 mod tail;
 mod users;
+mod waiting;
 mod watch;
 mod write;
 

@@ -63,7 +63,7 @@ impl Api {
             (id, hide(&view, convert::node_row(state, id, node, silent_ms)))
         });
         let (nodes, next_key) = page_of(rows, request.page.as_ref());
-        Ok(v1::ListNodesResponse { nodes, page: Some(page::info(state, next_key)) })
+        Ok(v1::ListNodesResponse { nodes, page: Some(view.page_info(next_key)) })
     }
 
     async fn get_node(

@@ -8,7 +8,7 @@ use crate::member::barrier::BarrierError;
 use std::time::Duration;
 use tokio::time::timeout;
 use yard_common::id::{JobId, LogIndex, PrincipalId, WorkspaceId};
-use yard_core::command::Role;
+use yard_core::command::{Role, Stamp};
 use yard_core::state::{Job, State};
 use yard_proto::{convert, v1};
 
@@ -21,6 +21,8 @@ pub(super) struct View {
     pub(super) state: State,
     /// Who looks.
     pub(super) user: PrincipalId,
+    /// The time, which runs on while nothing is applied. For people: nothing decides by it.
+    now: Stamp,
 }
 
 impl Api {
@@ -28,14 +30,29 @@ impl Api {
     pub(super) fn glance(&self, who: &Who) -> Result<View, Refusal> {
         let user = who.user()?;
         let (_, state) = self.raft.state();
-        Ok(View { state, user })
+        Ok(self.view_of(state, user))
     }
 
     /// The state for a user, as fresh as anybody has seen it.
     pub(super) async fn view(&self, who: &Who, page: Option<&v1::Page>) -> Result<View, Refusal> {
         let user = who.user()?;
         let state = self.fresh(LogIndex(convert::page::index_min(page))).await?;
-        Ok(View { state, user })
+        Ok(self.view_of(state, user))
+    }
+
+    /// A user's look at a state.
+    pub(super) fn view_of(&self, state: State, user: PrincipalId) -> View {
+        let now = self.now(&state);
+        View { state, user, now }
+    }
+
+    /// The time, as a leader keeps it. Others go by the time since the last command.
+    pub(super) fn now(&self, state: &State) -> Stamp {
+        let wall_ms = self.env.wall_ms();
+        let since_ms = wall_ms.saturating_sub(state.clock.wall_ms);
+        let cluster_ms = self.raft.cluster_ms();
+        let cluster_ms = cluster_ms.unwrap_or(state.now_ms().saturating_add(since_ms));
+        Stamp { cluster_ms: cluster_ms.max(state.now_ms()), wall_ms }
     }
 
     /// The state, as fresh as anybody has seen it, and at least as far as this.
@@ -88,9 +105,14 @@ impl View {
         self.state.applied.0
     }
 
+    /// What is told about a page that was read. `next_key`: of its last row, if there are more.
+    pub(super) fn page_info(&self, next_key: Option<String>) -> v1::PageInfo {
+        v1::PageInfo { now: self.now(), ..convert::page::info(&self.state, next_key) }
+    }
+
     /// The cluster's time.
     pub(super) fn now(&self) -> Option<v1::Stamp> {
-        Some(self.state.clock.into())
+        Some(self.now.into())
     }
 }
 

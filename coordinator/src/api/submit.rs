@@ -9,6 +9,7 @@ use crate::env::run_blocking;
 use std::io;
 use yard_common::PendingReason;
 use yard_common::id::{JobId, PoolId, QueueId, RequestId, WorkspaceId};
+use yard_common::spec::each::Each;
 use yard_common::spec::{Draft, JobSpec};
 use yard_core::command::{Actor, Command, Envelope, JobCommand, Rejection, Reply, Role, Submit};
 use yard_core::fit::{self, Demand, Unfit};
@@ -171,8 +172,14 @@ impl Api {
             draft.set_text("workdir", &request.submit_dir, "submit_dir");
             spec = draft.validate(&self.features).map_err(|problems| Refusal::from(&problems))?;
         }
-        if spec.task_count().is_none() {
-            return Err(Refusal::not_yet("array.each"));
+        let each = spec.array.as_ref().and_then(|array| array.each.as_ref());
+        if let Some(Each::File(path)) = each {
+            // Whether the server has such a file is nobody's business.
+            let problem = format!(
+                "{path} is a file of whoever submits: the client reads it and sends its rows, as \
+                 `yard submit` does; or write the rows here, as a list of mappings"
+            );
+            return Err(Refusal::invalid("array.each", &problem));
         }
         Ok(Read { draft, spec })
     }
@@ -211,7 +218,8 @@ impl Api {
             found.check()?;
             return Err(Refusal::invalid("spec", "it names something that does not exist"));
         };
-        let context = Context { pool, wall_ms: self.env.wall_ms(), rows: 0 };
+        let rows = spec.array.as_ref().and_then(|array| array.rows()).unwrap_or(0);
+        let context = Context { pool, wall_ms: self.env.wall_ms(), rows };
         Ok(Submit {
             workspace,
             queue,
@@ -230,7 +238,7 @@ impl Api {
         mut warnings: Vec<Warning>,
     ) -> Result<Vec<Warning>, Refusal> {
         let request = u128::from(self.env.random()) << 64 | u128::from(self.env.random());
-        let View { state, user } = view;
+        let View { state, user, .. } = view;
         let Some(leader) = state.leader else { return Ok(warnings) };
         let envelope = Envelope {
             actor: Actor::User(user),
@@ -300,7 +308,7 @@ fn never_fits(state: &State, submit: &Submit) -> Option<Warning> {
 }
 
 /// What the machines lack for a shape; none: nothing.
-fn lacking(state: &State, queue: &Queue, shape: &Shape) -> Option<Warning> {
+pub(super) fn lacking(state: &State, queue: &Queue, shape: &Shape) -> Option<Warning> {
     shape.groups.iter().find_map(|group| {
         let wanted = usize::try_from(group.nodes_min).unwrap_or(usize::MAX);
         let fits = |node: &yard_core::state::Node| -> Result<(), Unfit> {

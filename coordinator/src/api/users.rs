@@ -59,7 +59,7 @@ impl Api {
         let behind = users.filter(|(id, _)| after.is_none_or(|after| id.0 > after));
         let rows = behind.map(|(id, user)| (id, convert::user(&view.state, id, user)));
         let (users, next_key) = page_of(rows, request.page.as_ref());
-        Ok(v1::ListUsersResponse { users, page: Some(page::info(&view.state, next_key)) })
+        Ok(v1::ListUsersResponse { users, page: Some(view.page_info(next_key)) })
     }
 
     async fn get_user(

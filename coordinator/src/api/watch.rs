@@ -158,7 +158,7 @@ impl Watch {
             return;
         }
         let (_, state) = self.api.raft.state();
-        let view = View { state, user: self.user };
+        let view = self.api.view_of(state, self.user);
         for one in happened {
             let mut position = 0;
             for event in &one.events {

@@ -35,10 +35,22 @@ pub(crate) struct Kept {
     pub(crate) shares: Vec<(NodeId, u8)>,
     /// When it was granted.
     pub(crate) granted: Stamp,
+    /// When ranks of attempts were first told to run, in order. A member that came later does not
+    /// know it of what ran then.
+    pub(crate) starts: Vec<Start>,
     /// How attempts ended, in order.
     pub(crate) ends: Vec<End>,
     /// What nodes reported of ends that were no success; the first of each attempt.
     pub(crate) faults: Vec<Fault>,
+}
+
+/// The start of attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Which tasks, and their attempt.
+    pub(crate) link: ChainLink,
+    /// When.
+    pub(crate) at: Stamp,
 }
 
 /// The end of attempts.
@@ -82,6 +94,32 @@ impl Kept {
         link.map(|link| link.attempt)
     }
 
+    /// When ranks of a task's attempt had started.
+    pub(crate) fn start_of(&self, task: TaskIndex) -> Option<Stamp> {
+        let start = self.starts.iter().find(|start| start.link.tasks.contains(task));
+        start.map(|start| start.at)
+    }
+
+    /// Takes the first word on each task: a gang has one from each of its nodes, and what was told
+    /// is told again after a connection broke.
+    fn started(&mut self, link: ChainLink, at: Stamp) {
+        let known = self
+            .links
+            .iter()
+            .any(|known| known.attempt == link.attempt && known.tasks.contains(link.tasks.first));
+        if !known || self.start_of(link.tasks.first).is_some() {
+            return;
+        }
+        let full = self.starts.len() >= CHAIN_TASKS_MAX as usize;
+        match self.starts.last_mut() {
+            Some(last) if last.at == at && follows(&last.link, &link) => {
+                last.link.tasks.len += link.tasks.len;
+            }
+            _ if full => {}
+            _ => self.starts.push(Start { link, at }),
+        }
+    }
+
     /// How the attempt of a task ended.
     pub(crate) fn end_of(&self, task: TaskIndex) -> Option<&End> {
         self.ends.iter().find(|end| end.tasks.contains(task))
@@ -116,7 +154,7 @@ impl Attempts {
             books.granted(plan, placements, envelope.stamp);
         }
         if let (Command::Report(report), Ok(_)) = (command, &applied.reply) {
-            books.reported(report);
+            books.reported(report, envelope.stamp);
         }
         for event in &applied.events {
             books.happened(event, envelope.stamp);
@@ -161,6 +199,7 @@ impl Books {
                 links: Vec::new(),
                 shares: placement.shares.iter().map(share).collect(),
                 granted: at,
+                starts: Vec::new(),
                 ends: Vec::new(),
                 faults: Vec::new(),
             };
@@ -186,10 +225,17 @@ impl Books {
         }
     }
 
-    fn reported(&mut self, report: &NodeReport) {
+    fn reported(&mut self, report: &NodeReport, at: Stamp) {
         for one in &report.reports {
-            let ReportKind::Exited(exits) = &one.what else { continue };
             let Some(kept) = self.kept.get_mut(&one.assignment.allocation) else { continue };
+            let exits = match &one.what {
+                ReportKind::Started(chain) => {
+                    chain.0.iter().for_each(|link| kept.started(*link, at));
+                    continue;
+                }
+                ReportKind::Exited(exits) => exits,
+                ReportKind::Ready | ReportKind::Recalled(_) | ReportKind::Reaped => continue,
+            };
             for exit in exits.iter().filter(|exit| !exit.cause.is_success()) {
                 let first = exit.link.tasks.first;
                 let full = kept.faults.len() >= CHAIN_TASKS_MAX as usize;
@@ -233,6 +279,11 @@ impl Books {
     }
 }
 
+/// Whether a link goes on where another one ends.
+fn follows(before: &ChainLink, link: &ChainLink) -> bool {
+    before.attempt == link.attempt && before.tasks.end() == link.tasks.first
+}
+
 /// An allocation of a state that nothing else is known of. Of a chain, what has ended of it is not
 /// in the state any more.
 fn under_way(state: &State, allocation: &Allocation) -> Kept {
@@ -243,6 +294,7 @@ fn under_way(state: &State, allocation: &Allocation) -> Kept {
         links: allocation.chain.0.clone(),
         shares: allocation.shares.iter().map(|share| (share.node, share.group)).collect(),
         granted: Stamp { cluster_ms: allocation.granted_ms, wall_ms },
+        starts: Vec::new(),
         ends: Vec::new(),
         faults: Vec::new(),
     }
@@ -253,7 +305,7 @@ mod tests {
     use super::*;
     use yard_common::gpu::GpuGrant;
     use yard_common::id::{LeaderId, LogIndex, MemberId, Sequence};
-    use yard_core::agent::{AssignmentId, Exit, Report};
+    use yard_core::agent::{AssignmentId, Chain, Exit, Report};
     use yard_core::command::{Actor, Placement, Rejection};
     use yard_core::event::Audit;
 
@@ -261,8 +313,17 @@ mod tests {
     const NODE: NodeId = NodeId(7);
 
     fn learn(books: &Attempts, command: Command, reply: Reply, events: Vec<Event>) {
+        learn_at(books, Stamp { cluster_ms: 5, wall_ms: 6 }, command, reply, events);
+    }
+
+    fn learn_at(
+        books: &Attempts,
+        stamp: Stamp,
+        command: Command,
+        reply: Reply,
+        events: Vec<Event>,
+    ) {
         let leader = LeaderId { term: 1, member: MemberId(1) };
-        let stamp = Stamp { cluster_ms: 5, wall_ms: 6 };
         let envelope = Envelope { actor: Actor::Leader, leader, stamp, request: None };
         let audit = Audit {
             index: LogIndex(1),
@@ -320,6 +381,32 @@ mod tests {
         assert!(kept.fault_of(0).is_none() && kept.end_of(0).is_none());
         assert_eq!(books.find(JOB, 1, AttemptNumber(2)), None);
         assert_eq!(books.find(JobId(9), 1, AttemptNumber(0)), None, "it was refused");
+    }
+
+    #[test]
+    fn the_first_word_on_a_start_counts() {
+        let books = Attempts::default();
+        grant(&books, 1, 1);
+        let started = |cluster_ms, first, len, attempt| {
+            let tasks = TaskRange { first, len };
+            let link = ChainLink { tasks, attempt: AttemptNumber(attempt) };
+            let report = Report {
+                sequence: Sequence(1),
+                assignment: AssignmentId { allocation: AllocationId(1), group: 0 },
+                what: ReportKind::Started(Chain(vec![link])),
+            };
+            let command = Command::Report(NodeReport { node: NODE, reports: vec![report] });
+            let stamp = Stamp { cluster_ms, wall_ms: cluster_ms + 1 };
+            learn_at(&books, stamp, command, Reply::Reported(Sequence(1)), Vec::new());
+        };
+        started(7, 0, 1, 1);
+        started(7, 1, 1, 1);
+        started(8, 0, 2, 1);
+        started(9, 2, 1, 2);
+        let (_, kept) = books.find(JOB, 0, AttemptNumber(1)).unwrap();
+        let first = Some(Stamp { cluster_ms: 7, wall_ms: 8 });
+        assert_eq!([0, 1, 2, 3].map(|task| kept.start_of(task)), [first, first, None, None]);
+        assert_eq!(kept.starts.len(), 1, "neighbours of one moment are kept as one");
     }
 
     #[test]

@@ -97,6 +97,11 @@ async fn a_failure_is_explained_and_its_attempts_are_listed() {
     assert_eq!(attempts.len(), 1);
     assert_eq!((attempts[0].attempt, attempts[0].state()), (1, v1::AttemptState::Ended));
     assert_eq!(attempts[0].shares[0].node, "n1");
+    let (started, ended) = (attempts[0].started.unwrap(), attempts[0].ended.unwrap());
+    assert!(attempts[0].granted_cluster_ms.unwrap() <= started.cluster_ms);
+    assert!(started.cluster_ms <= ended.cluster_ms && started.wall_ms > 0);
+    let hint = format!("yard logs {} --stderr", submitted.job_id);
+    assert!(failure.hint.ends_with(&hint), "{}", failure.hint);
     cluster.stop().await;
 }
 
@@ -125,7 +130,51 @@ async fn a_job_that_fits_nowhere_waits_and_says_why() {
     assert!(rehearsed.resolved_spec.contains("nodes: 3"), "{}", rehearsed.resolved_spec);
     let listed = admin.jobs.list(v1::ListJobsRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.jobs.len(), 1);
+    assert_eq!(listed.jobs[0].reason(), v1::PendingReason::Unsatisfiable);
+    // What would fit waits for something else, which only the scheduler knows.
+    let small = admin.submit("name: small\ncommand: 'true'\n").await.unwrap();
+    assert_ne!(admin.job(small.job_id).await.unwrap().reason(), v1::PendingReason::Unsatisfiable);
     drop(agent);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn rows_reach_the_agent_and_a_file_of_them_is_refused() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let refused = admin.submit("command: a\narray: { each: p.jsonl }\n").await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("the client reads it"), "{}", refused.message());
+    let agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted =
+        admin.submit("command: a\narray: { each: [{lr: 1}, {lr: 2}] }\n").await.unwrap();
+    let (_, details) = stream.desired().await;
+    let tasks = details.iter().flat_map(|detail| &detail.tasks);
+    let told: Vec<&str> = tasks.map(|task| task.parameters[0].value.as_str()).collect();
+    assert_eq!(told[0], "1", "{told:?}");
+    assert_eq!(admin.job(submitted.job_id).await.unwrap().task_count, 2);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn time_goes_on_while_nothing_happens() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    admin.submit(JOB).await.unwrap();
+    let mut last = 0;
+    // The clocks of a test run on by themselves; nothing is applied between two looks.
+    let moved = async {
+        loop {
+            let listed = admin.jobs.list(v1::ListJobsRequest::default()).await.unwrap();
+            let now_ms = listed.into_inner().page.unwrap().now.unwrap().cluster_ms;
+            if last > 0 && now_ms > last {
+                return;
+            }
+            last = now_ms.max(1);
+        }
+    };
+    timeout(PATIENCE, moved).await.unwrap();
     cluster.stop().await;
 }
 

@@ -21,7 +21,7 @@ pub struct Context {
     pub pool: Option<PoolId>,
     /// The wall clock, in milliseconds UTC since 1970: `not_before: +2h` counts from it.
     pub wall_ms: u64,
-    /// Rows of the file that `array.each` names; 0 without one.
+    /// Rows of `array.each`; 0 without one.
     pub rows: u32,
 }
 

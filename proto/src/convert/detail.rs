@@ -25,6 +25,7 @@ pub fn detail(state: &State, node: NodeId, id: AssignmentId) -> Option<Detail> {
     let share = &allocation.shares[at];
     let owner = state.principals.get(job.owner);
     let named = |name: Option<&str>| name.unwrap_or_default().to_string();
+    let spec = job.plan.array.as_ref().and_then(|_| JobSpec::from_json(&job.spec).ok());
     let shares = gang(Some(shape), &allocation.shares);
     Some(Detail {
         allocation_id: id.allocation.0,
@@ -37,7 +38,7 @@ pub fn detail(state: &State, node: NodeId, id: AssignmentId) -> Option<Detail> {
         ),
         owner: named(owner.map(|owner| &*owner.name)),
         unix_login: named(owner.and_then(|owner| owner.unix.as_deref())),
-        spec: job.spec.to_string(),
+        spec: spec.as_ref().map_or_else(|| job.spec.to_string(), JobSpec::to_json_without_rows),
         group_name: group_name(shape, share.group),
         node_rank: u32::try_from(at).ok()?,
         gang: shares.iter().map(|ranks| gang_node(state, shape, ranks)).collect(),
@@ -45,7 +46,7 @@ pub fn detail(state: &State, node: NodeId, id: AssignmentId) -> Option<Detail> {
         gpu_parts_each: share.gpus.parts.into(),
         amounts: Some((&share.amounts).into()),
         task_count: job.tasks.range().len,
-        tasks: tasks(job, &allocation.chain),
+        tasks: tasks(job, spec.as_ref(), &allocation.chain),
         time_limit_ms: job.plan.time_limit_ms,
     })
 }
@@ -71,10 +72,8 @@ fn gang_node(state: &State, shape: &Shape, ranks: &Ranks<'_>) -> GangNode {
 
 /// Every task of a chain, in order, neighbours as one where they differ in nothing but their
 /// index.
-fn tasks(job: &Job, chain: &Chain) -> Vec<DetailTask> {
-    let spec = job.plan.array.as_ref().and_then(|_| JobSpec::from_json(&job.spec).ok());
-    let indices = spec.as_ref().map(TaskIndices::of_spec).unwrap_or_default();
-    let is_sweep = spec.as_ref().is_some_and(|spec| spec.sweep.is_some());
+fn tasks(job: &Job, spec: Option<&JobSpec>, chain: &Chain) -> Vec<DetailTask> {
+    let indices = spec.map(TaskIndices::of_spec).unwrap_or_default();
     let mut told = Vec::new();
     for link in &chain.0 {
         for (run, status) in job.tasks.within(link.tasks) {
@@ -89,13 +88,13 @@ fn tasks(job: &Job, chain: &Chain) -> Vec<DetailTask> {
                     parameters: Vec::new(),
                     shown_first,
                 };
-                let Some(spec) = spec.as_ref().filter(|_| is_sweep) else {
+                let Some(spec) = spec.filter(|spec| spec.has_parameters()) else {
                     told.push(task(positions, shown.first));
                     continue;
                 };
-                told.extend(positions.indices().map(|position| DetailTask {
-                    parameters: parameters(spec, position),
-                    ..task(TaskRange::one(position), position)
+                told.extend(positions.indices().zip(shown.indices()).map(|(position, index)| {
+                    let parameters = parameters(spec, index);
+                    DetailTask { parameters, ..task(TaskRange::one(position), index) }
                 }));
             }
         }
@@ -103,8 +102,8 @@ fn tasks(job: &Job, chain: &Chain) -> Vec<DetailTask> {
     told
 }
 
-fn parameters(spec: &JobSpec, position: u32) -> Vec<TaskParameter> {
-    let told = super::parameters(spec, position).into_iter();
+fn parameters(spec: &JobSpec, index: u32) -> Vec<TaskParameter> {
+    let told = super::parameters(spec, index).into_iter();
     told.map(|parameter| TaskParameter { key: parameter.key, value: parameter.value }).collect()
 }
 

@@ -34,6 +34,8 @@ impl From<&Problem> for v1::Problem {
             Origin::File => (ProblemOrigin::File, String::new()),
             Origin::Directive => (ProblemOrigin::Directive, String::new()),
             Origin::Flag(flag) => (ProblemOrigin::Flag, flag.to_string()),
+            // Whoever submits reads such files, with the flag or in place of the path in the job.
+            Origin::Rows(file) => (ProblemOrigin::Flag, format!("{file}:{}", problem.at.line)),
         };
         let mut message = v1::Problem {
             code: problem.code.to_string(),

@@ -24,7 +24,9 @@ impl TaskIndices {
     /// Those of a job in the state. Its spec is read only if it is an array.
     #[must_use]
     pub fn of(job: &Job) -> TaskIndices {
-        match job.plan.array {
+        // The canonical text has this key only where it is given. A spec of many rows takes
+        // milliseconds to read, and this is asked for every attempt.
+        match job.plan.array.as_ref().filter(|_| job.spec.contains("\"indices\"")) {
             Some(_) => JobSpec::from_json(&job.spec).map_or_else(
                 // The state holds what was validated. Should it not read back, positions are told.
                 |_| TaskIndices::default(),
@@ -96,13 +98,10 @@ impl TaskIndices {
     }
 }
 
-/// The parameters of a task, by position; empty for what is no sweep.
+/// The parameters of a task, by the index that people know it by; empty without any.
 #[must_use]
-pub fn parameters(spec: &JobSpec, position: TaskIndex) -> Vec<v1::Parameter> {
-    let Some(sweep) = spec.sweep.as_ref().filter(|sweep| position < sweep.count()) else {
-        return Vec::new();
-    };
-    let task = sweep.task(position).into_iter();
+pub fn parameters(spec: &JobSpec, index: TaskIndex) -> Vec<v1::Parameter> {
+    let task = spec.parameters(index).into_iter();
     task.map(|(key, value)| v1::Parameter { key: key.to_string(), value }).collect()
 }
 
@@ -129,7 +128,7 @@ pub fn task_runs(
         for shown in indices.shown(run) {
             let mut row = task_run(state, shown, status);
             if let Some(spec) = spec.as_ref().filter(|_| run.len == 1) {
-                row.parameters = parameters(spec, run.first);
+                row.parameters = parameters(spec, shown.first);
             }
             rows.push(row);
         }
