@@ -9,7 +9,7 @@ use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
 use crate::member::leases::Leases;
 use crate::member::recent::Recent;
-use crate::member::{Member, follow};
+use crate::member::{Member, catch_up, follow};
 use crate::peers::Peers;
 use crate::proposer::{self, Leadership};
 use crate::raft::{FatalError, Transport};
@@ -144,13 +144,21 @@ impl Handle {
         self.certificate.reload()
     }
 
-    /// Waits until some member leads. False: it has stopped.
+    /// Waits until it serves: some member leads, and this one has everything that was answered
+    /// before it started. False: it has stopped.
     pub async fn ready(&self) -> bool {
         let known = |now: &Leadership| match now {
             Leadership::Leader { .. } => true,
             Leadership::Follower { leader } => leader.is_some(),
         };
-        self.member.raft.leadership().wait_for(known).await.is_ok()
+        let mut caught_up = self.member.caught_up.changes();
+        let mut leadership = self.member.raft.leadership();
+        tokio::select! {
+            () = self.member.stop.cancelled() => false,
+            there = caught_up.wait_for(|there| *there) => {
+                there.is_ok() && leadership.wait_for(known).await.is_ok()
+            }
+        }
     }
 
     /// The replicated state below it, for tools and tests.
@@ -222,6 +230,7 @@ impl Service {
             attempts,
             plays: Default::default(),
             barrier,
+            caught_up: Default::default(),
             sessions: Default::default(),
             tickets: Default::default(),
             peers,
@@ -237,6 +246,7 @@ impl Service {
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
+        tasks.spawn("catching up", catch_up::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("leader", leader::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
         let renewal = certificate::run(Arc::clone(&member), Arc::clone(&certificate), stop.clone());
@@ -355,11 +365,13 @@ async fn serve(router: Router, incoming: Incoming<Sockets, TcpStream>, stop: Can
 /// Says whether the member is of use.
 async fn report(member: Arc<Member>, reporter: HealthReporter, stop: CancellationToken) {
     let mut leadership = member.raft.leadership();
+    let mut caught_up = member.caught_up.changes();
     loop {
         leadership.borrow_and_update();
-        let status = match member.leader() {
-            Some(_) => ServingStatus::Serving,
-            None => ServingStatus::NotServing,
+        caught_up.borrow_and_update();
+        let status = match member.is_ready() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
         };
         reporter.set_service_status("", status).await;
         tokio::select! {
@@ -369,6 +381,8 @@ async fn report(member: Arc<Member>, reporter: HealthReporter, stop: Cancellatio
                     return;
                 }
             }
+            // Its other end is in the member itself.
+            Ok(()) = caught_up.changed() => (),
         }
     }
 }
