@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -37,6 +37,9 @@ use yard_runtime::tls::{Admit, ClientTls, Incoming, ServerTls, Sockets, TlsError
 const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long calls in progress may take to end when this member stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long an address may be another process's before it is an error, and between two tries.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
+const ADDRESS_AGAIN: Duration = Duration::from_millis(10);
 /// Pings on connections where nothing else happens, and how long an answer may take.
 const PING: Duration = Duration::from_secs(10);
 /// The status with which a process ends whose member had to stop.
@@ -202,7 +205,8 @@ impl Service {
         let own = own.ok_or(ServeError::NotAMember(identity.peer().principal))?;
         let server_tls = ServerTls::new(&identity, Admit::Strangers)?;
         let client_tls = ClientTls::new(&identity)?;
-        let incoming = Incoming::bind(options.listen, Arc::clone(&server_tls)).await;
+        let bind = || Incoming::bind(options.listen, Arc::clone(&server_tls));
+        let incoming = patiently(bind).await;
         let incoming = incoming.map_err(|error| ServeError::Listen(options.listen, error))?;
         let listen = incoming.local_addr();
         let listen = listen.map_err(|error| ServeError::Listen(options.listen, error))?;
@@ -320,6 +324,23 @@ impl Service {
     }
 }
 
+/// Binds an address. A process that was killed a moment ago holds it until its last thread is
+/// gone.
+async fn patiently<T, F>(bind: impl Fn() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let until = Instant::now() + ADDRESS_PATIENCE;
+    loop {
+        match bind().await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(ADDRESS_AGAIN).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// A leader that stops lets another member take over first, if there is one.
 async fn hand_over(member: &Member) {
     let Some(successor) = member.raft.successor().filter(|_| member.leads()) else { return };
@@ -384,5 +405,35 @@ async fn report(member: Arc<Member>, reporter: HealthReporter, stop: Cancellatio
             // Its other end is in the member itself.
             Ok(()) = caught_up.changed() => (),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::io::ErrorKind;
+
+    /// Binds an address that fails so often with an error first; how often it was tried.
+    async fn tried(failures: u32, kind: ErrorKind) -> (io::Result<()>, u32) {
+        let tries = Cell::new(0);
+        let bind = || {
+            tries.set(tries.get() + 1);
+            let failed = tries.get() <= failures;
+            std::future::ready(if failed { Err(kind.into()) } else { Ok(()) })
+        };
+        (patiently(bind).await, tries.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_about_to_be_free_is_waited_for() {
+        let (bound, tries) = tried(20, ErrorKind::AddrInUse).await;
+        assert!(bound.is_ok() && tries == 21);
+        let begun = Instant::now();
+        let (bound, _) = tried(u32::MAX, ErrorKind::AddrInUse).await;
+        assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(begun.elapsed(), ADDRESS_PATIENCE);
+        let (bound, tries) = tried(1, ErrorKind::AddrNotAvailable).await;
+        assert!(bound.is_err() && tries == 1, "nothing else passes by itself");
     }
 }
