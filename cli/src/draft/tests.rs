@@ -11,8 +11,12 @@ fn source(file: Option<&str>, words: &[&str]) -> JobSource {
     }
 }
 
+fn checked(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Failure> {
+    assemble(source, content)?.check(&Features::all())
+}
+
 fn job(source: &JobSource, content: &str) -> Prepared {
-    assemble(source, Some(content.as_bytes())).unwrap()
+    checked(source, Some(content.as_bytes())).unwrap()
 }
 
 fn json(prepared: &Prepared) -> String {
@@ -26,7 +30,7 @@ fn a_command_is_a_job() {
     source.fields.gpus = Some("h100:8".into());
     source.fields.env = vec!["A=b=c".into()];
     source.set = vec!["resources.memory=64GiB".into(), "labels.team=x".into()];
-    let prepared = assemble(&source, None).unwrap();
+    let prepared = checked(&source, None).unwrap();
     let text = json(&prepared);
     for part in [
         r#""name":"train""#,
@@ -59,11 +63,23 @@ fn every_problem_comes_with_its_line_and_nothing_is_sent() {
     let mut source = source(Some("job.yaml"), &[]);
     source.fields.memory = Some("64".into());
     let text = "command: x\nndoes: 2\npriority: 2000\n";
-    let failure = assemble(&source, Some(text.as_bytes())).unwrap_err();
+    let failure = checked(&source, Some(text.as_bytes())).unwrap_err();
     assert_eq!(failure.exit, 64);
     assert!(failure.message.starts_with("3 problems in the job\n"), "{}", failure.message);
     for part in ["job.yaml:2:1  ndoes", "  2 | ndoes: 2", "  3 | priority: 2000", "--memory  "] {
         assert!(failure.message.contains(part), "{part}: {}", failure.message);
+    }
+}
+
+#[test]
+fn what_a_cluster_cannot_do_stands_among_the_other_problems() {
+    let text = "ndoes: 4\nimage: debian:13\ncommand: x\n";
+    let read = assemble(&source(Some("job.yaml"), &[]), Some(text.as_bytes())).unwrap();
+    let here = read.check(&Features::all()).unwrap_err();
+    assert!(here.message.starts_with("1 problem in the job\n"), "{}", here.message);
+    let there = read.check(&Features::NONE).unwrap_err();
+    for part in ["2 problems", "job.yaml:1:1  ndoes", "job.yaml:2:8  image", "[Y1014]"] {
+        assert!(there.message.contains(part), "{part}: {}", there.message);
     }
 }
 
