@@ -1,7 +1,8 @@
 //! From files, scripts, commands and flags to the text of one job.
 //!
 //! Everything is checked here first, so that a bad job file gets every problem at once, with its
-//! lines, and nothing is sent. What is sent is the canonical form.
+//! lines, and nothing is sent. What is sent is the canonical form. What a cluster can do, only the
+//! cluster knows: so a job is read once, and may be checked twice.
 
 use crate::args::{FieldFlags, JobSource};
 use crate::failure::Failure;
@@ -10,7 +11,18 @@ use crate::problems;
 use std::path::{Path, PathBuf};
 use yard_common::limits::JOB_FILE_BYTES_MAX;
 use yard_common::spec::gang::Nodes;
-use yard_common::spec::{Draft, Features, JobSpec};
+use yard_common::spec::{Draft, Features, JobSpec, Problems};
+
+/// A job that was read, and not checked yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Unchecked {
+    draft: Draft,
+    /// What was read of the file.
+    text: Option<String>,
+    is_script: bool,
+    file_name: String,
+    warnings: Vec<String>,
+}
 
 /// A job that is ready to be sent.
 #[derive(Clone, Debug)]
@@ -23,6 +35,8 @@ pub(crate) struct Prepared {
     pub(crate) file_name: String,
     /// What the user should know.
     pub(crate) warnings: Vec<String>,
+    /// What it was made of.
+    pub(crate) unchecked: Unchecked,
 }
 
 /// What interprets scripts, and how it is handed a whole script as one word.
@@ -55,8 +69,8 @@ const EXTENSIONS: [(&str, &str); 10] = [
     ("fish", "fish"),
 ];
 
-/// Reads and checks a job.
-pub(crate) fn prepare(source: &JobSource) -> Result<Prepared, Failure> {
+/// Reads a job.
+pub(crate) fn read(source: &JobSource) -> Result<Unchecked, Failure> {
     let content = match &source.file {
         Some(path) => Some(input::read(path, JOB_FILE_BYTES_MAX)?),
         None => None,
@@ -69,9 +83,9 @@ fn assemble(
     source: &JobSource,
     content: Option<&[u8]>,
     rows: impl Fn(&Path) -> Result<Vec<u8>, Failure>,
-) -> Result<Prepared, Failure> {
+) -> Result<Unchecked, Failure> {
     let file_name = source.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let name = (!file_name.is_empty() && file_name != "-").then_some(file_name.as_str());
+    let name = name_of(&file_name);
     let mut warnings = Vec::new();
     let is_script = content.is_some_and(|bytes| is_script(name, bytes));
     let mut draft = match content {
@@ -100,18 +114,8 @@ fn assemble(
         (true, false) => draft.set_words("args", &words, "--"),
         (false, false) => set_command(&mut draft, &words),
     }
-    let text = content.map(String::from_utf8_lossy);
-    let spec = match validated(&draft, name, text.as_deref()) {
-        // A script starts the rest of its gang itself, as people who come from sbatch expect.
-        // On one machine that is what happens anyway.
-        Ok(spec) if is_script && spec.nodes != Nodes::ONE && !draft.has("launch") => {
-            draft.set("launch", "custom", "script");
-            validated(&draft, name, text.as_deref())?
-        }
-        other => other?,
-    };
-    let resolved = draft.print_resolved(&spec);
-    Ok(Prepared { spec, resolved, file_name, warnings })
+    let text = content.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    Ok(Unchecked { draft, text, is_script, file_name, warnings })
 }
 
 /// Words are executed as they are. One word alone with space in it is a line that was quoted as a
@@ -138,19 +142,50 @@ fn rows_of(source: &JobSource, draft: &Draft) -> Result<Option<PathBuf>, Failure
     Ok(source.each.clone().or_else(named))
 }
 
-fn validated(draft: &Draft, file: Option<&str>, text: Option<&str>) -> Result<JobSpec, Failure> {
-    // The server knows which features it has; here everything is taken as there.
-    draft.validate(&Features::all()).map_err(|found| {
-        let count = found.list().len() + found.left_out();
-        let noun = if count == 1 { "problem" } else { "problems" };
-        let list = problems::render(&problems::of_here(&found), file, text);
-        let more = match found.left_out() {
-            0 => String::new(),
-            left => format!("\nand {left} more, not shown\n"),
+impl Unchecked {
+    /// Checks it for a cluster that has these features.
+    pub(crate) fn check(&self, features: &Features) -> Result<Prepared, Failure> {
+        let mut draft = self.draft.clone();
+        let spec = match self.validated(&draft, features) {
+            // A script starts the rest of its gang itself, as people who come from sbatch expect.
+            // On one machine that is what happens anyway.
+            Ok(spec) if self.is_script && spec.nodes != Nodes::ONE && !draft.has("launch") => {
+                draft.set("launch", "custom", "script");
+                self.validated(&draft, features)?
+            }
+            other => other?,
         };
-        let hint = "nothing was submitted; `yard schema` prints every field";
-        Failure::usage(format!("{count} {noun} in the job\n\n{list}{more}"), hint)
-    })
+        Ok(Prepared {
+            resolved: draft.print_resolved(&spec),
+            spec,
+            file_name: self.file_name.clone(),
+            warnings: self.warnings.clone(),
+            unchecked: self.clone(),
+        })
+    }
+
+    fn validated(&self, draft: &Draft, features: &Features) -> Result<JobSpec, Failure> {
+        let file = name_of(&self.file_name);
+        draft.validate(features).map_err(|found| told(&found, file, self.text.as_deref()))
+    }
+}
+
+/// The name of a file in messages; standard input has none.
+fn name_of(file: &str) -> Option<&str> {
+    (!file.is_empty() && file != "-").then_some(file)
+}
+
+/// All problems, with their lines.
+fn told(found: &Problems, file: Option<&str>, text: Option<&str>) -> Failure {
+    let count = found.list().len() + found.left_out();
+    let noun = if count == 1 { "problem" } else { "problems" };
+    let list = problems::render(&problems::of_here(found), file, text);
+    let more = match found.left_out() {
+        0 => String::new(),
+        left => format!("\nand {left} more, not shown\n"),
+    };
+    let hint = "nothing was submitted; `yard schema` prints every field";
+    Failure::usage(format!("{count} {noun} in the job\n\n{list}{more}"), hint)
 }
 
 fn extension(name: Option<&str>) -> Option<&str> {

@@ -88,6 +88,11 @@ impl From<ClientError> for Failure {
                 let hint = "is the coordinator running? `yard doctor` looks closer";
                 Failure::new(exit::UNREACHABLE, message, hint)
             }
+            ClientError::Distrusted(_) => {
+                let hint = "is the address right? Tokens are good at their own cluster alone: \
+                            an administrator there makes one with `yard user invite`";
+                Failure::new(exit::DENIED, message, hint)
+            }
             ClientError::TimedOut(_) => {
                 let hint = "the coordinators may be electing a leader; `yard cluster status`";
                 Failure::new(exit::UNREACHABLE, message, hint)

@@ -5,8 +5,10 @@ use crate::output::say;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::Path;
 use yard_common::limits::JOB_FILE_BYTES_MAX;
-use yard_runtime::files;
+use yard_runtime::files::{self, FileError};
 
+/// What to do about too much of it.
+const SMALLER: &str = "put data into files of their own, and name them in the job";
 /// Jobs from which on a change is asked for again.
 const ASK_ABOVE: usize = 10;
 
@@ -17,7 +19,7 @@ pub(crate) fn all_of_standard_input() -> Result<String, Failure> {
     bounded.read_to_string(&mut text).map_err(|error| Failure::local(&error, ""))?;
     if text.len() > JOB_FILE_BYTES_MAX {
         let message = format!("standard input has more than {JOB_FILE_BYTES_MAX} bytes");
-        return Err(Failure::usage(message, "put data into files of their own"));
+        return Err(Failure::usage(message, SMALLER));
     }
     Ok(text)
 }
@@ -27,9 +29,12 @@ pub(crate) fn read(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     if path == Path::new("-") {
         return all_of_standard_input().map(String::into_bytes);
     }
-    files::read(path, bytes_max).map_err(|error| {
-        let hint = "is the path right?";
-        Failure::new(exit::NOT_FOUND, crate::failure::chain(&error), hint)
+    files::read(path, bytes_max).map_err(|error| match error {
+        FileError::TooLarge(..) => Failure::usage(error.to_string(), SMALLER),
+        error => {
+            let hint = "is the path right?";
+            Failure::new(exit::NOT_FOUND, crate::failure::chain(&error), hint)
+        }
     })
 }
 

@@ -54,7 +54,14 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::local(&error, "")),
     };
-    match runtime.block_on(verb::run(cli)) {
+    let is_daemon = cli.verb.is_daemon();
+    let ended = runtime.block_on(verb::run(cli));
+    if !is_daemon {
+        // Somebody may have been asked something that is of no interest any more; nobody waits
+        // until there is an answer.
+        runtime.shutdown_background();
+    }
+    match ended {
         Ok(code) => code.into(),
         Err(failure) => report(&failure),
     }

@@ -25,6 +25,9 @@ pub enum ClientError {
     /// No member answered.
     #[error("no coordinator is reachable: {}", tried(.0))]
     Unreachable(Vec<(String, String)>),
+    /// Somebody answered who cannot prove to be of the cluster that was meant.
+    #[error("this is not the cluster that the token is for: {0}")]
+    Distrusted(String),
     /// Members answered, but none could do it in time, as while there is no leader.
     #[error("no answer in time; last: {0}")]
     TimedOut(String),

@@ -7,7 +7,7 @@ use yard_proto::convert;
 use yard_proto::v1::user_service_client::UserServiceClient;
 use yard_proto::v1::{LoginRequest, Secret};
 use yard_runtime::identity::{Identity, KeyRequest, Token, TokenKind, Tree};
-use yard_runtime::tls::{self, ClientTls, Expect};
+use yard_runtime::tls::{self, ClientTls, ConnectError, Expect};
 
 /// How long the server may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +42,10 @@ pub async fn login(address: &str, token: &str) -> Result<LoggedIn, ClientError> 
     let failed = |status: Status| match std::error::Error::source(&status) {
         Some(_) => {
             let cause = crate::error::cause_of(&status);
-            ClientError::Unreachable(vec![(address.to_string(), cause)])
+            match is_distrust(&status) {
+                true => ClientError::Distrusted(cause),
+                false => ClientError::Unreachable(vec![(address.to_string(), cause)]),
+            }
         }
         None => status.into(),
     };
@@ -51,4 +54,14 @@ pub async fn login(address: &str, token: &str) -> Result<LoggedIn, ClientError> 
     // The CAs of the handshake, whose fingerprint was checked; not whatever the answer says.
     let trust = tls.learned().ok_or(ClientError::Incomplete("CAs"))?;
     Ok(LoggedIn { identity: key.complete(leaf, trust)?, name: answer.name })
+}
+
+/// Whether somebody answered who is not of the token's cluster, or cannot prove it.
+fn is_distrust(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    let mut causes = std::iter::successors(first, |error| error.source());
+    causes.any(|error| {
+        let error = error.downcast_ref::<ConnectError>();
+        matches!(error, Some(ConnectError::Distrusted(..) | ConnectError::OtherPeer { .. }))
+    })
 }

@@ -248,7 +248,7 @@ async fn another_cluster_never_sees_the_secret() {
     let (address, script) = member(&mut tasks, &theirs, Script::default()).await;
     let token = Token::mint(TokenKind::Login, ours.trust().fingerprint());
     let error = login(&address.to_string(), &token.reveal()).await.unwrap_err();
-    assert!(matches!(error, ClientError::Unreachable(_)), "{error:?}");
+    assert!(matches!(error, ClientError::Distrusted(_)), "{error:?}");
     assert!(error.to_string().contains("fingerprint"), "{error}");
     assert!(script.lock().unwrap().secrets.is_empty());
     let wrong = Token::mint(TokenKind::Join, ours.trust().fingerprint());

@@ -9,7 +9,7 @@ use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
 use crate::member::leases::Leases;
 use crate::member::recent::Recent;
-use crate::member::{Member, follow};
+use crate::member::{Member, catch_up, follow};
 use crate::peers::Peers;
 use crate::proposer::{self, Leadership};
 use crate::raft::{FatalError, Transport};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -37,6 +37,9 @@ use yard_runtime::tls::{Admit, ClientTls, Incoming, ServerTls, Sockets, TlsError
 const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long calls in progress may take to end when this member stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long an address may be another process's before it is an error, and between two tries.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
+const ADDRESS_AGAIN: Duration = Duration::from_millis(10);
 /// Pings on connections where nothing else happens, and how long an answer may take.
 const PING: Duration = Duration::from_secs(10);
 /// The status with which a process ends whose member had to stop.
@@ -144,13 +147,21 @@ impl Handle {
         self.certificate.reload()
     }
 
-    /// Waits until some member leads. False: it has stopped.
+    /// Waits until it serves: some member leads, and this one has everything that was answered
+    /// before it started. False: it has stopped.
     pub async fn ready(&self) -> bool {
         let known = |now: &Leadership| match now {
             Leadership::Leader { .. } => true,
             Leadership::Follower { leader } => leader.is_some(),
         };
-        self.member.raft.leadership().wait_for(known).await.is_ok()
+        let mut caught_up = self.member.caught_up.changes();
+        let mut leadership = self.member.raft.leadership();
+        tokio::select! {
+            () = self.member.stop.cancelled() => false,
+            there = caught_up.wait_for(|there| *there) => {
+                there.is_ok() && leadership.wait_for(known).await.is_ok()
+            }
+        }
     }
 
     /// The replicated state below it, for tools and tests.
@@ -194,7 +205,8 @@ impl Service {
         let own = own.ok_or(ServeError::NotAMember(identity.peer().principal))?;
         let server_tls = ServerTls::new(&identity, Admit::Strangers)?;
         let client_tls = ClientTls::new(&identity)?;
-        let incoming = Incoming::bind(options.listen, Arc::clone(&server_tls)).await;
+        let bind = || Incoming::bind(options.listen, Arc::clone(&server_tls));
+        let incoming = patiently(bind).await;
         let incoming = incoming.map_err(|error| ServeError::Listen(options.listen, error))?;
         let listen = incoming.local_addr();
         let listen = listen.map_err(|error| ServeError::Listen(options.listen, error))?;
@@ -222,6 +234,7 @@ impl Service {
             attempts,
             plays: Default::default(),
             barrier,
+            caught_up: Default::default(),
             sessions: Default::default(),
             tickets: Default::default(),
             peers,
@@ -237,6 +250,7 @@ impl Service {
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
+        tasks.spawn("catching up", catch_up::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("leader", leader::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
         let renewal = certificate::run(Arc::clone(&member), Arc::clone(&certificate), stop.clone());
@@ -310,6 +324,23 @@ impl Service {
     }
 }
 
+/// Binds an address. A process that was killed a moment ago holds it until its last thread is
+/// gone.
+async fn patiently<T, F>(bind: impl Fn() -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let until = Instant::now() + ADDRESS_PATIENCE;
+    loop {
+        match bind().await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(ADDRESS_AGAIN).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// A leader that stops lets another member take over first, if there is one.
 async fn hand_over(member: &Member) {
     let Some(successor) = member.raft.successor().filter(|_| member.leads()) else { return };
@@ -355,11 +386,13 @@ async fn serve(router: Router, incoming: Incoming<Sockets, TcpStream>, stop: Can
 /// Says whether the member is of use.
 async fn report(member: Arc<Member>, reporter: HealthReporter, stop: CancellationToken) {
     let mut leadership = member.raft.leadership();
+    let mut caught_up = member.caught_up.changes();
     loop {
         leadership.borrow_and_update();
-        let status = match member.leader() {
-            Some(_) => ServingStatus::Serving,
-            None => ServingStatus::NotServing,
+        caught_up.borrow_and_update();
+        let status = match member.is_ready() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
         };
         reporter.set_service_status("", status).await;
         tokio::select! {
@@ -369,6 +402,38 @@ async fn report(member: Arc<Member>, reporter: HealthReporter, stop: Cancellatio
                     return;
                 }
             }
+            // Its other end is in the member itself.
+            Ok(()) = caught_up.changed() => (),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::io::ErrorKind;
+
+    /// Binds an address that fails so often with an error first; how often it was tried.
+    async fn tried(failures: u32, kind: ErrorKind) -> (io::Result<()>, u32) {
+        let tries = Cell::new(0);
+        let bind = || {
+            tries.set(tries.get() + 1);
+            let failed = tries.get() <= failures;
+            std::future::ready(if failed { Err(kind.into()) } else { Ok(()) })
+        };
+        (patiently(bind).await, tries.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_about_to_be_free_is_waited_for() {
+        let (bound, tries) = tried(20, ErrorKind::AddrInUse).await;
+        assert!(bound.is_ok() && tries == 21);
+        let begun = Instant::now();
+        let (bound, _) = tried(u32::MAX, ErrorKind::AddrInUse).await;
+        assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(begun.elapsed(), ADDRESS_PATIENCE);
+        let (bound, tries) = tried(1, ErrorKind::AddrNotAvailable).await;
+        assert!(bound.is_err() && tries == 1, "nothing else passes by itself");
     }
 }

@@ -64,6 +64,12 @@ impl Unfit {
     pub fn is_for_ever(self) -> bool {
         self <= Unfit::GpusEver
     }
+
+    /// Whether the node is one of those that were asked for, and has not got enough.
+    #[must_use]
+    pub fn is_too_small(self) -> bool {
+        (Unfit::CpusEver..=Unfit::GpusEver).contains(&self)
+    }
 }
 
 /// What a share takes from a node.

@@ -14,8 +14,20 @@ fn no_rows(path: &Path) -> Result<Vec<u8>, Failure> {
     panic!("{} is asked for", path.display())
 }
 
+fn checked(source: &JobSource, content: Option<&[u8]>) -> Result<Prepared, Failure> {
+    checked_with(source, content, no_rows)
+}
+
+fn checked_with(
+    source: &JobSource,
+    content: Option<&[u8]>,
+    rows: impl Fn(&Path) -> Result<Vec<u8>, Failure>,
+) -> Result<Prepared, Failure> {
+    assemble(source, content, rows)?.check(&Features::all())
+}
+
 fn job(source: &JobSource, content: &str) -> Prepared {
-    assemble(source, Some(content.as_bytes()), no_rows).unwrap()
+    checked(source, Some(content.as_bytes())).unwrap()
 }
 
 fn json(prepared: &Prepared) -> String {
@@ -29,7 +41,7 @@ fn a_command_is_a_job() {
     source.fields.gpus = Some("h100:8".into());
     source.fields.env = vec!["A=b=c".into()];
     source.set = vec!["resources.memory=64GiB".into(), "labels.team=x".into()];
-    let prepared = assemble(&source, None, no_rows).unwrap();
+    let prepared = checked(&source, None).unwrap();
     let text = json(&prepared);
     for part in [
         r#""name":"train""#,
@@ -62,11 +74,23 @@ fn every_problem_comes_with_its_line_and_nothing_is_sent() {
     let mut source = source(Some("job.yaml"), &[]);
     source.fields.memory = Some("64".into());
     let text = "command: x\nndoes: 2\npriority: 2000\n";
-    let failure = assemble(&source, Some(text.as_bytes()), no_rows).unwrap_err();
+    let failure = checked(&source, Some(text.as_bytes())).unwrap_err();
     assert_eq!(failure.exit, 64);
     assert!(failure.message.starts_with("3 problems in the job\n"), "{}", failure.message);
     for part in ["job.yaml:2:1  ndoes", "  2 | ndoes: 2", "  3 | priority: 2000", "--memory  "] {
         assert!(failure.message.contains(part), "{part}: {}", failure.message);
+    }
+}
+
+#[test]
+fn what_a_cluster_cannot_do_stands_among_the_other_problems() {
+    let text = "ndoes: 4\nimage: debian:13\ncommand: x\n";
+    let read = assemble(&source(Some("job.yaml"), &[]), Some(text.as_bytes()), no_rows).unwrap();
+    let here = read.check(&Features::all()).unwrap_err();
+    assert!(here.message.starts_with("1 problem in the job\n"), "{}", here.message);
+    let there = read.check(&Features::NONE).unwrap_err();
+    for part in ["2 problems", "job.yaml:1:1  ndoes", "job.yaml:2:8  image", "[Y1014]"] {
+        assert!(there.message.contains(part), "{part}: {}", there.message);
     }
 }
 
@@ -106,8 +130,7 @@ fn a_script_without_a_first_line_runs_under_bash_unless_its_name_says_otherwise(
         ("dir.d/a.R", "#!/usr/bin/env Rscript"),
         ("a.pl", "#!/usr/bin/env perl"),
     ] {
-        let failure =
-            assemble(&source(Some(name), &[]), Some(b"#YARD nodes=1\n"), no_rows).unwrap_err();
+        let failure = checked(&source(Some(name), &[]), Some(b"#YARD nodes=1\n")).unwrap_err();
         assert_eq!((failure.exit, failure.hint), (64, format!("begin it with {first}")), "{name}");
         assert!(failure.message.contains(name), "{}", failure.message);
     }
@@ -116,7 +139,7 @@ fn a_script_without_a_first_line_runs_under_bash_unless_its_name_says_otherwise(
 #[test]
 fn a_script_for_an_unknown_program_is_refused() {
     let source = source(Some("a.awk"), &[]);
-    let failure = assemble(&source, Some(b"#!/usr/bin/awk -f\n{}\n"), no_rows).unwrap_err();
+    let failure = checked(&source, Some(b"#!/usr/bin/awk -f\n{}\n")).unwrap_err();
     assert!(failure.message.contains("awk") && failure.hint.contains("yard submit -- awk"));
 }
 
@@ -132,7 +155,7 @@ fn yaml_that_begins_with_a_comment_is_no_script() {
 fn an_assignment_needs_its_sign() {
     let mut source = source(None, &["x"]);
     source.set = vec!["nodes".into()];
-    let failure = assemble(&source, None, no_rows).unwrap_err();
+    let failure = checked(&source, None).unwrap_err();
     assert_eq!((failure.exit, failure.hint.as_str()), (64, "write --set NAME=VALUE"));
 }
 
@@ -145,7 +168,7 @@ fn each_file_makes_a_task_for_each_row() {
         assert_eq!(path, Path::new("p.csv"));
         Ok(b"lr,name\n1e-4,\"a, b\"\n3e-4,\n".to_vec())
     };
-    let prepared = assemble(&flagged, None, read).unwrap();
+    let prepared = checked_with(&flagged, None, read).unwrap();
     assert_eq!(prepared.spec.task_count(), Some(2));
     assert_eq!(prepared.spec.parameters(0), [("lr", "1e-4".into()), ("name", "a, b".into())]);
     let rows = r#""array":{"max_running":2,"each":[{"lr":"1e-4","name":"a, b"},{"lr":"3e-4""#;
@@ -157,7 +180,7 @@ fn each_file_makes_a_task_for_each_row() {
         Ok(b"{\"lr\": 1}\n\n{\"lr\": 2}\n".to_vec())
     };
     let content = b"command: x\narray: { each: p.jsonl, indices: 1 }\n";
-    let prepared = assemble(&named, Some(content), read).unwrap();
+    let prepared = checked_with(&named, Some(content), read).unwrap();
     assert_eq!(prepared.spec.task_count(), Some(1));
     assert_eq!(prepared.spec.parameters(1), [("lr", "2".into())]);
 }
@@ -168,14 +191,14 @@ fn problems_of_rows_come_with_file_and_line_beside_those_of_the_job() {
     source.each = Some("p.jsonl".into());
     let rows = b"{\"lr\": 1}\n{\"lr\": [1]}\n{\"l r\": 1}\n{\"lr\" 1}\n{\"seed\": 1}\n";
     let failure =
-        assemble(&source, Some(b"command: x\nndoes: 2\n"), |_| Ok(rows.to_vec())).unwrap_err();
+        checked_with(&source, Some(b"command: x\nndoes: 2\n"), |_| Ok(rows.to_vec())).unwrap_err();
     assert_eq!(failure.exit, 64);
     for part in ["job.yaml:2:1  ndoes", "p.jsonl:2:8  array.each[1].lr", "p.jsonl:3", "p.jsonl:4"] {
         assert!(failure.message.contains(part), "{part}: {}", failure.message);
     }
     source.file = Some("-".into());
     source.each = Some("-".into());
-    let failure = assemble(&source, Some(b"command: x\n"), no_rows).unwrap_err();
+    let failure = checked(&source, Some(b"command: x\n")).unwrap_err();
     assert!(failure.message.contains("standard input"), "{}", failure.message);
 }
 
@@ -188,7 +211,7 @@ fn one_word_with_spaces_is_a_line_for_the_shell() {
         (&["echo", "a b"], r#""command":["echo","a b"]"#),
         (&["/opt/my program", "x"], r#""command":["/opt/my program","x"]"#),
     ] {
-        let prepared = assemble(&source(None, words), None, no_rows).unwrap();
+        let prepared = checked(&source(None, words), None).unwrap();
         assert!(json(&prepared).contains(command), "{command}: {}", json(&prepared));
     }
     // Behind a file words are arguments of its command.

@@ -14,7 +14,6 @@ mod wait;
 use crate::args::{AgentVerb, Cli, CoordinatorVerb, RunArgs, SubmitArgs, Verb};
 use crate::daemon;
 use crate::dev;
-use crate::draft::prepare;
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -48,11 +47,11 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         }
         // The job first: what is wrong with it can be told wherever it is written.
         Verb::Run(args) => {
-            let prepared = prepare(&args.submit)?;
+            let prepared = submit::prepare(&global, &args.submit).await?;
             return run::run(&Session::open(&global).await?, args, &prepared).await;
         }
         Verb::Submit(args) => {
-            let prepared = prepare(&args.submit)?;
+            let prepared = submit::prepare(&global, &args.submit).await?;
             return submit::submit(&Session::open(&global).await?, args, &prepared).await;
         }
         _ => {}

@@ -1,20 +1,46 @@
 //! Submitting.
 
 use crate::args::{Global, JobSource, SubmitArgs};
-use crate::draft::{Prepared, prepare};
+use crate::draft::{self, Prepared};
 use crate::failure::{Failure, exit};
 use crate::output::{Format, Row, put, render_one, say};
 use crate::session::Session;
 use serde_json::{Value, json};
+use std::time::Duration;
+use yard_client::ClientError;
+use yard_common::spec::{Feature, Features};
 use yard_proto::v1;
+
+/// How long a cluster may take to say what it can do, before a list of problems is told without.
+const FEATURES_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Reads and checks a job. If something is wrong with it, its cluster is asked what it can do, so
+/// that all problems are told at once; without one, they are told as far as they are known here.
+pub(crate) async fn prepare(global: &Global, source: &JobSource) -> Result<Prepared, Failure> {
+    let read = draft::read(source)?;
+    let failure = match read.check(&Features::all()) {
+        Ok(prepared) => return Ok(prepared),
+        Err(failure) => failure,
+    };
+    let ask = async { features(&Session::open(global).await.ok()?).await };
+    match tokio::time::timeout(FEATURES_PATIENCE, ask).await {
+        Ok(Some(features)) => read.check(&features),
+        Ok(None) | Err(_) => Err(failure),
+    }
+}
+
+/// What the jobs of a cluster may ask for; nothing if it does not say.
+async fn features(session: &Session) -> Option<Features> {
+    let names = session.client.status(v1::StatusRequest {}).await.ok()?.features;
+    // What this program does not know, no job of it asks for.
+    let known = names.iter().filter_map(|name| Feature::find(name));
+    (!names.is_empty()).then(|| known.fold(Features::NONE, Features::with))
+}
 
 /// Prints the job with every default. A coordinator checks it too, if there is one.
 pub(crate) async fn dry_run(global: &Global, source: &JobSource) -> Result<u8, Failure> {
-    let prepared = prepare(source)?;
-    let asked = async {
-        let session = Session::open(global).await?;
-        Ok(session.client.submit(request(&prepared, true)).await?)
-    };
+    let prepared = prepare(global, source).await?;
+    let asked = async { ask(&Session::open(global).await?, &prepared, true).await };
     let warnings = match asked.await {
         Ok(answer) => answer.warnings,
         Err(Failure { exit: exit::UNREACHABLE, message, .. }) => {
@@ -61,12 +87,30 @@ pub(crate) async fn send(
 ) -> Result<v1::SubmitResponse, Failure> {
     if source.strict {
         // Warnings of the server are errors too, so they must be known before it is taken.
-        let asked = session.client.submit(request(prepared, true)).await?;
+        let asked = ask(session, prepared, true).await?;
         warn(prepared, &asked.warnings, true)?;
     }
-    let answer = session.client.submit(request(prepared, false)).await?;
+    let answer = ask(session, prepared, false).await?;
     warn(prepared, &answer.warnings, false)?;
     Ok(answer)
+}
+
+async fn ask(
+    session: &Session,
+    prepared: &Prepared,
+    dry_run: bool,
+) -> Result<v1::SubmitResponse, Failure> {
+    let error = match session.client.submit(request(prepared, dry_run)).await {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    // The server's lines are those of the canonical form. The same problems have their own here.
+    if matches!(error, ClientError::Problems { .. })
+        && let Some(features) = features(session).await
+    {
+        prepared.unchecked.check(&features)?;
+    }
+    Err(error.into())
 }
 
 fn request(prepared: &Prepared, dry_run: bool) -> v1::SubmitRequest {

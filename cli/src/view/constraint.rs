@@ -52,13 +52,14 @@ fn group(group: &v1::GroupNumbers) -> String {
     if !unfit.is_empty() {
         out.push_str(&format!("\nthe others: {}", unfit.join(", ")));
     }
-    // What is free counts on machines that could ever run it.
-    if let Some(free) = group.most_free.filter(|_| group.ever > 0) {
+    if let Some(free) = &group.most_free {
         let gpus = match group.gpu_parts {
             0 => String::new(),
             _ => format!(", {} GPUs", group.most_free_gpus),
         };
-        out.push_str(&format!("\nat most {}{gpus} are free on one of those", amounts(&free)));
+        // Of machines that could ever run it; if there are none, of those that are too small.
+        let which = if group.ever > 0 { "one of those" } else { "any one" };
+        out.push_str(&format!("\nat most {}{gpus} are free on {which}", amounts(free)));
     }
     out
 }
@@ -124,7 +125,7 @@ mod tests {
             nodes: 3,
             ever: 0,
             unfit: vec![unfit(v1::Unfit::CpusEver, 2), unfit(v1::Unfit::Draining, 1)],
-            most_free: amounts(0, 0),
+            most_free: amounts(4_000, 8 << 30),
             ..v1::GroupNumbers::default()
         };
         let numbers = |group: &v1::GroupNumbers| {
@@ -133,8 +134,11 @@ mod tests {
         assert_eq!(
             numbers(&group),
             "main: it wants 2 nodes with 6 CPUs, 23.5GiB memory each\n0 of 3 nodes could ever \
-             give that, 0 can now\nthe others: 2 with too few CPUs, 1 drained"
+             give that, 0 can now\nthe others: 2 with too few CPUs, 1 drained\nat most 4 CPUs, \
+             8GiB memory are free on any one"
         );
+        group.most_free = None;
+        assert!(numbers(&group).ends_with("2 with too few CPUs, 1 drained"));
         (group.wanted, group.ever, group.gpu_parts) = (1, 2, 8 * u64::from(GPU_PARTS));
         (group.most_free, group.most_free_gpus) = (amounts(1_000, 1 << 30), 3);
         let text = numbers(&group);

@@ -23,6 +23,12 @@ macro_rules! features {
                 match self { $(Feature::$variant => $name,)* }
             }
 
+            /// The feature of this name.
+            #[must_use]
+            pub fn find(name: &str) -> Option<Feature> {
+                Feature::ALL.iter().copied().find(|feature| feature.name() == name)
+            }
+
             /// The fields that need it.
             fn fields(self) -> &'static [&'static str] {
                 match self { $(Feature::$variant => &[$($field),*],)* }
@@ -149,6 +155,11 @@ impl Features {
         self.0 & (1 << feature as u32) != 0
     }
 
+    /// Those that are in the set.
+    pub fn list(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL.iter().copied().filter(move |feature| self.has(*feature))
+    }
+
     /// The features that a field with this value needs. `path` is without positions.
     pub(crate) fn of_field(path: &str, value: impl Fn() -> Json) -> Vec<Feature> {
         let path = ["roles.", "any_of."].iter().find_map(|p| path.strip_prefix(p)).unwrap_or(path);
@@ -172,6 +183,10 @@ mod tests {
         assert!(set.has(Feature::Mig) && !set.has(Feature::Arrays));
         assert_eq!(set.without(Feature::Mig), Features::NONE);
         assert!(Feature::ALL.iter().all(|feature| Features::all().has(*feature)));
+        assert_eq!(set.list().collect::<Vec<_>>(), [Feature::Mig]);
+        let named = |feature: &Feature| Feature::find(feature.name()) == Some(*feature);
+        assert!(Feature::ALL.iter().all(named), "no name is there twice");
+        assert_eq!(Feature::find("time travel"), None);
     }
 
     #[test]

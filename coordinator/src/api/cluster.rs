@@ -64,6 +64,7 @@ impl Api {
             answered_by: self.id.0,
             version: env!("CARGO_PKG_VERSION").into(),
             counts: Some(counts(&state)),
+            features: self.features.list().map(|feature| feature.name().to_string()).collect(),
         })
     }
 

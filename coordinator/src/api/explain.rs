@@ -210,17 +210,25 @@ pub(super) fn ended_attempts(
 ) -> Vec<v1::Attempt> {
     let indices = TaskIndices::of(job);
     let group = |group: u8| job.plan.shape.groups.get(usize::from(group));
-    let shares = kept.shares.iter().map(|(node, at)| v1::AttemptShare {
-        node: node_name(state, *node),
-        node_id: node.0,
-        group: group(*at).map_or_else(String::new, |group| group.name.to_string()),
-        ranks: group(*at).map_or(0, |group| group.ranks_per_node),
-        first_rank: kept.first_rank(state, *node, *at).unwrap_or(0),
-        ..v1::AttemptShare::default()
-    });
-    let shares: Vec<v1::AttemptShare> = shares.collect();
     let mut found = Vec::new();
     for end in &kept.ends {
+        let shares = kept.shares.iter().map(|(node, at)| {
+            let mut share = v1::AttemptShare {
+                node: node_name(state, *node),
+                node_id: node.0,
+                group: group(*at).map_or_else(String::new, |group| group.name.to_string()),
+                ranks: group(*at).map_or(0, |group| group.ranks_per_node),
+                first_rank: kept.first_rank(state, *node, *at).unwrap_or(0),
+                exit: kept.exit_of((*node, *at), end).map(Into::into),
+                ..v1::AttemptShare::default()
+            };
+            // Its ranks have all ended, unless it is their node's silence that ended the attempt.
+            let gone = share.exit.is_none() && end.cause == ExitCause::NodeLost;
+            let state = if gone { AssignmentState::Gone } else { AssignmentState::Exited };
+            share.set_state(state.into());
+            share
+        });
+        let shares: Vec<v1::AttemptShare> = shares.collect();
         for shown in indices.shown(end.tasks) {
             let mut attempt = v1::Attempt {
                 tasks: Some(shown.into()),

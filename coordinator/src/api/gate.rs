@@ -3,6 +3,7 @@
 //! **Invariants.** A call without a row in the table gets in nowhere. Who calls is known from the
 //! verified certificate of the connection alone, and is judged anew at every request: by the
 //! certificate's end, by revocations, and by whether the principal still exists and is enabled.
+//! A member that has just started and has not caught up does not judge: it is unavailable.
 
 use super::refusal::Refusal;
 use super::strangers::{Bounded, Strangers, Visit};
@@ -253,6 +254,13 @@ pub(crate) fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(),
         let message = "the certificate has run out; log in, or join, anew";
         return Err(Refused::plain(Code::Unauthenticated, message).with("expired", true).into());
     }
+    // The state may lack whoever was added after the last snapshot, and know whoever was revoked
+    // since. Other members come in: without them this one would never catch up.
+    if !member.caught_up.is_done() && !matches!(peer.principal, Principal::Member(_)) {
+        return Err(Refusal::unavailable(
+            "this member has just started, and is not up to date yet",
+        ));
+    }
     if state.revocations.contains(&peer.serial) {
         return Err(revoked("the certificate"));
     }
@@ -272,8 +280,13 @@ pub(crate) fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(),
 fn plain(member: &Member, path: &str, peer: Option<&Peer>) -> http::Response<Body> {
     let (status, kind, text) = match path {
         "/healthz" => (200, "text/plain", "ok\n".to_string()),
-        "/readyz" if member.leader().is_some() => (200, "text/plain", "ready\n".to_string()),
-        "/readyz" => (503, "text/plain", "no leader is known\n".to_string()),
+        "/readyz" if member.is_ready() => (200, "text/plain", "ready\n".to_string()),
+        "/readyz" if member.leader().is_none() => {
+            (503, "text/plain", "no leader is known\n".to_string())
+        }
+        "/readyz" | "/metrics" if !member.caught_up.is_done() => {
+            (503, "text/plain", "not up to date yet\n".to_string())
+        }
         "/metrics" => {
             let (_, state) = member.raft.state();
             match peer.map(|peer| is_good(member, &state, peer)) {

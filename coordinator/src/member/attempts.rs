@@ -40,7 +40,7 @@ pub(crate) struct Kept {
     pub(crate) starts: Vec<Start>,
     /// How attempts ended, in order.
     pub(crate) ends: Vec<End>,
-    /// What nodes reported of ends that were no success; the first of each attempt.
+    /// What nodes reported of ends that were no success, in order; each share once an attempt.
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct End {
     pub(crate) at: Stamp,
 }
 
-/// The first end that was no success, as its node told it.
+/// An end that was no success, as its node told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// Which tasks, and their attempt.
@@ -77,6 +77,8 @@ pub(crate) struct Fault {
     pub(crate) group: u8,
     /// The rank on that node, if one is to blame.
     pub(crate) rank: Option<u32>,
+    /// How the ranks there ended.
+    pub(crate) cause: ExitCause,
 }
 
 impl Kept {
@@ -123,6 +125,15 @@ impl Kept {
     /// How the attempt of a task ended.
     pub(crate) fn end_of(&self, task: TaskIndex) -> Option<&End> {
         self.ends.iter().find(|end| end.tasks.contains(task))
+    }
+
+    /// How the share of a node ended, of tasks that ended together; nothing where nobody told.
+    pub(crate) fn exit_of(&self, share: (NodeId, u8), end: &End) -> Option<ExitCause> {
+        let is = |fault: &&Fault| {
+            (fault.node, fault.group) == share && fault.link.tasks.contains(end.tasks.first)
+        };
+        let told = self.faults.iter().find(is).map(|fault| fault.cause);
+        told.or(end.cause.is_success().then_some(end.cause))
     }
 
     /// Who failed first in the attempt of a task.
@@ -237,15 +248,20 @@ impl Books {
                 ReportKind::Ready | ReportKind::Recalled(_) | ReportKind::Reaped => continue,
             };
             for exit in exits.iter().filter(|exit| !exit.cause.is_success()) {
-                let first = exit.link.tasks.first;
-                let full = kept.faults.len() >= CHAIN_TASKS_MAX as usize;
-                if !full && kept.fault_of(first).is_none() {
-                    kept.faults.push(Fault {
-                        link: exit.link,
-                        node: report.node,
-                        group: one.assignment.group,
-                        rank: exit.rank,
-                    });
+                let fault = Fault {
+                    link: exit.link,
+                    node: report.node,
+                    group: one.assignment.group,
+                    rank: exit.rank,
+                    cause: exit.cause,
+                };
+                // A chain has one share, and a gang of many shares one attempt.
+                let full = kept.faults.len() >= kept.shares.len().max(CHAIN_TASKS_MAX as usize);
+                let is = |known: &Fault| {
+                    (known.link, known.node, known.group) == (fault.link, fault.node, fault.group)
+                };
+                if !full && !kept.faults.iter().any(is) {
+                    kept.faults.push(fault);
                 }
             }
         }
@@ -379,6 +395,11 @@ mod tests {
         assert_eq!(kept.fault_of(1).unwrap().rank, Some(2));
         assert_eq!(kept.end_of(1).unwrap().cause, ExitCause::Exited(3));
         assert!(kept.fault_of(0).is_none() && kept.end_of(0).is_none());
+        let end = kept.end_of(1).unwrap();
+        assert_eq!(kept.exit_of((NODE, 0), end), Some(ExitCause::Exited(3)));
+        assert_eq!(kept.exit_of((NODE, 1), end), None, "nobody told of it");
+        let success = End { cause: ExitCause::Exited(0), ..*end };
+        assert_eq!(kept.exit_of((NODE, 1), &success), Some(ExitCause::Exited(0)));
         assert_eq!(books.find(JOB, 1, AttemptNumber(2)), None);
         assert_eq!(books.find(JobId(9), 1, AttemptNumber(0)), None, "it was refused");
     }

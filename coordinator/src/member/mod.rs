@@ -2,6 +2,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod barrier;
+pub(crate) mod catch_up;
 pub(crate) mod follow;
 pub(crate) mod leases;
 pub(crate) mod plays;
@@ -9,6 +10,7 @@ pub(crate) mod recent;
 
 use self::attempts::Attempts;
 use self::barrier::Barrier;
+use self::catch_up::CatchUp;
 use self::leases::Leases;
 use self::plays::Plays;
 use self::recent::Recent;
@@ -47,6 +49,8 @@ pub(crate) struct Member {
     pub(crate) plays: Plays,
     /// Reads that must not be stale.
     pub(crate) barrier: Barrier,
+    /// Whether the state here can be judged by.
+    pub(crate) caught_up: CatchUp,
     /// Control streams of agents, while it leads.
     pub(crate) sessions: Sessions,
     /// Questions that wait for an agent to dial back.
@@ -73,6 +77,11 @@ impl Member {
     /// Whether this member leads, and may work as a leader.
     pub(crate) fn leads(&self) -> bool {
         matches!(*self.raft.leadership().borrow(), Leadership::Leader { .. })
+    }
+
+    /// Whether it can serve: it knows who leads, and everybody who may call.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.leader().is_some() && self.caught_up.is_done()
     }
 
     /// Where a member is reached.

@@ -9,8 +9,9 @@ use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service as _, http};
 use yard_proto::convert::error::Refused;
-use yard_proto::internal::RaftMessage;
+use yard_proto::internal::agent_service_client::AgentServiceClient;
 use yard_proto::internal::member_service_client::MemberServiceClient;
+use yard_proto::internal::{RaftMessage, RenewRequest};
 use yard_proto::v1;
 use yard_proto::v1::job_service_client::JobServiceClient;
 
@@ -131,6 +132,25 @@ async fn a_revoked_certificate_and_a_disabled_user_are_out_at_once() {
     admin.users.disable(disable).await.unwrap();
     let refused = bob.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_that_has_not_caught_up_refuses_nobody_for_good() {
+    let cluster = Cluster::start().await;
+    let agent = Agent::new(&cluster, "n1").await;
+    let cluster = cluster.restart_without_log().await;
+    let mut admin = cluster.admin();
+    let refused = admin.users.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(Refused::read(&refused).retry_after_ms.is_some(), "{refused}");
+    let mut agents = AgentServiceClient::new(cluster.channel(&agent.identity));
+    let refused = agents.renew(RenewRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    let (stranger, _) = cluster.stranger();
+    assert_eq!(get(stranger.clone(), "/healthz").await, (200, "ok\n".into()));
+    assert_eq!(get(stranger, "/readyz").await.0, 503);
+    assert_eq!(get(admin.channel, "/metrics").await.0, 503);
     cluster.stop().await;
 }
 

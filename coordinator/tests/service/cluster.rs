@@ -64,12 +64,19 @@ impl Cluster {
         folder: &std::path::Path,
         listen: SocketAddr,
     ) -> (Handle, JoinHandle<Result<(), ServeError>>) {
+        let (handle, running) = Cluster::begin(folder, listen).await;
+        assert!(handle.ready().await);
+        (handle, running)
+    }
+
+    async fn begin(
+        folder: &std::path::Path,
+        listen: SocketAddr,
+    ) -> (Handle, JoinHandle<Result<(), ServeError>>) {
         let options = Options::new(folder.to_path_buf(), listen);
         let service = Service::start(options, Arc::new(SystemEnv)).await.unwrap();
         let handle = service.handle();
-        let running = tokio::spawn(service.wait());
-        assert!(handle.ready().await);
-        (handle, running)
+        (handle, tokio::spawn(service.wait()))
     }
 
     /// Stops it in order, and starts it again from its folder.
@@ -77,6 +84,16 @@ impl Cluster {
         self.handle.shutdown();
         timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
         let (handle, running) = Cluster::run(&self.folder, self.listen).await;
+        Cluster { handle, running, ..self }
+    }
+
+    /// Stops it in order, and starts it again as one that cannot know yet what was applied: its
+    /// log is gone, and nobody can give it back.
+    pub(crate) async fn restart_without_log(mut self) -> Cluster {
+        self.handle.shutdown();
+        timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
+        std::fs::remove_dir_all(self.folder.join("data")).unwrap();
+        let (handle, running) = Cluster::begin(&self.folder, self.listen).await;
         Cluster { handle, running, ..self }
     }
 

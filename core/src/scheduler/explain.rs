@@ -127,7 +127,8 @@ pub struct GroupNumbers {
     /// Nodes that fail, by the first thing that they fail at.
     pub unfit: BTreeMap<Unfit, u32>,
     /// The most CPU, memory and disk that is free on any node that could run it, each on its own.
-    pub most_free: Amounts,
+    /// If none could: on any that is only too small. Nothing if there is none of those either.
+    pub most_free: Option<Amounts>,
     /// The most whole GPUs of an accepted kind that are free on any such node.
     pub most_free_gpus: u32,
     /// The most nodes that have room now and share a value of the level that the gang must lie

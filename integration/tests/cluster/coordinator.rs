@@ -47,7 +47,8 @@ fn submit_on(cluster: &Cluster, marks: &Path, stop: &AtomicBool, acked: &Mutex<V
         let words = ["submit", "--cpus", "0.05", "--memory", "8MiB", "--name", &name, "--"];
         let words = [&words[..], &["bash", "-c", &script]].concat();
         let ran = cluster.yard(&words).run();
-        // What is not acknowledged does not count, but it must not be there twice either.
+        // Away for longer than the client's patience is legal; a refusal is not.
+        assert!([0, 69].contains(&ran.code), "{ran}");
         if ran.code == 0 {
             let id = ran.out.trim().parse().expect("an id");
             acked.lock().expect("nobody panicked").push((id, number));
@@ -149,4 +150,22 @@ fn nothing_acknowledged_is_lost_whenever_it_dies() {
     long.open(7);
     assert_eq!(cluster.wait(long_job), 7);
     assert_eq!(cluster.job(long_job)["attempt"], 1);
+}
+
+#[test]
+fn a_client_that_watches_goes_on_after_a_restart() {
+    let cluster = Cluster::start(1);
+    let gate = Gate::new(&cluster, "watched");
+    let script = format!("echo before; {}", gate.script());
+    let words = ["run", "--cpus", "0.1", "--memory", "32MiB", "--", "bash", "-c", &script];
+    let watching = cluster.yard(&words).spawn();
+    let rank =
+        await_some("the job runs", || (gate.starts(0, 1).len() == 1).then(|| gate.only_process(0)));
+    cluster.kill(COORDINATOR);
+    cluster.start_again();
+    assert!(rank.lives());
+    gate.open(3);
+    let ran = watching.end();
+    assert_eq!(ran.code, 3, "{ran}");
+    assert_eq!(ran.out, "before\n", "nothing is lost, and nothing comes twice: {ran}");
 }

@@ -11,11 +11,14 @@ fn a_job_that_is_too_big_waits_and_says_why() {
     ran.says(&["warning: 0 of the 2 machines of the cluster could ever run a share of it"]);
 
     let why = cluster.yard(&["why", "last"]).ok();
+    assert!(!why.out.contains("at most 0 CPUs"), "both machines are idle: {why}");
     for part in [
         "job 0 (hostname) is Queued\n",
         "it waits: Unsatisfiable\n",
         "wants 1 node with 1000 CPUs",
-        "0 of 2 could ever, 0 can now (2 CpusEver)",
+        "0 of 2 nodes could ever give that, 0 can now\n",
+        "the others: 2 with too few CPUs\n",
+        " are free on any one\n",
     ] {
         assert!(why.out.contains(part), "{part:?} is not in {why}");
     }
@@ -74,6 +77,12 @@ fn a_field_of_a_later_version_is_refused_by_name() {
         assert_eq!(ran.out, "", "{ran}");
     }
     assert_eq!(cluster.yard(&["ls", "--all", "-o", "name"]).ok().out, "");
+
+    // With its line, and beside all other mistakes.
+    let text = "ndoes: 4\nimage: debian:13\ncommand: x\n";
+    fs::write(cluster.home.work().join("job.yaml"), text).expect("a file can be written");
+    let ran = cluster.yard(&["submit", "job.yaml"]).exits(64);
+    ran.says(&["job.yaml:1:1  ndoes = 4  [Y1002]", "job.yaml:2:8  image", "[Y1014]"]);
 }
 
 #[test]
@@ -104,6 +113,7 @@ fn what_does_not_exist_is_not_found() {
 fn a_file_that_is_no_job_is_told_so() {
     let home = Home::new();
     let deep = format!("command: x\nenv: {}1{}\n", "{a: ".repeat(5_000), "}".repeat(5_000));
+    let long = format!("command: x\nlabels: {{ a: {} }}\n", "b".repeat(2 << 20));
     let bomb = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\ncommand: *c\n";
     for (what, bytes) in [
         ("nothing", &b""[..]),
@@ -114,6 +124,7 @@ fn a_file_that_is_no_job_is_told_so() {
         ("a wrong type", b"command: {}\nnodes: [1]\n"),
         ("twice", b"command: x\ncommand: y\n"),
         ("deep", deep.as_bytes()),
+        ("long", long.as_bytes()),
         ("a bomb", bomb.as_bytes()),
     ] {
         fs::write(home.work().join("job.yaml"), bytes).expect("a file can be written");

@@ -36,6 +36,7 @@ fn output_is_merged_and_tagged_by_rank() {
         "[r1] trouble 1\n",
         "[r2] trouble 2\n",
         "[r3] trouble 3\n",
+        "attempt 1 has ended: Exited(0)\n",
         "job 0 is Succeeded (Exited(0))\n",
     ]);
 
@@ -61,12 +62,23 @@ fn a_failing_rank_gives_its_code_and_its_name() {
     assert_eq!(ran.code, 42, "{ran}");
     ran.says(&[
         "[r2] last words\n",
+        "attempt 1 has ended: Exited(42)\n",
         "job 0 is Failed (Exited(42))\n",
         "attempt 1 ended: Exited(42), first at rank 2 on n2",
         "whose fault: yours: the code, or a limit that it ran into\n",
         "next: nothing; it is not tried again\n",
     ]);
+    assert_eq!(ran.err.matches("last words").count(), 1, "it is shown once: {ran}");
     assert_eq!(cluster.wait(0), 42);
+    let why = cluster.yard(&["why", "0"]).ok();
+    let tail = "the last lines of its standard error:\n    | last words\n";
+    assert!(why.out.contains(tail), "{why}");
+    let attempts = cluster.json(&["show", "0", "--attempts"]);
+    let shares = &attempts["items"][0]["shares"];
+    for node in [0, 1] {
+        assert_eq!(shares[node]["state"], "Exited", "{attempts}");
+    }
+    assert_eq!(shares[1]["exit"]["number"], 42, "{attempts}");
     let why = cluster.json(&["why", "0"]);
     assert_eq!(why["failure"]["rank"], 2, "{why}");
     assert_eq!(why["failure"]["node"], "n2", "{why}");

@@ -61,7 +61,10 @@ fn a_user_gets_in_works_and_is_shut_out() {
     assert_eq!(used.err, wrong.err, "whatever is wrong, the answer is the same");
     // Of another cluster: the secret is not sent.
     let other: String = cas.chars().rev().collect();
-    thief.login(&format!("{id}.{secret}.{other}")).exits(69).says(&["this is another cluster"]);
+    thief
+        .login(&format!("{id}.{secret}.{other}"))
+        .exits(77)
+        .says(&["this is another cluster", "is the address right?"]);
     thief.login("rubbish").exits(64);
     assert!(!used.err.contains("ann"), "{used}");
     thief.yard(&["ls"]).exits(69);

@@ -133,7 +133,7 @@ impl From<&GroupNumbers> for v1::GroupNumbers {
             ever: group.ever,
             free: group.free,
             unfit: unfit.collect(),
-            most_free: Some((&group.most_free).into()),
+            most_free: group.most_free.as_ref().map(Into::into),
             most_free_gpus: group.most_free_gpus,
             together: group.together,
         }

@@ -246,15 +246,16 @@ fn numbers(group: &GroupNumbers) -> String {
     };
     let together = group.together.map(|nodes| format!(", {nodes} of them together"));
     let together = together.unwrap_or_default();
+    let most = group.most_free.as_ref();
+    let most = most.map(|most| format!("; at most {}{free_gpus} free on one", amounts(most)));
     format!(
-        "{}: wants {} with {}{asked}; {} of {} could ever, {} can now{together}{unfit}; at most \
-         {}{free_gpus} free on one",
+        "{}: wants {} with {}{asked}; {} of {} could ever, {} can now{together}{unfit}{}",
         group.name,
         count(group.wanted),
         amounts(&group.amounts),
         group.ever,
         group.nodes,
         group.free,
-        amounts(&group.most_free),
+        most.unwrap_or_default(),
     )
 }

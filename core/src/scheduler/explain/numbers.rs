@@ -81,7 +81,7 @@ impl Question<'_> {
                 ever: 0,
                 free: 0,
                 unfit: BTreeMap::new(),
-                most_free: Amounts::ZERO,
+                most_free: None,
                 most_free_gpus: 0,
                 together: None,
             };
@@ -118,15 +118,21 @@ impl Question<'_> {
             Ok(()) => found.free += u32::from(!claimed),
             Err(why) => *found.unfit.entry(why).or_default() += 1,
         }
-        if now.is_err_and(Unfit::is_for_ever) {
+        let ever = !now.is_err_and(Unfit::is_for_ever);
+        // What is too small counts as long as there is nothing better.
+        if !ever && (found.ever > 0 || !now.is_err_and(Unfit::is_too_small)) {
             return;
         }
-        found.ever += 1;
-        found.most_free = Amounts {
-            cpu_milli: found.most_free.cpu_milli.max(room.amounts.cpu_milli),
-            memory_bytes: found.most_free.memory_bytes.max(room.amounts.memory_bytes),
-            disk_bytes: found.most_free.disk_bytes.max(room.amounts.disk_bytes),
-        };
+        if ever && found.ever == 0 {
+            (found.most_free, found.most_free_gpus) = (None, 0);
+        }
+        found.ever += u32::from(ever);
+        let most = found.most_free.unwrap_or(Amounts::ZERO);
+        found.most_free = Some(Amounts {
+            cpu_milli: most.cpu_milli.max(room.amounts.cpu_milli),
+            memory_bytes: most.memory_bytes.max(room.amounts.memory_bytes),
+            disk_bytes: most.disk_bytes.max(room.amounts.disk_bytes),
+        });
         let whole = node.healthy().filter(|(position, device)| {
             group.gpus.accepts(device) && room.parts[*position] == GPU_PARTS
         });
