@@ -30,7 +30,8 @@ pub enum Format {
 pub struct Options {
     /// How lines look.
     pub format: Format,
-    /// What is logged; [`FILTER_VARIABLE`] when `None`, else `info`, without the consensus library's own talk.
+    /// What is logged; [`FILTER_VARIABLE`] when `None`, else `info`, without the consensus
+    /// library's own talk.
     pub filter: Option<String>,
 }
 

@@ -216,8 +216,9 @@ fn no_clock_breaks_the_issuer() {
 fn the_token_of_a_request_is_always_the_same() {
     let ours = authority();
     let folder = tempfile::tempdir().unwrap();
-    ours.save(folder.path()).unwrap();
-    let loaded = Authority::load(folder.path()).unwrap();
+    let folder = folder.path().join("authority");
+    ours.save(&folder).unwrap();
+    let loaded = Authority::load(&folder).unwrap();
     let token = ours.token(TokenKind::Join, b"ada.1");
     assert_eq!(token, loaded.token(TokenKind::Join, b"ada.1"), "after a restart as well");
     let others = [
