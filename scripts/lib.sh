@@ -67,6 +67,11 @@ need_digits() {
   need_packages "the example" openmpi-bin python3-mpi4py python3-numpy python3-sklearn
 }
 
+# need_torch: what the example needs for PyTorch; Debian 12 has a package of it.
+need_torch() {
+  need_packages "the example" python3-torch python3-numpy python3-sklearn
+}
+
 # choose_linker: uses mold or lld where Rust would take the slow default. On x86-64 Linux, Rust
 # links with its own lld, and the scripts share build outputs with a bare `cargo test`.
 # CARGO_BUILD_RUSTFLAGS adds to the flags of .cargo/config.toml; RUSTFLAGS would replace them.
