@@ -10,7 +10,7 @@ use yard_common::id::{LeaderId, LeaseId, LogIndex, MemberId, NodeId, RequestId};
 use yard_common::limits::{AGENT_SENDS_MAX, NODES_MAX, PAYLOAD_BYTES_MAX, SMALL_PAYLOAD_BYTES_MAX};
 use yard_core::agent::{Desired, Fence, Report};
 use yard_core::command::{Actor, Command, Inventory, Rejection, Reply};
-use yard_core::lease::{Ack, Promise, Refusal, Renewal};
+use yard_core::lease::{Ack, Refusal, Renewal, Said};
 
 /// Why bytes are no payload of a kind, or a value cannot be one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -221,22 +221,4 @@ impl Payload for Swept {
         at_most("nodes", self.silent_ms.len(), NODES_MAX)?;
         at_most("answers", self.said.len(), NODES_MAX)
     }
-}
-
-/// What a member says about a lease that it was asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Said {
-    /// It is promised away.
-    #[n(0)]
-    Promised(#[n(0)] Promise),
-    /// It is not: the node was heard.
-    #[n(1)]
-    Heard {
-        /// The node.
-        #[n(0)]
-        node: NodeId,
-        /// How long ago, in milliseconds.
-        #[n(1)]
-        silent_ms: u64,
-    },
 }

@@ -9,8 +9,8 @@ use yard_common::limits::{AGENT_SENDS_MAX, NODES_MAX, SMALL_PAYLOAD_BYTES_MAX};
 use yard_common::{Amounts, ExitCause};
 use yard_core::agent::*;
 use yard_core::command::{Actor, Cluster, Command, Inventory, Object, Rejection, Reply};
-use yard_core::lease::{Ack, Membership, MembershipId, Promise, Refusal, Renewal};
-use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Said, Sweep, Swept};
+use yard_core::lease::{Ack, Membership, MembershipId, Promise, Refusal, Renewal, Said};
+use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_proto::{internal, v1};
 
 fn comes_back<T: Payload + PartialEq + std::fmt::Debug>(value: &T) {

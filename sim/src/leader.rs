@@ -4,16 +4,16 @@
 use crate::clock::{MS, SECOND, Us};
 use crate::member::Role;
 use crate::message::{Event, Hello, LeaderWork, Message, Party};
-use crate::sweep::Ballots;
 use crate::world::World;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use yard_common::id::{BootId, LeaderId, NodeId, RequestId};
+use yard_common::id::{BootId, LeaderId, LeaseId, NodeId, RequestId};
 use yard_core::agent::Report;
 use yard_core::command::{
     Actor, Cluster, Command, Envelope, NodeCommand, NodeReport, Rejection, Reply, Stamp,
 };
 use yard_core::event::{Applied, Event as Fact};
+use yard_core::lease::Ballots;
 use yard_core::scheduler::{Budget, Policy, plan};
 
 /// Commands of one entry.
@@ -48,6 +48,9 @@ pub struct Lead {
     pub sessions: BTreeMap<usize, Session>,
     /// What it knows about silent nodes.
     pub ballots: Ballots,
+    /// The lease that each agent held when it said so last, and when. A node that was given up
+    /// comes back by this alone; its stream ends with each of its reports, which count for nothing.
+    pub held: BTreeMap<NodeId, (LeaseId, u64)>,
 }
 
 /// How far a follower is.
@@ -119,6 +122,7 @@ impl Lead {
             tick_us: Us::MAX,
             sessions: BTreeMap::new(),
             ballots: Ballots::default(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -427,8 +431,12 @@ impl World {
         };
         let desired =
             (fence > hello.fence && !rebooted).then(|| member.state.desired(node)).flatten();
+        let local_ms = self.members[at].local_ms(now_us);
         let Some(lead) = self.members[at].lead() else { return };
-        lead.ballots.on_held(node, hello.held, now_us);
+        match hello.held {
+            Some(lease) => lead.held.insert(node, (lease, local_ms)),
+            None => lead.held.remove(&node),
+        };
         let boot = hello.inventory.boot;
         let fresh = Session { stream, next: 0, heard_us: now_us, boot };
         let session = lead.sessions.entry(machine).or_insert_with(|| fresh.clone());

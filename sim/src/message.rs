@@ -5,7 +5,7 @@ use std::rc::Rc;
 use yard_common::id::{LeaderId, LeaseId, MemberId, NodeId, RequestId, Sequence};
 use yard_core::agent::{AssignmentId, Desired, Report, ShimEvent};
 use yard_core::command::{Actor, Command, Inventory, Rejection, Reply};
-use yard_core::lease::{Ack, Intent, Promise, Refusal, Renewal};
+use yard_core::lease::{Ack, Intent, Refusal, Renewal, Said};
 
 /// Whoever has an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,15 +159,6 @@ pub enum Message {
     Reported { stream: u64, upto: Sequence },
     /// Entries that a deposed leader hands to whoever leads now.
     Forward { commands: Vec<(yard_core::command::Envelope, Command)> },
-}
-
-/// What a member says about a lease that it was asked about.
-#[derive(Clone, Copy, Debug)]
-pub enum Said {
-    /// It is promised away.
-    Promised(Promise),
-    /// It is not.
-    Heard { node: NodeId, silent_ms: u64 },
 }
 
 /// An agent's side of its stream.

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use yard_common::id::{MemberId, NodeId};
 use yard_common::limits::PROMISE_BATCHES_MAX;
 use yard_core::lease::{
-    Ack, Intent, Judgement, Keeper, LeaseTimes, Promise, PromiseRecord, Refusal, Renewal,
+    Ack, Intent, Judgement, Keeper, LeaseTimes, Promise, PromiseRecord, Refusal, Renewal, Said,
 };
 use yard_core::state::State;
-use yard_proto::wire::{Said, Sweep, Swept};
+use yard_proto::wire::{Sweep, Swept};
 
 /// What one member knows about leases.
 pub(crate) struct Leases {

@@ -151,6 +151,24 @@ fn next(lease: LeaseId) -> LeaseId {
     LeaseId(lease.0.checked_add(1).expect("a node does not live through 2^64 leases"))
 }
 
+/// What a member says about a lease that it was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Said {
+    /// It is promised away.
+    #[n(0)]
+    Promised(#[n(0)] Promise),
+    /// It is not: the node was heard.
+    #[n(1)]
+    Heard {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// How long ago, in milliseconds.
+        #[n(1)]
+        silent_ms: u64,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,12 +66,13 @@
 //!    [`Keeper::restore`] before the first renewal after a restart.
 //! 4. Tell the keeper of each membership entry as it is appended, and of memberships and leases
 //!    as they are applied, in log order.
-//! 5. Commit what [`GiveUp::outcome`] says; let apply ask [`Lost::next_lease`] and
+//! 5. Commit what [`Ballots::judge`] says; let apply ask [`Lost::next_lease`] and
 //!    [`Lift::next_lease`].
 //!
 //! `tests/lease_model` checks the rules in every state of small clusters,
 //! `tests/lease_random` under random schedules, and both that each weaker rule fails.
 
+pub mod ballots;
 pub mod brake;
 pub mod give_up;
 pub mod holder;
@@ -80,12 +81,13 @@ pub mod membership;
 pub mod message;
 pub mod times;
 
+pub use ballots::{Ballots, HELD_MS, Verdict};
 pub use brake::{Brake, BrakeRule};
 pub use give_up::{GiveUp, Outcome, is_suspect};
 pub use holder::{Holder, LeaseState};
 pub use keeper::{Intent, Judgement, Keeper};
 pub use membership::{Membership, MembershipId};
-pub use message::{Ack, Lift, Lost, Promise, PromiseRecord, Refusal, Renewal};
+pub use message::{Ack, Lift, Lost, Promise, PromiseRecord, Refusal, Renewal, Said};
 pub use times::{Deadline, LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes, TimesError};
 
 #[cfg(test)]
