@@ -56,6 +56,12 @@ need_packages() {
     die "$what needs packages; as root, run: apt-get install --no-install-recommends ${missing[*]}"
 }
 
+# has_python MODULE...: whether the system's Python has these.
+has_python() {
+  local IFS=,
+  /usr/bin/python3 -c "import $*" 2>/dev/null
+}
+
 # need_openmpi: mpirun is on PATH afterwards. The tests of the MPI launcher run it.
 need_openmpi() {
   command -v mpirun >/dev/null || need_packages "the launcher of MPI jobs" openmpi-bin
@@ -64,12 +70,14 @@ need_openmpi() {
 # need_digits: what examples/digits needs: a real MPI, and Python packages, of which one brings the
 # data.
 need_digits() {
-  need_packages "the example" openmpi-bin python3-mpi4py python3-numpy python3-sklearn
+  has_python mpi4py numpy sklearn && command -v mpirun >/dev/null ||
+    need_packages "the example" openmpi-bin python3-mpi4py python3-numpy python3-sklearn
 }
 
 # need_torch: what the example needs for PyTorch; Debian 12 has a package of it.
 need_torch() {
-  need_packages "the example" python3-torch python3-numpy python3-sklearn
+  has_python torch numpy sklearn ||
+    need_packages "the example" python3-torch python3-numpy python3-sklearn
 }
 
 # choose_linker: uses mold or lld where Rust would take the slow default. On x86-64 Linux, Rust

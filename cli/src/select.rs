@@ -52,6 +52,17 @@ impl fmt::Display for Chosen {
 }
 
 impl Chosen {
+    /// The job, for verbs that know whole jobs only.
+    pub(crate) fn whole(&self, verb: &str) -> Result<u64, Failure> {
+        match self.tasks.is_empty() {
+            true => Ok(self.job),
+            false => {
+                let message = format!("{verb} takes whole jobs, not {self}");
+                Err(Failure::usage(message, format!("yard {verb} {}", self.job)))
+            }
+        }
+    }
+
     /// The one task that is meant; `None`: the job as a whole.
     pub(crate) fn only_task(&self) -> Result<Option<u32>, Failure> {
         match self.tasks.as_slice() {

@@ -1,4 +1,4 @@
-//! One method for each call of the public API.
+//! One method for each call that `yard` makes.
 
 use crate::{Client, ClientError, Logs, Watch, new_request_id};
 use bytes::Bytes;
@@ -72,20 +72,12 @@ calls! {
         read explain = explain(ExplainRequest) -> ExplainResponse;
         /// Ends tasks.
         change cancel = cancel(CancelRequest) -> JobChanged;
-        /// Ends the present attempts, and starts new ones.
-        change requeue = requeue(RequeueRequest) -> JobChanged;
         /// Starts nothing more of a job until it is released.
         change hold = hold(HoldRequest) -> JobChanged;
         /// Ends a hold.
         change release = release(ReleaseRequest) -> JobChanged;
-        /// Stops a job and starts nothing of it until it is resumed.
-        change suspend = suspend(SuspendRequest) -> JobChanged;
-        /// Ends a suspension.
-        change resume = resume(ResumeRequest) -> JobChanged;
         /// Changes what may change at any time.
         change adjust = adjust(AdjustRequest) -> AdjustResponse;
-        /// Names of what lies in a directory of an attempt.
-        read files = list_files(ListFilesRequest) -> ListFilesResponse;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Client library: finds the leader, retries with the same request id, follows streams.
 //!
-//! - [`Client`] has a method for each call of the public API. A call is tried on one member after
+//! - [`Client`] has a method for each call that `yard` makes. A call is tried on one member after
 //!   another, and follows hints to the leader, until it is answered or its patience is over.
 //!   Calls that change something carry a request id, made once for all tries: a request takes
 //!   effect once.

@@ -241,7 +241,8 @@ pub(crate) struct ResultsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
-    /// From this index of the log on; without it, from now on
+    /// From this index of the log on; without it, all that is remembered, or with --follow from now
+    /// on
     #[arg(long, value_name = "INDEX")]
     pub(crate) from: Option<u64>,
     /// Go on forever; else all up to now

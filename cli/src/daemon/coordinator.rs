@@ -5,7 +5,6 @@ use crate::args::{CoordinatorInitArgs, CoordinatorRunArgs};
 use crate::context::{Contexts, Environment, check_name};
 use crate::failure::{Failure, exit};
 use crate::output::say;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yard_coordinator::env::SystemEnv;
@@ -127,17 +126,4 @@ fn failure(error: &ServeError) -> Failure {
         _ => "",
     };
     Failure::new(code, crate::failure::chain(error), hint)
-}
-
-/// A port of loopback that nothing uses now. `wish` says where to begin: clusters that wish
-/// differently do not meet, also while one of them is stopped.
-pub(crate) fn free_port(wish: u64) -> Result<SocketAddr, Failure> {
-    const PORTS: std::ops::Range<u16> = 7_100..8_100;
-    let count = u64::from(PORTS.end - PORTS.start);
-    let nth = |step: u64| PORTS.start + (wish.wrapping_add(step) % count) as u16;
-    let any = std::iter::once(0);
-    let listener = (0..count).map(nth).chain(any).find_map(|port| {
-        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok()
-    });
-    listener.ok_or_else(|| Failure::new(exit::REFUSED, "no port of 127.0.0.1 is free", ""))
 }

@@ -2,6 +2,7 @@
 //! are found again by their id and the time of their start.
 
 use super::layout::Layout;
+use crate::daemon::agent::program;
 use crate::failure::Failure;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::OpenOptions;
@@ -37,8 +38,7 @@ pub(super) fn start(layout: &Layout, part: &str, words: &[&str]) -> Result<Runni
     let mut options = OpenOptions::new();
     options.create(true).append(!long).write(true).truncate(long).mode(files::PRIVATE);
     let log = options.open(log).map_err(failed)?;
-    let program = std::env::current_exe().map_err(failed)?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(program()?);
     command.args(words).arg("--config").arg(layout.settings(part));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(log));
     // Away from the terminal: Ctrl-C is for the command alone.

@@ -9,6 +9,7 @@ use crate::failure::{Failure, exit};
 use crate::output::say;
 use crate::text;
 use serde::Serialize;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -70,8 +71,6 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
         let running = process::find(&layout.pid(node)).is_some();
         if !running {
             settle(layout, node, &address, args.gpus_fake)?;
-        }
-        if !running {
             join(layout, node, &client).await?;
         }
         start_part(layout, node, &["agent", "run"])?;
@@ -87,7 +86,7 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
 
 /// Makes the cluster, its administrator, and the context.
 async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
-    let listen = coordinator::free_port(layout.hash())?.to_string();
+    let listen = free_port(layout.hash())?.to_string();
     let admin = yard_agent::launch::own_login().filter(|login| is_name(login));
     let admin = admin.unwrap_or_else(|| "admin".into());
     let settings =
@@ -205,4 +204,18 @@ fn check(layout: &Layout, part: &str, end: Instant) -> Result<(), Failure> {
     };
     let message = format!("{what}; its log ends with\n{}", layout.last_lines(part, 8));
     Err(Failure::new(exit::REFUSED, message, format!("see {}", layout.log(part).display())))
+}
+
+/// A port of loopback that nothing uses now. `wish` says where to begin: clusters that wish
+/// differently do not meet, also while one of them is stopped.
+fn free_port(wish: u64) -> Result<SocketAddr, Failure> {
+    const PORTS: std::ops::Range<u16> = 7_100..8_100;
+    let count = u64::from(PORTS.end - PORTS.start);
+    let nth = |step: u64| PORTS.start + (wish.wrapping_add(step) % count) as u16;
+    let any = std::iter::once(0);
+    let listener = (0..count)
+        .map(nth)
+        .chain(any)
+        .find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok());
+    listener.ok_or_else(|| Failure::new(exit::REFUSED, "no port of 127.0.0.1 is free", ""))
 }

@@ -30,17 +30,6 @@ fn ranges(chosen: &Chosen) -> Vec<Option<v1::TaskRange>> {
     }
 }
 
-/// Refuses tasks where only whole jobs can be changed.
-fn whole(chosen: &Chosen, verb: &str) -> Result<u64, Failure> {
-    match chosen.tasks.is_empty() {
-        true => Ok(chosen.job),
-        false => {
-            let message = format!("{verb} takes whole jobs, not {chosen}");
-            Err(Failure::usage(message, format!("yard {verb} {}", chosen.job)))
-        }
-    }
-}
-
 /// Ends jobs.
 pub(crate) async fn cancel(session: &Session, args: &CancelArgs) -> Result<u8, Failure> {
     for one in chosen(session, &args.jobs, "cancel").await? {
@@ -71,7 +60,7 @@ fn affected(tasks: u32) -> String {
 pub(crate) async fn hold(session: &Session, args: &HoldArgs) -> Result<u8, Failure> {
     for one in chosen(session, &args.jobs, "hold").await? {
         let request = v1::HoldRequest {
-            job_id: whole(&one, "hold")?,
+            job_id: one.whole("hold")?,
             reason: args.reason.clone(),
             ..v1::HoldRequest::default()
         };
@@ -85,7 +74,7 @@ pub(crate) async fn hold(session: &Session, args: &HoldArgs) -> Result<u8, Failu
 pub(crate) async fn release(session: &Session, args: &JobsArgs) -> Result<u8, Failure> {
     for one in chosen(session, args, "release").await? {
         let request =
-            v1::ReleaseRequest { job_id: whole(&one, "release")?, ..v1::ReleaseRequest::default() };
+            v1::ReleaseRequest { job_id: one.whole("release")?, ..v1::ReleaseRequest::default() };
         session.client.release(request).await?;
         say(&format!("{one}: released"));
     }
@@ -95,7 +84,7 @@ pub(crate) async fn release(session: &Session, args: &JobsArgs) -> Result<u8, Fa
 /// Changes a job, and says what was and what is.
 pub(crate) async fn set(session: &Session, args: &SetArgs) -> Result<u8, Failure> {
     let one = choose_one(session, &args.job).await?;
-    let job_id = whole(&one, "set")?;
+    let job_id = one.whole("set")?;
     let time_limit_ms = match &args.time_limit {
         None => None,
         Some(text) => {

@@ -196,7 +196,7 @@ pub(crate) async fn events(session: &Session, args: &EventsArgs) -> Result<u8, F
     let mut events = watch(from_index);
     // Lists of events have no end, so the forms for whole documents are written line by line.
     let format = match session.format {
-        Format::Json => Format::Jsonl,
+        Format::Json | Format::Yaml | Format::Csv => Format::Jsonl,
         other => other,
     };
     while let Some(item) = events.next().await? {

@@ -9,7 +9,7 @@ use yard_common::spec::time::DurationMs;
 use yard_proto::v1;
 
 /// Shows the one thing of a list.
-fn show_one(session: &Session, listing: Listing) -> Result<(), Failure> {
+pub(super) fn show_one(session: &Session, listing: Listing) -> Result<(), Failure> {
     let text = listing.render(Format::Wide);
     let kind = listing.kind;
     let row = listing.rows.into_iter().next().unwrap_or_default();

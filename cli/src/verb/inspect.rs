@@ -18,7 +18,8 @@ pub(crate) async fn ls(session: &Session, args: &LsArgs) -> Result<u8, Failure> 
         let mut jobs = Vec::new();
         let mut now = v1::Stamp::default();
         for chosen in choose(session, &args.jobs).await? {
-            let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
+            let job_id = chosen.whole("ls")?;
+            let answer = session.client.job(v1::GetJobRequest { job_id }).await?;
             now = answer.now.unwrap_or_default();
             jobs.extend(answer.job);
         }
@@ -64,16 +65,16 @@ fn state(word: &str) -> Result<i32, Failure> {
 
 /// Shows one job.
 pub(crate) async fn show(session: &Session, args: &ShowArgs) -> Result<u8, Failure> {
-    let chosen = choose_one(session, &args.job).await?;
+    let job_id = choose_one(session, &args.job).await?.whole("show")?;
     if args.attempts {
-        let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
-        let (attempts, _) = attempts(session, chosen.job).await?;
+        let answer = session.client.job(v1::GetJobRequest { job_id }).await?;
+        let (attempts, _) = attempts(session, job_id).await?;
         session.list(&view::job::attempts(&attempts, &answer.now.unwrap_or_default()))?;
         return Ok(0);
     }
     if args.tasks {
         let states = if args.failed { vec![v1::TaskState::Failed.into()] } else { Vec::new() };
-        let runs = task_runs(session, chosen.job, &states).await?;
+        let runs = task_runs(session, job_id, &states).await?;
         session.list(&view::job::tasks(&runs))?;
         return Ok(0);
     }
@@ -81,10 +82,10 @@ pub(crate) async fn show(session: &Session, args: &ShowArgs) -> Result<u8, Failu
         size: u32::try_from(view::timeline::ATTEMPTS_SHOWN).unwrap_or(0),
         ..v1::Page::default()
     };
-    let request = v1::AttemptsRequest { job_id: chosen.job, tasks: None, page: Some(page) };
+    let request = v1::AttemptsRequest { job_id, tasks: None, page: Some(page) };
     let latest = session.client.attempts(request).await?;
     let more = latest.page.is_some_and(|page| !page.next_key.is_empty());
-    let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
+    let answer = session.client.job(v1::GetJobRequest { job_id }).await?;
     let (job, now) = (answer.job.unwrap_or_default(), answer.now.unwrap_or_default());
     let mut row = view::job::row(&job, &now);
     if let Value::Object(fields) = &mut row.value {
@@ -141,13 +142,13 @@ pub(crate) async fn why(session: &Session, args: &WhyArgs) -> Result<u8, Failure
 
 /// One row for each task of an array.
 pub(crate) async fn results(session: &Session, args: &ResultsArgs) -> Result<u8, Failure> {
-    let chosen = choose_one(session, &args.job).await?;
-    let answer = session.client.job(v1::GetJobRequest { job_id: chosen.job }).await?;
-    let runs = task_runs(session, chosen.job, &[]).await?;
-    let (attempts, _) = attempts(session, chosen.job).await?;
+    let job_id = choose_one(session, &args.job).await?.whole("results")?;
+    let answer = session.client.job(v1::GetJobRequest { job_id }).await?;
+    let runs = task_runs(session, job_id, &[]).await?;
+    let (attempts, _) = attempts(session, job_id).await?;
     // The server's canonical text is a valid spec; without parameters there are still results.
     let spec = JobSpec::from_json(&answer.spec).ok();
-    session.list(&view::results::listing(chosen.job, &runs, &attempts, spec.as_ref()))?;
+    session.list(&view::results::listing(job_id, &runs, &attempts, spec.as_ref()))?;
     Ok(0)
 }
 

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::output::say;
 use crate::session::{Session, all_pages};
 use crate::text;
+use crate::verb::holders::show_one;
 use crate::view;
 use yard_proto::v1;
 
@@ -74,10 +75,7 @@ async fn show(session: &Session, name: Option<&str>) -> Result<(), Failure> {
         Some(name) => get(session, name).await?,
         None => session.client.who_am_i(v1::WhoAmIRequest {}).await?.user.unwrap_or_default(),
     };
-    let listing = view::holder::users(std::slice::from_ref(&user));
-    let text = listing.render(crate::output::Format::Wide);
-    let row = listing.rows.into_iter().next().unwrap_or_default();
-    session.one("User", &row, &text)
+    show_one(session, view::holder::users(std::slice::from_ref(&user)))
 }
 
 async fn set(session: &Session, args: &UserArgs) -> Result<(), Failure> {

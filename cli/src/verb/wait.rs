@@ -13,8 +13,9 @@ use yard_proto::v1::event::What;
 
 /// Waits as the command line says.
 pub(crate) async fn wait(session: &Session, args: &WaitArgs) -> Result<u8, Failure> {
-    let jobs: Vec<u64> =
-        choose(session, &args.jobs).await?.iter().map(|chosen| chosen.job).collect();
+    let chosen = choose(session, &args.jobs).await?;
+    let jobs: Result<Vec<u64>, Failure> = chosen.iter().map(|one| one.whole("wait")).collect();
+    let jobs = jobs?;
     let limit = args.timeout.map(|timeout| Duration::from_millis(timeout.ms()));
     until_ended(session, &jobs, args.any, limit).await
 }

@@ -85,14 +85,20 @@ fn two_first_starts_at_once_do_not_meet() {
 #[test]
 fn a_reset_leaves_no_control_group() {
     let cluster = Cluster::start(1);
-    cluster.submit(&["--", "true"]);
+    cluster.yard(&["run", "--", "true"]).ok();
     let settings = std::fs::read_to_string(cluster.dev("n1.toml")).expect("there are settings");
     let name = settings.split("cgroup = \"").nth(1).and_then(|rest| rest.split('"').next());
     let name = name.expect("it has a name").to_string();
+    let groups = || {
+        let find = std::process::Command::new("find")
+            .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
+            .output()
+            .expect("find can be run");
+        String::from_utf8_lossy(&find.stdout).into_owned()
+    };
+    let log = std::fs::read_to_string(cluster.dev("n1.log")).expect("there is a log");
+    let uses_none = log.contains("cgroups=\"none");
+    assert_eq!(groups().is_empty(), uses_none, "the agent's groups are where its log says: {log}");
     cluster.yard(&["dev", "reset", "--yes"]).ok();
-    let find = std::process::Command::new("find")
-        .args(["/sys/fs/cgroup", "-type", "d", "-name", &name])
-        .output()
-        .expect("find can be run");
-    assert_eq!(String::from_utf8_lossy(&find.stdout), "");
+    assert_eq!(groups(), "");
 }
