@@ -86,13 +86,13 @@ impl Support {
             let (mut left, mut right) = (left.split(' '), right.split(' '));
             let (Some(at), Some(kind)) = (left.nth(4), right.next()) else { continue };
             let group = Path::new(at).join(name);
-            if kind == "cgroup2" && support.v2.is_none() && usable(&group, "cgroup.procs") {
+            if kind == "cgroup2" && support.v2.is_none() && usable(&group) {
                 support.controllers = enable_controllers(Path::new(at), &group);
                 support.v2 = Some(group);
             } else if kind == "cgroup" {
                 let options: Vec<&str> = right.nth(1).unwrap_or_default().split(',').collect();
                 let wanted = V1.iter().find(|controller| options.contains(*controller));
-                if let Some(controller) = wanted.filter(|_| usable(&group, "cgroup.procs")) {
+                if let Some(controller) = wanted.filter(|_| usable(&group)) {
                     support.v1.push(((*controller).to_string(), group));
                 }
             }
@@ -151,9 +151,9 @@ impl Support {
 }
 
 /// Makes a directory and says whether processes could be put into it.
-fn usable(group: &Path, file: &str) -> bool {
+fn usable(group: &Path) -> bool {
     let there = fs::create_dir_all(group).is_ok();
-    there && fs::OpenOptions::new().write(true).open(group.join(file)).is_ok()
+    there && fs::OpenOptions::new().write(true).open(group.join("cgroup.procs")).is_ok()
 }
 
 /// Hands controllers down to the groups of assignments, as far as the system lets us.
@@ -185,12 +185,6 @@ fn make(path: &Path) -> Result<(), CgroupError> {
 }
 
 impl Group {
-    /// Whether there is any group at all.
-    #[must_use]
-    pub fn exists(&self) -> bool {
-        self.v2.is_some() || !self.v1.is_empty()
-    }
-
     fn limit(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
         let set = |path: PathBuf, value: String| match fs::write(&path, value) {
             Ok(()) => Ok(()),

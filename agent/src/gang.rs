@@ -1,8 +1,7 @@
 //! How the shims of a gang reach each other.
 //!
-//! [`GangDial`] is the seam: a shim asks for a stream to another node of its gang, and hears the
-//! streams of others. [`LocalGang`] serves gangs whose nodes are all on one machine, as those of
-//! `yard dev`: sockets in a directory that all of their agents share, which only root and the
+//! A shim asks for a stream to another node of its gang, and hears the streams of others.
+//! [`LocalGang`] serves gangs whose nodes are all on one machine, as those of `yard dev`: sockets in a directory that all of their agents share, which only root and the
 //! agent's own user may use. Between machines, the agents will carry the streams over mTLS, with a
 //! ticket per attempt.
 
@@ -13,24 +12,6 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use yard_common::id::AllocationId;
-
-/// A way to the other nodes of a gang.
-pub trait GangDial {
-    /// A stream to the shim of another node.
-    ///
-    /// # Errors
-    /// If it cannot be reached.
-    fn dial(&self, node_rank: u32) -> io::Result<UnixStream>;
-
-    /// Where streams of other nodes to this one arrive.
-    ///
-    /// # Errors
-    /// If there is no such place.
-    fn listen(&self, node_rank: u32) -> io::Result<UnixListener>;
-
-    /// Nothing arrives any more.
-    fn close(&self, node_rank: u32);
-}
 
 /// All nodes of the gang are on this machine.
 #[derive(Clone, Debug)]
@@ -54,14 +35,20 @@ impl LocalGang {
     fn name(&self, node_rank: u32) -> String {
         format!("{}.{node_rank}", self.allocation)
     }
-}
 
-impl GangDial for LocalGang {
-    fn dial(&self, node_rank: u32) -> io::Result<UnixStream> {
+    /// A stream to the shim of another node.
+    ///
+    /// # Errors
+    /// If it cannot be reached.
+    pub fn dial(&self, node_rank: u32) -> io::Result<UnixStream> {
         UnixStream::connect(short_path(&self.open()?, &self.name(node_rank)))
     }
 
-    fn listen(&self, node_rank: u32) -> io::Result<UnixListener> {
+    /// Where streams of other nodes to this one arrive.
+    ///
+    /// # Errors
+    /// If there is no such place.
+    pub fn listen(&self, node_rank: u32) -> io::Result<UnixListener> {
         let directory = self.open()?;
         let name = self.name(node_rank);
         let _ = std::fs::remove_file(self.directory.join(&name));
@@ -71,7 +58,8 @@ impl GangDial for LocalGang {
         Ok(listener)
     }
 
-    fn close(&self, node_rank: u32) {
+    /// Nothing arrives any more.
+    pub fn close(&self, node_rank: u32) {
         let _ = std::fs::remove_file(self.directory.join(self.name(node_rank)));
     }
 }

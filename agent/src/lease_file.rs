@@ -40,7 +40,7 @@ impl LeaseFile {
         for _ in 0..TRIES {
             let mut bytes = [0; LEN];
             match self.file.read_exact_at(&mut bytes, 0) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return None,
+                // Also of a file that is empty yet.
                 Err(_) => return None,
                 Ok(()) if is_whole(&bytes) => return self.decode(&bytes),
                 Ok(()) => std::hint::spin_loop(),

@@ -1,5 +1,5 @@
-//! What ranks wrote: which streams an attempt has on this node, bytes from an offset, and waiting
-//! for more. Files are appended to by the ranks themselves, so an offset stays good for the life
+//! What ranks wrote: which streams an attempt has on this node, and bytes from an
+//! offset. Files are appended to by the ranks themselves, so an offset stays good for the life
 //! of the file, whatever happens to agent and shim.
 //!
 //! **Invariant:** a file is opened by a name that the list gave, in a directory that jobs cannot
@@ -10,13 +10,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::time::Duration;
 use thiserror::Error;
 use yard_common::id::{AttemptNumber, JobId, TaskIndex};
 use yard_common::limits::{LOG_READ_BYTES_MAX, LOG_STREAMS_MAX};
-
-/// The shortest and the longest wait between two looks at a file that is followed.
-const FOLLOW_MS: (u64, u64) = (20, 500);
 
 /// Who wrote a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,32 +142,6 @@ impl Reader {
         bytes.truncate(len);
         Ok(bytes)
     }
-
-    /// Bytes from an offset, as soon as there are any. Empty when `ended` says that nothing more
-    /// comes and all was given.
-    ///
-    /// A file is looked at more and more seldom while it does not grow.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub async fn follow(
-        &self,
-        offset: u64,
-        bytes_max: usize,
-        mut ended: impl FnMut() -> bool,
-    ) -> Result<Vec<u8>, LogError> {
-        let (mut wait_ms, longest_ms) = FOLLOW_MS;
-        loop {
-            // Asked first: what was written before the end is read after it.
-            let over = ended();
-            let bytes = self.read(offset, bytes_max)?;
-            if !bytes.is_empty() || over {
-                return Ok(bytes);
-            }
-            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-            wait_ms = (wait_ms * 2).min(longest_ms);
-        }
-    }
 }
 
 fn name(writer: Writer, kind: Kind) -> String {
@@ -204,7 +174,6 @@ fn parse_name(name: &str) -> Option<(Writer, Kind)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn logs() -> (tempfile::TempDir, AttemptLogs) {
         let directory = tempfile::tempdir().unwrap();
@@ -250,31 +219,5 @@ mod tests {
         let (_directory, logs) = logs();
         std::os::unix::fs::symlink("/etc/passwd", logs.directory.join("0.out")).unwrap();
         assert!(matches!(logs.open(Writer::Rank(0), Kind::Out), Err(LogError::Io(_))));
-    }
-
-    #[tokio::test]
-    async fn a_follower_gets_every_byte_and_then_the_end() {
-        let (_directory, logs) = logs();
-        let path = logs.directory.join("0.out");
-        let mut file = File::create(&path).unwrap();
-        let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
-        let (mut got, mut looks) = (Vec::new(), 0);
-        loop {
-            let offset = got.len() as u64;
-            let more = reader.follow(offset, 4, || {
-                // The writer writes between the looks of the follower.
-                looks += 1;
-                if looks <= 3 {
-                    file.write_all(format!("line {looks}\n").as_bytes()).unwrap();
-                }
-                looks > 3
-            });
-            let more = more.await.unwrap();
-            if more.is_empty() {
-                break;
-            }
-            got.extend(more);
-        }
-        assert_eq!(got, b"line 1\nline 2\nline 3\n");
     }
 }

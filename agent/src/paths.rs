@@ -7,6 +7,9 @@
 //!   shims/57-0/    one assignment: detail, record, lock, sock, job.sock, shim.log
 //!   jobs/812/57-0/ its scratch directory, of the job's user
 //!   logs/812/3.1/  output of the ranks of task 3, attempt 1
+//!   identity/      who the node is: certificate, key, and what the agent knows of itself
+//!   lock           held by the agent
+//!   trash/         what is being removed
 //! ```
 
 use std::path::{Path, PathBuf};

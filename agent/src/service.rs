@@ -27,8 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
-use yard_common::id::{NodeId, Sequence};
+use yard_common::id::NodeId;
 use yard_common::state::AssignmentState;
 use yard_core::agent::Lease;
 use yard_core::lease::Holder;
@@ -47,8 +46,6 @@ const GRACE: Duration = Duration::from_secs(3);
 const RETURN_TASK: &str = "return";
 /// Errors that wait to be told; the first ends everything.
 const FATALS_MAX: usize = 8;
-/// How often the driver is asked whether it lives, when nothing else asks.
-const DRIVER_LOOK: Duration = Duration::from_secs(1);
 /// The exit code of a process whose storage failed (`EX_SOFTWARE`).
 const STORAGE_EXIT: u8 = 70;
 
@@ -290,10 +287,7 @@ async fn push(
                 let lease = *held.borrow_and_update();
                 driver.lease(lease).await.map_err(|_| Fatal::Driver)?;
             }
-            // Says nothing new, and fails if nobody is there.
-            () = sleep(DRIVER_LOOK) => {
-                driver.acknowledged(Sequence(0)).await.map_err(|_| Fatal::Driver)?;
-            }
+            () = driver.gone() => return Err(Fatal::Driver),
         }
     }
 }
@@ -430,12 +424,8 @@ impl Handle {
             tracing::warn!(task = late.name, outcome = ?late.outcome, "a task did not end");
         }
         drop(self.shared);
-        let mut driver = Arc::into_inner(self.driver).ok_or(DriverError::Ended)?;
-        match driver.acknowledged(Sequence(0)).await {
-            Ok(()) => Ok(driver.shutdown().await?),
-            // It has ended by itself, and says why.
-            Err(_) => Ok(driver.ended().await?),
-        }
+        let driver = Arc::into_inner(self.driver).ok_or(DriverError::Ended)?;
+        Ok(driver.shutdown().await?)
     }
 }
 

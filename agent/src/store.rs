@@ -136,7 +136,7 @@ impl Store {
     /// As for [`Store::persist`].
     pub fn note(&mut self, changes: &[Change], after: &Kept) -> Result<(), StoreError> {
         let mut bytes = Vec::new();
-        push_changes(changes.iter(), &mut self.chain, &mut bytes);
+        push_changes(changes, LAST, &mut self.chain, &mut bytes);
         self.grown += bytes.len() as u64;
         if self.grown > AGENT_LOG_BYTES_MAX {
             *self = Store::write(&self.path, after)?;
@@ -160,11 +160,11 @@ impl Store {
         if let Some(first) = kept.outbox.front() {
             base.last = Sequence(first.sequence.0 - 1);
         }
-        chain.push(BASE, &minicbor::to_vec(&base).unwrap_or_default(), &mut bytes);
+        chain.push(BASE, &encoded(&base), &mut bytes);
         let records = kept.records.values().cloned().map(Change::Recorded);
         let reports = kept.outbox.iter().cloned().map(Change::Reported);
         let changes: Vec<Change> = records.chain(reports).collect();
-        push_changes(changes.iter(), &mut chain, &mut bytes);
+        push_changes(&changes, LAST, &mut chain, &mut bytes);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&new).map_err(failed("create"))?;
@@ -179,24 +179,19 @@ impl Store {
     }
 }
 
-/// Changes as frames, the last one marked.
-fn push_changes<'a>(
-    changes: impl Iterator<Item = &'a Change>,
-    chain: &mut Chain,
-    bytes: &mut Vec<u8>,
-) {
-    let (mut group, mut size) = (Vec::new(), 0);
-    for change in changes {
-        let len = minicbor::to_vec(change).map_or(0, |bytes| bytes.len());
-        if size + len > FRAME_BYTES && !group.is_empty() {
-            chain.push(MORE, &minicbor::to_vec(&group).unwrap_or_default(), bytes);
-            group.clear();
-            size = 0;
-        }
-        group.push(change);
-        size += len;
+/// Changes as frames, the last of them of this kind.
+fn push_changes(changes: &[Change], kind: u16, chain: &mut Chain, bytes: &mut Vec<u8>) {
+    let body = encoded(&changes);
+    if body.len() <= FRAME_BYTES || changes.len() < 2 {
+        return chain.push(kind, &body, bytes);
     }
-    chain.push(LAST, &minicbor::to_vec(&group).unwrap_or_default(), bytes);
+    let (first, rest) = changes.split_at(changes.len() / 2);
+    push_changes(first, MORE, chain, bytes);
+    push_changes(rest, kind, chain, bytes);
+}
+
+fn encoded(value: &impl minicbor::Encode<()>) -> Vec<u8> {
+    minicbor::to_vec(value).expect("writing to memory does not fail")
 }
 
 fn io_error(path: &Path, what: &'static str, source: io::Error) -> StoreError {

@@ -15,10 +15,6 @@ use std::ptr;
 /// Milliseconds of the boot clock, which also runs while the machine is suspended.
 #[must_use]
 pub fn boot_ms() -> u64 {
-    boot_ms_raw()
-}
-
-fn boot_ms_raw() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours. The clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
@@ -341,7 +337,7 @@ unsafe fn child(layout: &Layout) -> ! {
             libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
         );
         // Here rather than before the fork: the machine may have stood still in between.
-        if boot_ms_raw() >= layout.not_after_ms {
+        if boot_ms() >= layout.not_after_ms {
             fail(StartStep::Deadline, libc::ETIME);
         }
         let mut failure = libc::ENOENT;

@@ -51,7 +51,7 @@ impl Wire {
 
     /// Queues a message and sends what goes.
     pub(crate) fn send<T: Encode<()>>(&mut self, message: &T) -> Result<(), WireError> {
-        let body = minicbor::to_vec(message).unwrap_or_default();
+        let body = minicbor::to_vec(message).expect("writing to memory does not fail");
         if body.len() > SHIM_MESSAGE_BYTES_MAX {
             return Err(WireError::TooLong(body.len()));
         }

@@ -204,7 +204,7 @@ pub const SHIM_FLUSH_MS: u64 = 25;
 pub const SIBLING_GRACE_MS: u64 = 5_000;
 /// Programs that other nodes of a gang may start at a time in one assignment.
 pub const HELPERS_MAX: usize = 1_024;
-/// Words and bytes of one such program.
+/// Words of one such program.
 pub const HELPER_WORDS_MAX: usize = 1_024;
 /// One record in a file of the agent or a shim; a longer one is damage.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024;

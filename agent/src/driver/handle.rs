@@ -119,7 +119,6 @@ pub struct Handle {
     wake: UnixStream,
     thread: Option<JoinHandle<()>>,
     ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
-    lease: Option<Lease>,
     fence: Fence,
 }
 
@@ -136,8 +135,8 @@ impl Driver {
         let run = move || match Turn::start(options, queue, woken) {
             Err(error) => drop(started.send(Err(error))),
             Ok(turn) => {
-                let facts = (turn.lease(), turn.fence());
-                if started.send(Ok(facts)).is_ok() {
+                let fence = turn.fence();
+                if started.send(Ok(fence)).is_ok() {
                     drop(end.send(turn.run()));
                 }
             }
@@ -146,9 +145,9 @@ impl Driver {
         let thread = named
             .spawn(run)
             .map_err(|source| DriverError::Io { step: "start the thread", source })?;
-        let (lease, fence) = ready.await.map_err(|_| DriverError::Ended)??;
+        let fence = ready.await.map_err(|_| DriverError::Ended)??;
         let (thread, ended) = (Some(thread), Some(ended));
-        Ok(Handle { requests, wake, thread, ended, lease, fence })
+        Ok(Handle { requests, wake, thread, ended, fence })
     }
 }
 
@@ -161,12 +160,6 @@ fn pair() -> Result<(UnixStream, UnixStream), DriverError> {
 }
 
 impl Handle {
-    /// The lease that the shims count on, as found at the start: none after a boot.
-    #[must_use]
-    pub fn found_lease(&self) -> Option<Lease> {
-        self.lease
-    }
-
     /// The last set that was obeyed before the start.
     #[must_use]
     pub fn found_fence(&self) -> Fence {
@@ -242,6 +235,11 @@ impl Handle {
         answer.await.map_err(|_| DriverError::Ended)
     }
 
+    /// Waits until the driver has ended, whatever for.
+    pub async fn gone(&self) {
+        self.requests.closed().await;
+    }
+
     /// Waits until the driver ends by itself, which it does for an error only.
     ///
     /// # Errors
@@ -258,7 +256,8 @@ impl Handle {
     /// # Errors
     /// If it had ended with an error before.
     pub async fn shutdown(mut self) -> Result<(), DriverError> {
-        self.ask(Request::Shutdown).await?;
+        // If it has ended by itself, that says why.
+        let _ = self.ask(Request::Shutdown).await;
         let result = self.ended().await;
         if let Some(thread) = self.thread.take() {
             // It has ended but for its last instructions.

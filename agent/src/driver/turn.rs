@@ -116,11 +116,6 @@ impl Turn {
         Ok(turn)
     }
 
-    /// The lease that the shims count on.
-    pub(super) fn lease(&self) -> Option<Lease> {
-        self.lease_file.read()
-    }
-
     /// The last set that was obeyed.
     pub(super) fn fence(&self) -> Fence {
         self.agent.kept().fence

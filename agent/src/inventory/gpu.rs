@@ -135,7 +135,7 @@ fn profile(name: &str) -> Option<MigProfile> {
 
 /// The model as users ask for it: `NVIDIA H100 80GB HBM3` is `h100`.
 #[must_use]
-pub fn model_name(name: &str) -> String {
+fn model_name(name: &str) -> String {
     let words = name.split(|c: char| c.is_whitespace() || c == '-');
     let noise = ["NVIDIA", "Tesla", "GeForce", "Quadro"];
     let words: Vec<&str> = words.filter(|word| !noise.contains(word) && !word.is_empty()).collect();

@@ -2,7 +2,7 @@
 
 mod gpu;
 
-pub use gpu::{GpuFinding, model_name};
+pub use gpu::GpuFinding;
 
 use crate::cgroup::Support;
 use crate::process;

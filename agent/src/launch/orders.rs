@@ -89,7 +89,7 @@ impl Orders {
     /// As a file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let body = minicbor::to_vec(self).unwrap_or_default();
+        let body = minicbor::to_vec(self).expect("writing to memory does not fail");
         let mut bytes = crc32fast::hash(&body).to_le_bytes().to_vec();
         bytes.extend_from_slice(&body);
         bytes

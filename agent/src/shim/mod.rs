@@ -5,10 +5,10 @@
 //! over a socket in its directory; agents come and go. It holds a lock on its directory for as
 //! long as it lives, so that nobody takes a dead shim for a living one.
 //!
-//! Per exit: `waitid(WNOWAIT)`, record, durable, reap. While an agent is connected, the end is
-//! told at once and the agent makes it durable before it reports it, together with those of other
-//! shims; the shim flushes its own record if that takes longer than `SHIM_FLUSH_MS`, and always
-//! when it is alone. At most `SHIM_STARTS_AHEAD` tasks start beyond the last end that is durable.
+//! Per exit: `waitid(WNOWAIT)`, record, durable, reap. While an agent is connected, starts and ends
+//! are told together, at most `SHIM_HOLD_MS` late, or at once when nothing more starts. The agent
+//! makes them durable before it reports them, together with those of other shims; the shim flushes
+//! its own record if that takes longer than `SHIM_FLUSH_MS`, and always when it is alone. At most `SHIM_STARTS_AHEAD` tasks start beyond the last end that is durable.
 //!
 //! **Invariants:** a task starts only under the lease, which is looked at again between fork and
 //! exec. A rank's status is in the record before it is reaped. When the shim says `Reaped`, no

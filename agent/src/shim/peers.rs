@@ -7,7 +7,7 @@ use super::ShimError;
 use super::message::{DialReply, DialRequest};
 use super::run::Shim;
 use super::task::start_one;
-use crate::gang::{GangDial, LocalGang};
+use crate::gang::LocalGang;
 use crate::launch::Part;
 use crate::lease_file::LeaseFile;
 use crate::sys::WaitStatus;

@@ -228,9 +228,13 @@ impl Shim {
         if !self.is_guardian() || sys::boot_ms() < self.deadline_ms {
             return Ok(());
         }
-        let lease = self.lease.as_ref().and_then(LeaseFile::read);
-        let (Some(lease), Some(work)) = (lease, &self.work) else { return Ok(()) };
-        let at_ms = lease.deadline_ms(work.orders.isolation);
+        let Some(work) = &self.work else { return Ok(()) };
+        let at_ms = match self.lease.as_ref().and_then(LeaseFile::read) {
+            Some(lease) => lease.deadline_ms(work.orders.isolation),
+            // What cannot be read has not moved.
+            None if self.deadline_ms > 0 => self.deadline_ms,
+            None => return Ok(()),
+        };
         self.deadline_ms = at_ms;
         if at_ms >= self.noted_ms + DEADLINE_NOTE_MS {
             self.noted_ms = at_ms;
@@ -264,7 +268,11 @@ impl Shim {
 
     /// An agent has so many ends on disk.
     pub(super) fn on_saved(&mut self, ended: u32) {
-        self.durable = self.durable.max(ended.min(self.history.endings.len() as u32));
+        let durable = ended.min(self.history.endings.len() as u32);
+        if durable > self.durable {
+            // What ended since has a time of its own.
+            (self.durable, self.flush_at_ms) = (durable, None);
+        }
     }
 
     /// Takes agents in that want to speak. A new one replaces the old: what the old one has said

@@ -3,7 +3,7 @@
 use super::record::{Entry, History, Writer};
 use super::run::Shim;
 use super::{DETAIL, GROUP, RECORD, SOCKET, ShimError};
-use crate::gang::{GangDial, LocalGang};
+use crate::gang::LocalGang;
 use crate::launch::{Orders, Plan, PrepareError};
 use crate::lease_file::LeaseFile;
 use crate::paths::Paths;
@@ -45,10 +45,12 @@ pub(super) fn setup(directory: &Path) -> Result<Shim, ShimError> {
         record.append(made).map_err(ShimError::Record)?;
         history.apply(made);
     }
-    let lease = orders.as_ref().ok().and_then(|orders| {
+    let open = |orders: &Orders| {
         let path = Paths::new(&orders.site.root).lease();
-        LeaseFile::create(&path, orders.site.boot).ok()
-    });
+        LeaseFile::create(&path, orders.site.boot)
+    };
+    // Without it nothing could ever start, and nobody would hear why.
+    let lease = orders.as_ref().ok().map(open).transpose().map_err(step("open the lease file"))?;
     let prepared =
         orders.map_err(Failure::from).and_then(|orders| prepare(orders, directory, &home));
     let agent = Wire::new(UnixStream::from(first)).map_err(step("use the connection"))?;
