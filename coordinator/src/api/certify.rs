@@ -94,8 +94,10 @@ impl Api {
         let life_ms = if life_ms == 0 { TOKEN_LIFE_MS_MAX } else { life_ms };
         // Asked again, the same request gets the same token: apply would refuse another one.
         let (user, request) = (who.user()?, convert::request_id(request_id)?);
-        let asked = format!("{user}.{}.{scope:?}.{life_ms}", request.to_u128());
-        let token = self.authority()?.token(kind, asked.as_bytes());
+        let mut asked = format!("{user}.{}.{life_ms}.", request.to_u128()).into_bytes();
+        // By its numbered fields, which other releases know too.
+        minicbor::encode(scope, &mut asked).expect("writing to memory does not fail");
+        let token = self.authority()?.token(kind, &asked);
         let add = Access::AddToken {
             token: token.id,
             secret_sha256: token.secret.sha256(),

@@ -46,7 +46,10 @@ impl Api {
             let _play = play;
             Ok(explain(&state, now_ms, &Policy::default(), id, task))
         };
-        let explained = run_blocking(&*self.env, work).await.ok().flatten();
+        let explained = run_blocking(&*self.env, work).await.unwrap_or_else(|error| {
+            tracing::error!(%error, job = %id, task, "a job could not be explained");
+            None
+        });
         let explained = explained.ok_or_else(|| {
             Refusal::plain(tonic::Code::Internal, "the scheduler could not explain it; see the log")
         })?;

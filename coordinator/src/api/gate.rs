@@ -245,7 +245,7 @@ fn has_somewhere(state: &State, id: PrincipalId, role: Role) -> bool {
 }
 
 /// Whether a certificate still counts, and its principal still is one.
-pub(crate) fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(), Refusal> {
+fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(), Refusal> {
     let revoked = |what: &str| {
         let message = format!("{what} is disabled or revoked");
         Refusal::new(Code::Unauthenticated, ErrorCode::Revoked, message)

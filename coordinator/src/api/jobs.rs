@@ -313,11 +313,10 @@ impl Filter {
             // Whether there is such a user is nobody's business but an operator's.
             (false, name) => Some(convert::user_id(state, name).ok()),
         };
-        let named = |name: &str| (!name.is_empty()).then(|| name.to_string());
         Ok(Filter {
-            workspace: named(&request.workspace).map(|name| view.workspace(&name)).transpose()?,
+            workspace: given(&request.workspace).map(|name| view.workspace(&name)).transpose()?,
             owner,
-            queue: named(&request.queue).map(|name| convert::queue_id(state, &name)).transpose()?,
+            queue: given(&request.queue).map(|name| convert::queue_id(state, &name)).transpose()?,
             experiment: given(&request.experiment),
             name: given(&request.name),
             states: convert::known_all::<v1::JobState, JobState>("states", &request.states)?,

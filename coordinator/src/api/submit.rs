@@ -166,12 +166,11 @@ impl Api {
         if !request.workspace.is_empty() {
             draft.set("workspace", &request.workspace, "--workspace");
         }
-        let mut spec =
-            draft.validate(&self.features).map_err(|problems| Refusal::from(&problems))?;
-        if spec.workdir.is_none() && spec.code.is_none() && !request.submit_dir.is_empty() {
+        let is_named = draft.has("workdir") || draft.has("code");
+        if !is_named && !request.submit_dir.is_empty() {
             draft.set_text("workdir", &request.submit_dir, "submit_dir");
-            spec = draft.validate(&self.features).map_err(|problems| Refusal::from(&problems))?;
         }
+        let spec = draft.validate(&self.features).map_err(|problems| Refusal::from(&problems))?;
         let each = spec.array.as_ref().and_then(|array| array.each.as_ref());
         if let Some(Each::File(path)) = each {
             // Whether the server has such a file is nobody's business.

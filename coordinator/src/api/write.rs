@@ -88,8 +88,6 @@ impl Api {
         command: Command,
     ) -> Result<(LogIndex, Result<Reply, Rejection>), Refusal> {
         let forward = Forward { actor, request: Some(request), command };
-        // Before it goes anywhere: each member would say so in its own way.
-        check_size(&forward.command)?;
         let mut pause = Backoff::new(20, 500);
         let mut leadership = self.raft.leadership();
         for _ in 0..FORWARD_TRIES_MAX {
@@ -128,6 +126,10 @@ impl Api {
     }
 
     async fn try_at(&self, leader: MemberId, forward: &Forward) -> Try {
+        // The leader would say so in the words of members.
+        if let Err(refusal) = check_size(&forward.command) {
+            return Try::Refused(refusal);
+        }
         let Some(address) = self.address_of(leader) else { return Try::Elsewhere };
         match self.peers.forward(leader, &address.address, forward).await {
             Ok(Asked::Answer(Forwarded { index, outcome })) => Try::Answered(index, outcome),

@@ -96,7 +96,6 @@ async fn round(member: &Member, cache: &mut Cache) -> Round {
     let began = Instant::now();
     let Some(planned) = decide(member, cache, state, now_ms).await else {
         member.counters.plans_broken.inc();
-        tracing::error!("the scheduler failed; its cache is dropped, and it is tried again");
         return Round::Broken;
     };
     member.counters.plans.inc();
@@ -140,7 +139,14 @@ async fn decide(member: &Member, cache: &mut Cache, state: State, now_ms: u64) -
         let planned = plan(&mut own, &state, now_ms, &policy, budget);
         Ok((own, planned))
     };
-    let (own, planned) = run_blocking(&*member.env, work).await.ok()?;
-    *cache = own;
-    Some(planned)
+    match run_blocking(&*member.env, work).await {
+        Ok((own, planned)) => {
+            *cache = own;
+            Some(planned)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the scheduler failed; it is tried again without its cache");
+            None
+        }
+    }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Batches {
     raft: Handle,
     waiting: Vec<Report>,
     on_the_way: FuturesOrdered<BoxFuture<'static, Outcome>>,
-    /// Reports in `waiting` and `on_the_way`.
+    /// Reports in each batch of `on_the_way`, the oldest first.
     unanswered: Vec<usize>,
 }
 

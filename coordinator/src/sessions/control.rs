@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 use yard_common::id::{BootId, LeaseId, NodeId};
 use yard_common::limits::SESSION_SILENT_MS;
-use yard_common::state::NodeState;
 use yard_core::agent::{AssignmentId, Fence, Report};
 use yard_core::command::{Actor, Command, Inventory, NodeCommand, Rejection, Reply};
 use yard_core::lease::MembershipId;
@@ -289,9 +288,7 @@ impl Session {
     /// Sends the desired set, if it is newer than what the agent has.
     fn push(&mut self) -> Result<(), End> {
         let (_, state) = self.member.raft.state();
-        let node = state.nodes.get(self.node);
-        let node = node.filter(|node| node.state != NodeState::Removed);
-        let node = node.ok_or("this node was removed")?;
+        let node = state.nodes.get(self.node).ok_or("this node was removed")?;
         let fence = Fence { incarnation: state.incarnation, generation: node.generation };
         if self.agent != Some(node.facts.boot) || fence <= self.sent {
             return Ok(());

@@ -153,8 +153,17 @@ async fn without_its_agent_there_is_a_clear_answer() {
     stream.desired().await;
     let rank = v1::LogsRequest { job_id: submitted.job_id, ranks: vec![2], ..Default::default() };
     assert_eq!(admin.jobs.logs(rank).await.unwrap_err().code(), Code::NotFound);
-    drop(stream);
-    // A newer stream takes the place of the old one; without either there is nobody to ask.
+    stream.leave().await;
+    let request = v1::LogsRequest { job_id: submitted.job_id, ..Default::default() };
+    let refused = admin.jobs.logs(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_without_an_attempt_has_no_output() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
     let held = admin.submit("name: h\nhold: true\ncommand: x\n").await.unwrap();
     let request = v1::LogsRequest { job_id: held.job_id, ..Default::default() };
     let refused = admin.jobs.logs(request).await.unwrap_err();
@@ -181,6 +190,10 @@ async fn a_member_that_starts_from_a_snapshot_knows_what_runs() {
     let mut stream = agent.connect(&cluster).await;
     stream.welcome().await;
     // What happened before the snapshot can be watched no more.
+    let old = v1::EventsRequest { from_index: submitted.applied_index, kinds: Vec::new() };
+    let mut old = admin.cluster.events(old).await.unwrap().into_inner();
+    let told = old.message().await.unwrap().unwrap().what;
+    assert!(matches!(told, Some(v1::watch_response::What::Compacted(_))), "{told:?}");
     let get = v1::GetJobRequest { job_id: submitted.job_id };
     let now = admin.jobs.get(get).await.unwrap().into_inner().applied_index;
     let from = v1::SubmitResponse { applied_index: now + 1, ..submitted.clone() };

@@ -219,7 +219,7 @@ async fn a_gap_in_the_reports_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_from_an_index_or_is_compacted() {
+async fn a_watch_goes_on_after_a_restart() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin();
     let first = admin.submit("name: a\nhold: true\ncommand: 'true'\n").await.unwrap();
