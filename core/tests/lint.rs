@@ -88,7 +88,7 @@ fn throttles_limits_and_chains_are_noticed() {
     lab.join("a", 8, &[]);
     let mut plan = array(10);
     let tasks = TaskRange { first: 0, len: 10 };
-    plan.array = Some(Array { tasks, running_max: Some(1), failures_max: None });
+    plan.array = Some(Array { tasks, running_max: Some(1), failures_max: None, shown: Vec::new() });
     lab.submit(plan);
     let again = |plan: &mut Plan| {
         let mut next = plan.placements[0].clone();

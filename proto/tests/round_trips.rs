@@ -137,10 +137,10 @@ proptest! {
     fn indices_of_people((text, list) in any_indices(), first in 0u32..45, len in 1u32..45) {
         let yaml = format!("command: 'true'\narray: '{text}'\n");
         let spec = yard_common::spec::JobSpec::from_yaml(&yaml).unwrap();
-        let indices = TaskIndices::of_spec(&spec);
         // Without a gap a task has its index for a position, as the compiled job counts them.
         let context = yard_core::job::Context { pool: None, wall_ms: 0, rows: 0 };
-        let base = yard_core::job::compile(&spec, &context).tasks().first;
+        let plan = yard_core::job::compile(&spec, &context);
+        let (indices, base) = (TaskIndices::of(&plan), plan.tasks().first);
         for (position, index) in (base..).zip(&list) {
             prop_assert_eq!(indices.shown_one(position), *index);
         }

@@ -54,7 +54,7 @@ impl Workload {
             let failures_max = self.rng.chance(150).then(|| self.rng.below(3) as u32);
             let running_max = self.rng.chance(300).then(|| self.rng.between(1, 4) as u32);
             let tasks = TaskRange { first: self.rng.below(3) as u32, len };
-            plan.array = Some(Array { tasks, running_max, failures_max });
+            plan.array = Some(Array { tasks, running_max, failures_max, shown: Vec::new() });
         } else if kind < 60 {
             self.make_gang(&mut plan);
         }

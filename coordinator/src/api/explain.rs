@@ -181,7 +181,7 @@ fn progress(state: &State, status: &TaskStatus) -> Option<v1::ProgressReport> {
 /// The command that shows what the ranks of an attempt wrote as errors.
 fn logs_of(state: &State, id: JobId, task: TaskIndex, attempt: u32, status: &TaskStatus) -> String {
     let job = state.jobs.get(id).filter(|job| job.plan.array.is_some());
-    let task = job.map(|job| format!("[{}]", TaskIndices::of(job).shown_one(task)));
+    let task = job.map(|job| format!("[{}]", TaskIndices::of(&job.plan).shown_one(task)));
     // Without a number the last one is shown, which may be the one after.
     let earlier = (attempt > 0 && attempt < status.attempt.0).then_some(attempt);
     let attempt = earlier.map_or(String::new(), |attempt| format!(" --attempt {attempt}"));
@@ -211,7 +211,7 @@ pub(super) fn ended_attempts(
     id: AllocationId,
     kept: &Kept,
 ) -> Vec<v1::Attempt> {
-    let indices = TaskIndices::of(job);
+    let indices = TaskIndices::of(&job.plan);
     let group = |group: u8| job.plan.shape.groups.get(usize::from(group));
     let mut found = Vec::new();
     for end in &kept.ends {

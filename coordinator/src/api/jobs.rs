@@ -137,7 +137,7 @@ impl Api {
         for (allocation, kept) in &known {
             found.insert(*allocation, ended_attempts(&view.state, job, *allocation, kept));
         }
-        let indices = TaskIndices::of(job);
+        let indices = TaskIndices::of(&job.plan);
         for allocation in held(job) {
             let Some(record) = view.state.allocations.get(allocation) else { continue };
             let mut present = convert::attempts(&view.state, allocation, record);
@@ -286,7 +286,7 @@ pub(super) fn positions(
     range: Option<&v1::TaskRange>,
 ) -> Result<Option<TaskRange>, Refusal> {
     let Some(shown) = convert::range(range)? else { return Ok(None) };
-    let found = TaskIndices::of(job).positions(shown);
+    let found = TaskIndices::of(&job.plan).positions(shown);
     found.map(Some).ok_or_else(|| Refusal::no_such("task", shown))
 }
 

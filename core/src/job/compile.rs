@@ -180,15 +180,20 @@ fn pattern(cause: RetryCause) -> CausePattern {
 
 fn array(spec: &JobSpec, rows: u32) -> Option<Array> {
     if let Some(array) = &spec.array {
+        let shown = match array.indices.as_ref().map_or(&[][..], Indices::ranges) {
+            [_] => Vec::new(),
+            ranges => ranges.to_vec(),
+        };
         return Some(Array {
             tasks: array.indices.as_ref().map_or(TaskRange { first: 0, len: rows }, positions),
+            shown,
             running_max: array.max_running.map(|count| count.get()),
             failures_max: array.max_failures.map(|count| count.get()),
         });
     }
     let sweep = spec.sweep.as_ref()?;
     let tasks = TaskRange { first: 0, len: sweep.count() };
-    Some(Array { tasks, running_max: None, failures_max: None })
+    Some(Array { tasks, running_max: None, failures_max: None, shown: Vec::new() })
 }
 
 /// The positions of an array: its indices, if they have no gaps.

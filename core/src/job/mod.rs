@@ -82,7 +82,7 @@ impl JobPlan {
 /// An array of tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Array {
-    /// Its indices.
+    /// Its positions.
     #[n(0)]
     pub tasks: TaskRange,
     /// Tasks that may hold resources at the same time.
@@ -91,6 +91,11 @@ pub struct Array {
     /// Failed tasks after which the rest is cancelled: one more than this ends the array.
     #[n(2)]
     pub failures_max: Option<u32>,
+    /// The indices that people know the tasks by, in rising order, where they have gaps; else
+    /// empty: positions are the indices.
+    #[n(3)]
+    #[cbor(default)]
+    pub shown: Vec<TaskRange>,
 }
 
 /// Jobs that a job waits for. They are all older than it, so that no circle can arise.

@@ -198,7 +198,7 @@ impl Script {
             words.list("after").iter().map(|id| JobId(id.parse().expect("a number"))).collect();
         plan.array = words.get("array").map(|text| {
             let (tasks, running_max) = array(text);
-            Array { tasks, running_max, failures_max: None }
+            Array { tasks, running_max, failures_max: None, shown: Vec::new() }
         });
     }
 

@@ -361,7 +361,7 @@ pub fn gang(nodes: u32, cpus: u64) -> JobPlan {
 /// An array of so many tasks on one node with one CPU.
 pub fn array(len: u32) -> JobPlan {
     let tasks = TaskRange { first: 0, len };
-    let array = Some(Array { tasks, running_max: None, failures_max: None });
+    let array = Some(Array { tasks, running_max: None, failures_max: None, shown: Vec::new() });
     JobPlan { array, ..single() }
 }
 

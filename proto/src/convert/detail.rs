@@ -73,7 +73,7 @@ fn gang_node(state: &State, shape: &Shape, ranks: &Ranks<'_>) -> GangNode {
 /// Every task of a chain, in order, neighbours as one where they differ in nothing but their
 /// index.
 fn tasks(job: &Job, spec: Option<&JobSpec>, chain: &Chain) -> Vec<DetailTask> {
-    let indices = spec.map(TaskIndices::of_spec).unwrap_or_default();
+    let indices = TaskIndices::of(&job.plan);
     let mut told = Vec::new();
     for link in &chain.0 {
         for (run, status) in job.tasks.within(link.tasks) {

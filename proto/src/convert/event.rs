@@ -79,7 +79,7 @@ pub fn at(index: LogIndex, position: u32, stamp: Stamp, what: What) -> v1::Event
 }
 
 fn shown(state: &State, job: JobId, tasks: TaskRange) -> Vec<TaskRange> {
-    let indices = state.jobs.get(job).map(TaskIndices::of).unwrap_or_default();
+    let indices = state.jobs.get(job).map(|job| TaskIndices::of(&job.plan)).unwrap_or_default();
     indices.shown(tasks)
 }
 

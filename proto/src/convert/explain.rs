@@ -19,7 +19,7 @@ pub fn explanation(
     sees: &dyn Fn(JobId) -> bool,
 ) -> v1::Explanation {
     let job = state.jobs.get(explanation.task.job);
-    let indices = job.map(TaskIndices::of).unwrap_or_default();
+    let indices = job.map(|job| TaskIndices::of(&job.plan)).unwrap_or_default();
     let told = |told: &Constraint| constraint(state, told, sees);
     let mut message = v1::Explanation {
         job_id: explanation.task.job.0,

@@ -9,7 +9,7 @@ use yard_common::id::{AllocationId, TaskIndex, TaskRange};
 use yard_common::spec::JobSpec;
 use yard_common::state::AttemptState;
 use yard_core::agent::Chain;
-use yard_core::job::Shape;
+use yard_core::job::{JobPlan, Shape};
 use yard_core::retry::Tries;
 use yard_core::state::{Allocation, Job, Phase, Share, State, TaskStatus};
 
@@ -21,31 +21,10 @@ pub struct TaskIndices {
 }
 
 impl TaskIndices {
-    /// Those of a job in the state. Its spec is read only if it is an array.
+    /// Those of a job.
     #[must_use]
-    pub fn of(job: &Job) -> TaskIndices {
-        // The canonical text has this key only where it is given. A spec of many rows takes
-        // milliseconds to read, and this is asked for every attempt.
-        match job.plan.array.as_ref().filter(|_| job.spec.contains("\"indices\"")) {
-            Some(_) => JobSpec::from_json(&job.spec).map_or_else(
-                // The state holds what was validated. Should it not read back, positions are told.
-                |_| TaskIndices::default(),
-                |spec| TaskIndices::of_spec(&spec),
-            ),
-            None => TaskIndices::default(),
-        }
-    }
-
-    /// Those of a job's spec.
-    #[must_use]
-    pub fn of_spec(spec: &JobSpec) -> TaskIndices {
-        let indices = spec.array.as_ref().and_then(|array| array.indices.as_ref());
-        let ranges = indices.map_or(&[][..], |indices| indices.ranges());
-        match ranges {
-            // Without a gap positions are the indices, as `core::job::compile` has it.
-            [_] => TaskIndices::default(),
-            ranges => TaskIndices { ranges: ranges.to_vec() },
-        }
+    pub fn of(plan: &JobPlan) -> TaskIndices {
+        TaskIndices { ranges: plan.array.as_ref().map_or_else(Vec::new, |a| a.shown.clone()) }
     }
 
     /// The ranges that people know a range of positions by, in order.
@@ -115,7 +94,7 @@ pub fn task_runs(
     accepts: impl Fn(&TaskStatus) -> bool,
     runs_max: usize,
 ) -> (Vec<v1::TaskRun>, Option<TaskIndex>) {
-    let indices = TaskIndices::of(job);
+    let indices = TaskIndices::of(&job.plan);
     let spec = job.plan.array.as_ref().and_then(|_| JobSpec::from_json(&job.spec).ok());
     let mut rows = Vec::new();
     for (run, status) in job.tasks.within(wanted) {
@@ -180,7 +159,7 @@ impl From<&Tries> for v1::Tries {
 #[must_use]
 pub fn attempts(state: &State, id: AllocationId, allocation: &Allocation) -> Vec<v1::Attempt> {
     let job = state.jobs.get(allocation.job);
-    let indices = job.map(TaskIndices::of).unwrap_or_default();
+    let indices = job.map(|job| TaskIndices::of(&job.plan)).unwrap_or_default();
     let shape = state.shapes.find(allocation.shape).map(|shape| &**shape);
     let shares = gang(shape, &allocation.shares);
     let shares: Vec<_> = shares.iter().map(|ranks| attempt_share(state, shape, ranks)).collect();

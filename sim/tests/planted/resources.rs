@@ -82,7 +82,12 @@ fn a_grant_at_a_limit() {
 fn an_array_beyond_its_throttle() -> Found {
     let mut lab = Lab::new();
     let tasks = TaskRange { first: 0, len: 2 };
-    let array = yard_core::job::Array { tasks, running_max: Some(2), failures_max: None };
+    let array = yard_core::job::Array {
+        tasks,
+        running_max: Some(2),
+        failures_max: None,
+        shown: Vec::new(),
+    };
     let job = lab.submit(1, |plan| plan.array = Some(array));
     let grants = lab.start();
     assert_eq!(Shown::begun().facts(grants.clone(), &lab.state), None);
