@@ -8,7 +8,8 @@
 //! Per exit: `waitid(WNOWAIT)`, record, durable, reap. While an agent is connected, starts and ends
 //! are told together, at most `SHIM_HOLD_MS` late, or at once when nothing more starts. The agent
 //! makes them durable before it reports them, together with those of other shims; the shim flushes
-//! its own record if that takes longer than `SHIM_FLUSH_MS`, and always when it is alone. At most `SHIM_STARTS_AHEAD` tasks start beyond the last end that is durable.
+//! its own record if that takes longer than `SHIM_FLUSH_MS`, and always when it is alone. At most
+//! `SHIM_STARTS_AHEAD` tasks start beyond the last end that is durable.
 //!
 //! **Invariants:** a task starts only under the lease, which is looked at again between fork and
 //! exec. A rank's status is in the record before it is reaped. When the shim says `Reaped`, no

@@ -6,6 +6,8 @@
 mod adoption;
 mod ends;
 mod gangs;
+#[path = "../support/leftovers.rs"]
+mod leftovers;
 mod place;
 mod stops;
 mod world;

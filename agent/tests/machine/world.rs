@@ -139,15 +139,7 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // Where there is no control group, a shim is known by its working directory.
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            let at = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            if let Some(pid) = pid.filter(|_| at.starts_with(self.path())) {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
-        }
+        crate::leftovers::kill_below(self.path());
         let support = cgroups(self.path());
         let groups = support.v2.iter().chain(support.v1.iter().map(|(_, path)| path));
         for group in groups {

@@ -6,6 +6,8 @@ mod cluster;
 mod data;
 mod joining;
 mod keeping;
+#[path = "../support/leftovers.rs"]
+mod leftovers;
 mod member;
 mod node;
 mod streams;

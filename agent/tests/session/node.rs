@@ -37,15 +37,7 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // Shims are known by their working directory; ranks end with them.
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            let at = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            if let Some(pid) = pid.filter(|_| at.starts_with(self.path())) {
-                let pid = nix::unistd::Pid::from_raw(pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
-        }
+        crate::leftovers::kill_below(self.path());
     }
 }
 
