@@ -1,8 +1,8 @@
 //! How the shims of a gang reach each other.
 //!
 //! A shim asks for a stream to another node of its gang, and hears the streams of others.
-//! [`LocalGang`] serves gangs whose nodes are all on one machine, as those of `yard dev`: sockets in
-//! a directory that all of their agents share, which only root and the agent's own user may use.
+//! [`LocalGang`] serves gangs whose nodes are all on one machine, as those of `yard dev`: sockets
+//! in a directory that all of their agents share, which only root and the agent's own user may use.
 //! Between machines, the agents will carry the streams over mTLS, with a ticket per attempt.
 
 use crate::wire::short_path;
