@@ -12,7 +12,6 @@ use crate::session::link;
 use crate::session::memory::{JoinFile, Memory, NodeFile};
 use crate::session::roster::Roster;
 use std::error::Error;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
@@ -27,8 +26,8 @@ use yard_proto::v1;
 use yard_proto::wire::{Payload, PayloadError};
 use yard_runtime::backoff::Backoff;
 use yard_runtime::files::{FileError, FolderLock};
-use yard_runtime::identity::{IdentityError, KeyRequest, Principal, Token, TokenKind, Tree};
-use yard_runtime::tls::{ClientTls, ConnectError, Connector, Expect, dial, endpoint};
+use yard_runtime::identity::{IdentityError, KeyRequest, Principal, Token, TokenKind};
+use yard_runtime::tls::{ClientTls, FirstError, first_contact};
 
 /// How long a member may take to let a machine in.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -118,14 +117,8 @@ pub enum JoinError {
     #[error("no key can be made")]
     Key(#[source] IdentityError),
     /// Whoever answers there is not the cluster of the token. The secret was not sent.
-    #[error("{address} is not of the cluster that the token is for; the secret was not sent")]
-    Foreign {
-        /// Who was called.
-        address: String,
-        /// What is wrong.
-        #[source]
-        source: Box<ConnectError>,
-    },
+    #[error("the secret was not sent")]
+    Foreign(#[source] FirstError),
     /// Nobody let the machine in, in all the time that was given.
     #[error("nobody lets this machine in: {last}")]
     Nobody {
@@ -245,14 +238,11 @@ async fn ask_all(options: &Options, request: &JoinFile) -> Result<Answer, JoinEr
 }
 
 async fn ask(options: &Options, request: &JoinFile, address: &str) -> Result<Answer, Failure> {
-    let tls = ClientTls::pinned(options.token.fingerprint);
-    // Connected before there is a message: the handshake tells who is there.
-    let connector = Connector::new(tls.clone(), Expect::Any(Tree::Member), dial);
-    let endpoint = endpoint(address).map_err(|error| refusal(address, error))?;
-    let channel = match endpoint.connect_with_connector(connector).await {
-        Ok(channel) => channel,
-        Err(error) => return Err(unconnected(address, &error)),
-    };
+    let contact = first_contact(address, options.token.fingerprint).await;
+    let (channel, tls) = contact.map_err(|error| match error {
+        FirstError::Foreign { .. } => Failure::Final(JoinError::Foreign(error)),
+        FirstError::Unreachable { .. } => Failure::Again(error.to_string()),
+    })?;
     let key = KeyRequest::new().map_err(|error| Failure::Final(JoinError::Key(error)))?;
     let message = message(options, request, &key).map_err(Failure::Final)?;
     let asked = timeout(ANSWER, link::bounded(channel).join(message)).await;
@@ -286,51 +276,6 @@ fn message(
         name: request.name.clone(),
         inventory: request.inventory.to_payload()?,
     })
-}
-
-/// What it means that there is no connection.
-fn unconnected(address: &str, error: &tonic::transport::Error) -> Failure {
-    let mut source: Option<&(dyn Error + 'static)> = error.source();
-    let mut text = error.to_string();
-    while let Some(found) = source {
-        if let Some(connect) = found.downcast_ref::<ConnectError>() {
-            // A peer that is not believed is told from one that went away.
-            let foreign = match connect {
-                ConnectError::Handshake(_, error) => error.kind() == io::ErrorKind::InvalidData,
-                ConnectError::Distrusted(..) | ConnectError::OtherPeer { .. } => true,
-                _ => false,
-            };
-            if foreign {
-                let (address, source) = (address.to_string(), Box::new(copy(connect)));
-                return Failure::Final(JoinError::Foreign { address, source });
-            }
-        }
-        text.push_str(": ");
-        text.push_str(&found.to_string());
-        source = found.source();
-    }
-    Failure::Again(format!("{address}: {text}"))
-}
-
-/// The error that the transport keeps to itself, for whoever is told.
-fn copy(error: &ConnectError) -> ConnectError {
-    match error {
-        ConnectError::OtherPeer { address, found, expected } => {
-            ConnectError::OtherPeer { address: address.clone(), found: *found, expected: *expected }
-        }
-        ConnectError::Distrusted(address, why) => {
-            ConnectError::Distrusted(address.clone(), why.clone())
-        }
-        ConnectError::Handshake(address, inner) => {
-            let told = inner.get_ref().map_or_else(|| inner.to_string(), ToString::to_string);
-            ConnectError::Handshake(address.clone(), io::Error::new(inner.kind(), told))
-        }
-        other => ConnectError::Address(other.to_string()),
-    }
-}
-
-fn refusal(address: &str, error: ConnectError) -> Failure {
-    Failure::Again(format!("{address}: {error}"))
 }
 
 /// Writes down who the machine is now.

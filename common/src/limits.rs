@@ -304,6 +304,8 @@ pub const MEMBER_FRAME_BYTES_MAX: usize = MEMBER_MESSAGE_BYTES_MAX + 64 * 1024;
 pub const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Calls of one connection at a time; further ones wait at the client.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Entries of the log that a member may lack to be let vote: it has them within a moment.
+pub const MEMBER_LAG_ENTRIES_MAX: u64 = 1_000;
 /// Tries to find out what came of a command, while the leader changes.
 pub const FORWARD_TRIES_MAX: usize = 32;
 /// Batches of promises that wait for the disk; the next one waits in its sweep.
@@ -354,6 +356,7 @@ const _: () = assert!(SPEC_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 1024);
 const _: () = assert!(ENTRIES_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
+const _: () = assert!(VOTERS_MAX <= MEMBERS_MAX);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
 const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);

@@ -49,6 +49,12 @@ impl Certificate {
         identity.peer().renew_at_wall_ms(random)
     }
 
+    /// When it ends.
+    pub(crate) fn ends_wall_ms(&self) -> u64 {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.peer().not_after_wall_ms
+    }
+
     /// Uses what lies in the folder, from the next connection on.
     pub(crate) fn reload(&self) -> Result<(), ReplaceError> {
         self.replace(Identity::load(&self.places.identity)?)
@@ -75,11 +81,8 @@ impl Certificate {
 }
 
 /// Renews the certificate in time, until it is stopped.
-pub(crate) async fn run(
-    member: Arc<Member>,
-    certificate: Arc<Certificate>,
-    stop: CancellationToken,
-) {
+pub(crate) async fn run(member: Arc<Member>, stop: CancellationToken) {
+    let certificate = &member.certificate;
     loop {
         let due_ms = certificate.renew_at_wall_ms(member.env.random());
         if due_ms <= member.env.wall_ms() {

@@ -6,21 +6,21 @@
 //! | `identity/` | the member's own certificate and key, and whom it trusts |
 //! | `data/` | log, snapshots and promises |
 //!
-//! **Invariant.** The folder is complete or not there: [`init`] makes it beside its place, and
-//! renames it when a cluster of one member has begun in it.
+//! **Invariant.** The folder is complete or not there: [`init`] and [`crate::join`] make it beside
+//! its place, and rename it when a cluster of one member has begun in it, or when the machine is a
+//! member.
 
 use crate::env::Env;
 use crate::peers::Peers;
+use crate::place::{Place, PlaceError};
 use crate::proposer::{self, StartError};
 use crate::raft::{FatalError, MembersError};
 use crate::storage::{self, Peer};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use yard_common::id::{ClusterId, Incarnation, MemberId, PrincipalId};
 use yard_core::command::{Cluster, Command, Rejection};
-use yard_runtime::files::{self, FileError};
 use yard_runtime::identity::{
     Authority, CERTIFICATE_LIFE_MS, Identity, IdentityError, KeyRequest, Principal, Trust,
 };
@@ -80,29 +80,12 @@ pub struct Initialised {
 /// Why no cluster was made.
 #[derive(Debug, Error)]
 pub enum InitError {
-    /// There is something in the folder.
-    #[error("{} is not empty; a cluster is made once", .0.display())]
-    Exists(PathBuf),
-    /// The folder has no place beside it.
-    #[error("{} is no path of a folder", .0.display())]
-    NoFolder(PathBuf),
+    /// The folder, or the place beside it.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The address is not `host:port`.
     #[error("the address of the member is not legal")]
     Address(#[source] ConnectError),
-    /// A step of the file system.
-    #[error("cannot {step} {}", path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// The step.
-        step: &'static str,
-        /// What the file system says.
-        #[source]
-        source: io::Error,
-    },
-    /// A file.
-    #[error("a file of the folder failed")]
-    File(#[from] FileError),
     /// Keys and certificates.
     #[error("the authority could not be made")]
     Identity(#[from] IdentityError),
@@ -131,55 +114,21 @@ pub enum InitError {
 pub async fn init(options: InitOptions, env: Arc<dyn Env>) -> Result<Initialised, InitError> {
     let InitOptions { folder, address, admin, admin_unix } = options;
     tls::endpoint(&address).map_err(InitError::Address)?;
-    check_empty(&folder)?;
-    let name = folder.file_name().ok_or_else(|| InitError::NoFolder(folder.clone()))?;
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new(".")).to_path_buf();
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(".new");
-    let beside = parent.join(beside);
-    remove(&beside)?;
-    files::private_folder(&beside)?;
-    let made = fill(&beside, &address, &admin, admin_unix, &env).await;
+    let place = Place::of(&folder, "new")?;
+    place.check_empty()?;
+    place.clear()?;
+    place.begin()?;
+    let made = fill(place.beside(), &address, &admin, admin_unix, &env).await;
     let (cluster, admin_identity) = match made {
         Ok(made) => made,
         Err(error) => {
             // The first error tells more than one of the clearing up.
-            let _ = remove(&beside);
+            let _ = place.clear();
             return Err(error);
         }
     };
-    // Over an empty folder, if there is one.
-    std::fs::rename(&beside, &folder).map_err(failed(&folder, "put in place"))?;
-    files::flush_folder(&parent)?;
+    place.put()?;
     Ok(Initialised { cluster, admin: admin_identity, admin_name: admin, address })
-}
-
-/// A step of the file system that failed.
-fn failed(path: &Path, step: &'static str) -> impl FnOnce(io::Error) -> InitError {
-    let path = path.to_path_buf();
-    move |source| InitError::Io { path, step, source }
-}
-
-fn check_empty(folder: &Path) -> Result<(), InitError> {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(InitError::Exists(folder.to_path_buf())),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(folder, "read")(error)),
-    }
-}
-
-/// Removes what an init that was cut off left behind.
-fn remove(beside: &Path) -> Result<(), InitError> {
-    match std::fs::remove_dir_all(beside) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(beside, "remove")(error)),
-    }
 }
 
 async fn fill(

@@ -21,9 +21,11 @@ mod config;
 mod counters;
 pub mod env;
 mod folder;
+mod join;
 mod leader;
 mod member;
 mod peers;
+mod place;
 pub mod proposer;
 pub mod raft;
 mod service;
@@ -32,4 +34,6 @@ pub mod storage;
 
 pub use certificate::ReplaceError;
 pub use folder::{InitError, InitOptions, Initialised, init};
+pub use join::{JoinError, JoinOptions, Joined, join};
+pub use place::PlaceError;
 pub use service::{EXIT_CODE, Handle, Options, ServeError, Service, features};

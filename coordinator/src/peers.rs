@@ -20,7 +20,7 @@ use yard_common::id::{LogIndex, MemberId, NodeId};
 use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
-    CallAgentRequest, DataCall, ForwardRequest, RaftMessage, ReadIndexRequest, SweepRequest,
+    AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage, ReadIndexRequest, SweepRequest,
     forward_response, read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
@@ -31,6 +31,8 @@ use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel};
 const READ_WAIT: Duration = Duration::from_secs(2);
 /// How long the leader may take to commit a command.
 const FORWARD_WAIT: Duration = Duration::from_secs(10);
+/// How long a member may take to say how it is.
+const ABOUT_WAIT: Duration = Duration::from_millis(500);
 /// How long the leader may take to tell an agent something.
 const CALL_WAIT: Duration = Duration::from_secs(2);
 
@@ -164,6 +166,16 @@ impl Peers {
         let request = SweepRequest { payload: sweep.to_payload()? };
         let response = within(wait, client.sweep(request)).await?;
         Ok(Swept::from_payload(&response.payload)?)
+    }
+
+    /// How a member is.
+    pub(crate) async fn about(
+        &self,
+        to: MemberId,
+        address: &str,
+    ) -> Result<AboutResponse, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        within(ABOUT_WAIT, client.about(AboutRequest {})).await
     }
 
     /// The leader shall tell an agent to dial back. Whether its stream is open.

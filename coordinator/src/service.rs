@@ -122,7 +122,6 @@ pub struct Service {
 #[derive(Clone)]
 pub struct Handle {
     member: Arc<Member>,
-    certificate: Arc<Certificate>,
     listen: SocketAddr,
     asked: CancellationToken,
 }
@@ -144,7 +143,7 @@ impl Handle {
     /// # Errors
     /// If it cannot be read or used; the old one stays.
     pub fn reload(&self) -> Result<(), ReplaceError> {
-        self.certificate.reload()
+        self.member.certificate.reload()
     }
 
     /// Waits until it serves: some member leads, and this one has everything that was answered
@@ -223,6 +222,8 @@ impl Service {
         let attempts = Attempts::default();
         attempts.seed(&state);
         let stop = CancellationToken::new();
+        let certificate =
+            Certificate::new(places, identity, server_tls, client_tls, Arc::clone(&peers));
         let member = Arc::new(Member {
             id: own.member,
             cluster: own.cluster,
@@ -239,12 +240,10 @@ impl Service {
             tickets: Default::default(),
             peers,
             authority,
+            certificate: Arc::new(certificate),
             counters: Default::default(),
             stop: stop.clone(),
         });
-        let certificate =
-            Certificate::new(places, identity, server_tls, client_tls, Arc::clone(&member.peers));
-        let certificate = Arc::new(certificate);
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
@@ -253,11 +252,10 @@ impl Service {
         tasks.spawn("catching up", catch_up::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("leader", leader::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
-        let renewal = certificate::run(Arc::clone(&member), Arc::clone(&certificate), stop.clone());
-        tasks.spawn("certificate", renewal);
+        tasks.spawn("certificate", certificate::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("server", serve(server, incoming, stop));
         let asked = CancellationToken::new();
-        let handle = Handle { member: Arc::clone(&member), certificate, listen, asked };
+        let handle = Handle { member: Arc::clone(&member), listen, asked };
         tracing::info!(member = %own.member, cluster = %own.cluster, %listen, "serves");
         Ok(Service { handle, member, raft, tasks })
     }

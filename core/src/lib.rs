@@ -18,3 +18,4 @@ pub mod retry;
 pub mod scheduler;
 pub mod state;
 pub mod table;
+pub mod voters;

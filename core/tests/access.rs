@@ -362,6 +362,12 @@ fn debug_output_shows_no_secret() {
     for command in [
         Access::AddToken { token, secret_sha256, scope, life_ms: 1 },
         Access::RedeemLogin { token, secret_sha256 },
+        Access::JoinMember {
+            token,
+            secret_sha256,
+            key_sha256: secret_sha256,
+            address: "a:1".into(),
+        },
         Access::PutSecret { workspace, name, ciphertext, version: 1 },
     ] {
         let text = format!("{command:?} {:?}", Command::Access(command.clone()));

@@ -79,6 +79,7 @@ fn who(command: &Command) -> &'static str {
             | Cluster::Restored
             | Cluster::RaiseFeatureLevel(_)
             | Cluster::Members { .. } => "L",
+            Cluster::AddMember(_) | Cluster::RemoveMember(_) => "A",
         },
         Command::Access(command) => match command {
             Access::AddUser { .. }
@@ -88,7 +89,7 @@ fn who(command: &Command) -> &'static str {
             | Access::Revoke { .. } => "A",
             Access::AddToken { scope: Scope::Join(_) | Scope::Renew(_), .. } => "AO",
             Access::AddToken { scope: Scope::Login(_) | Scope::Member, .. } => "A",
-            Access::RedeemLogin { .. } => "B",
+            Access::RedeemLogin { .. } | Access::JoinMember { .. } => "B",
             Access::PutSecret { .. } | Access::DropSecret { .. } => "Aa",
         },
         Command::Holder(command) => match command {
@@ -149,6 +150,7 @@ fn access_commands(cast: &Cast) -> Vec<Command> {
         Access::Revoke { serial: vec![1], reason: "lost".into(), expires_wall_ms: u64::MAX },
         Access::PutSecret { workspace, name: "s".into(), ciphertext: vec![1], version: 1 },
         Access::DropSecret { workspace, name: "s".into() },
+        Access::JoinMember { token, secret_sha256, key_sha256: [1; 32], address: "a:1".into() },
     ];
     all.into_iter().map(Command::Access).collect()
 }
@@ -225,6 +227,8 @@ fn commands(cast: &Cast) -> Vec<Command> {
         Command::Cluster(Cluster::Restored),
         Command::Cluster(Cluster::RaiseFeatureLevel(FeatureLevel(1))),
         Command::Cluster(Cluster::Members { voters, joint: None }),
+        Command::Cluster(Cluster::AddMember(MemberId(1))),
+        Command::Cluster(Cluster::RemoveMember(MemberId(1))),
         Command::Job(JobCommand::Submit(Box::new(cast.lab.submission(single())))),
     ];
     all.extend(access_commands(cast));

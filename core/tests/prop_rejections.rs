@@ -84,6 +84,11 @@ fn access() -> impl Strategy<Value = Command> {
         ),
         1 => (workspace(), name())
             .prop_map(|(workspace, name)| Access::DropSecret { workspace, name }),
+        2 => (token(), secret_sha256(), 0..3u8, name()).prop_map(
+            |(token, secret_sha256, key, address)| {
+                Access::JoinMember { token, secret_sha256, key_sha256: [key; 32], address }
+            }
+        ),
     ]
     .prop_map(Command::Access)
 }
@@ -154,6 +159,8 @@ fn cluster() -> impl Strategy<Value = Command> {
         (0..4u32).prop_map(|level| Cluster::RaiseFeatureLevel(FeatureLevel(level))),
         (members(), option::of(members()))
             .prop_map(|(voters, joint)| Cluster::Members { voters, joint }),
+        (0..12u64).prop_map(|id| Cluster::AddMember(MemberId(id))),
+        (0..12u64).prop_map(|id| Cluster::RemoveMember(MemberId(id))),
     ]
     .prop_map(Command::Cluster)
 }
@@ -214,8 +221,11 @@ fn actor() -> impl Strategy<Value = Option<Actor>> {
 
 fn fitting(command: &Command) -> Actor {
     match command {
+        Command::Cluster(Cluster::AddMember(_) | Cluster::RemoveMember(_)) => {
+            Actor::User(PrincipalId(0))
+        }
         Command::Cluster(_) => Actor::Leader,
-        Command::Access(Access::RedeemLogin { .. }) => Actor::Bearer,
+        Command::Access(Access::RedeemLogin { .. } | Access::JoinMember { .. }) => Actor::Bearer,
         Command::Node(NodeCommand::Join { .. }) => Actor::Bearer,
         _ => Actor::User(PrincipalId(0)),
     }

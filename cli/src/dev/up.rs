@@ -157,7 +157,7 @@ async fn join(layout: &Layout, node: &str, client: &Client) -> Result<(), Failur
 async fn lead(layout: &Layout, client: &Client) -> Result<(), Failure> {
     let end = Instant::now() + PATIENCE;
     loop {
-        let status = client.status(v1::StatusRequest {}).await;
+        let status = client.status(v1::StatusRequest { brief: true }).await;
         if status.is_ok_and(|status| status.leader.is_some()) {
             return Ok(());
         }

@@ -187,7 +187,7 @@ fn went(written: io::Result<()>) -> Result<bool, Failure> {
 pub(crate) async fn events(session: &Session, args: &EventsArgs) -> Result<u8, Failure> {
     let upto = match args.follow {
         true => u64::MAX,
-        false => session.client.status(v1::StatusRequest {}).await?.applied_index,
+        false => session.client.status(v1::StatusRequest { brief: true }).await?.applied_index,
     };
     let from_index = args.from.unwrap_or(if args.follow { 0 } else { 1 });
     let watch = |from_index| {

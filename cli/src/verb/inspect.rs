@@ -154,7 +154,7 @@ pub(crate) async fn results(session: &Session, args: &ResultsArgs) -> Result<u8,
 
 /// How the cluster is.
 pub(crate) async fn cluster(session: &Session) -> Result<u8, Failure> {
-    let status = session.client.status(v1::StatusRequest {}).await?;
+    let status = session.client.status(v1::StatusRequest::default()).await?;
     let (row, text) = view::holder::cluster(&status);
     session.one("Cluster", &row, &text)?;
     Ok(0)

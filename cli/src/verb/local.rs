@@ -167,7 +167,7 @@ async fn examine(global: &Global) -> Result<Vec<Finding>, Failure> {
     let ends = identity.peer().not_after_wall_ms;
     let mut findings: Vec<Finding> = expiry(ends, now_wall_ms()).into_iter().collect();
     let client = Client::connect(&Options::new(context.addresses.clone(), identity.clone()))?;
-    let status = client.status(v1::StatusRequest {}).await?;
+    let status = client.status(v1::StatusRequest::default()).await?;
     let asked_at = now_wall_ms();
     findings.extend(of_cluster(&status, asked_at));
     findings.extend(addresses_not_known(&status, &context));

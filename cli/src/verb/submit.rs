@@ -31,7 +31,7 @@ pub(crate) async fn prepare(global: &Global, source: &JobSource) -> Result<Prepa
 
 /// What the jobs of a cluster may ask for; nothing if it does not say.
 async fn features(session: &Session) -> Option<Features> {
-    let names = session.client.status(v1::StatusRequest {}).await.ok()?.features;
+    let names = session.client.status(v1::StatusRequest { brief: true }).await.ok()?.features;
     // What this program does not know, no job of it asks for.
     let known = names.iter().filter_map(|name| Feature::find(name));
     (!names.is_empty()).then(|| known.fold(Features::NONE, Features::with))

@@ -31,7 +31,7 @@ pub(super) struct Minted {
 }
 
 impl Api {
-    fn authority(&self) -> Result<&Authority, Refusal> {
+    pub(super) fn authority(&self) -> Result<&Authority, Refusal> {
         self.authority.as_ref().ok_or_else(|| {
             Refusal::unavailable("this member has no keys of the authority; ask another member")
         })
@@ -132,7 +132,7 @@ impl Api {
 }
 
 /// Whatever is wrong with a token, the answer is the same.
-fn bad() -> Refusal {
+pub(super) fn bad() -> Refusal {
     let message = "the token is not valid";
     Refusal::new(Code::Unauthenticated, ErrorCode::BadToken, message)
 }

@@ -198,10 +198,8 @@ fn admit(member: &Member, path: &str, peer: Option<&Peer>) -> Result<Need, Refus
 }
 
 fn judge(member: &Member, need: Need, peer: Option<&Peer>) -> Result<(), Refusal> {
-    match need {
-        Need::Token => return Ok(()),
-        Need::Later(what) => return Err(Refusal::not_yet(what)),
-        _ => {}
+    if need == Need::Token {
+        return Ok(());
     }
     let Some(peer) = peer else {
         let message = "this call needs a certificate: log in, or join, with a token first";
@@ -235,7 +233,6 @@ fn needed(need: Need) -> String {
         }
         Need::Agent => "the agent of a node".into(),
         Need::Member => "a member of the coordinator".into(),
-        Need::Later(_) => "a later version".into(),
     }
 }
 

@@ -12,7 +12,6 @@ use yard_proto::internal::{
     self, Busy, NotLeader, RaftMessage, forward_response, read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, Sweep};
-use yard_runtime::identity::Principal;
 
 /// When a member with too much to do is to be asked again, in milliseconds.
 const BUSY_MS: u64 = 50;
@@ -98,9 +97,9 @@ impl MemberService for Api {
 
     async fn join(
         &self,
-        _: Request<internal::JoinMemberRequest>,
+        request: Request<internal::JoinMemberRequest>,
     ) -> Result<Response<internal::JoinMemberResponse>, Status> {
-        Err(Refusal::not_yet("members that join").into())
+        Ok(Response::new(self.join_member(request.into_inner()).await?))
     }
 
     async fn renew_certificate(
@@ -109,6 +108,13 @@ impl MemberService for Api {
     ) -> Result<Response<internal::MemberCertificate>, Status> {
         let member = Who::of(&request).member()?;
         Ok(Response::new(self.renew_member(member, &request.into_inner().csr_der)?))
+    }
+
+    async fn about(
+        &self,
+        _: Request<internal::AboutRequest>,
+    ) -> Result<Response<internal::AboutResponse>, Status> {
+        Ok(Response::new(self.about_itself()))
     }
 }
 
@@ -158,27 +164,5 @@ impl Api {
             ) => return Err(Refusal::unavailable(error.to_string())),
         };
         Ok(internal::ForwardResponse { answer: Some(answer) })
-    }
-
-    fn renew_member(
-        &self,
-        member: MemberId,
-        csr: &[u8],
-    ) -> Result<internal::MemberCertificate, Refusal> {
-        let address = self.address_of(member).ok_or_else(|| Refusal::no_such("member", member))?;
-        let names = crate::folder::host_of(&address.address).into_iter().collect::<Vec<_>>();
-        let issued = self.issue(csr, Principal::Member(member), &names)?;
-        let expires_wall_ms = issued.peer.not_after_wall_ms;
-        // In the order of the trees: member, node, user.
-        let certificate = self.agent_certificate(issued)?;
-        let mut trees = certificate.trust_der.into_iter().map(|der| vec![der]);
-        let mut tree = || trees.next().unwrap_or_default();
-        Ok(internal::MemberCertificate {
-            chain_der: certificate.chain_der,
-            member_trust_der: tree(),
-            node_trust_der: tree(),
-            user_trust_der: tree(),
-            expires_wall_ms,
-        })
     }
 }

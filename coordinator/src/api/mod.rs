@@ -3,9 +3,11 @@
 //! Every call goes through the gate first. Reads see all that was answered before them, on any
 //! member; writes go to the leader, whoever was asked.
 
+mod about;
 mod admitted;
 mod agents;
 mod certify;
+mod change;
 mod cluster;
 mod data;
 mod explain;
@@ -13,6 +15,7 @@ mod files;
 mod gate;
 mod holders;
 mod jobs;
+mod joining;
 mod logs;
 mod members;
 mod nodes;

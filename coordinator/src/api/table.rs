@@ -24,11 +24,9 @@ pub(crate) enum Need {
     Member,
     /// Anybody with a certificate.
     Known,
-    /// Nobody: what it is about is not in this version. Refused before anything of it is read.
-    Later(&'static str),
 }
 
-use Need::{Agent, AgentOrCluster, Cluster, Known, Later, Member, Somewhere, Token, User};
+use Need::{Agent, AgentOrCluster, Cluster, Known, Member, Somewhere, Token, User};
 use Role::{Admin, Operator, Viewer};
 
 /// The rows, sorted by path.
@@ -42,10 +40,11 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.internal.v1.AgentService/Join", Token),
     ("/yard.internal.v1.AgentService/Renew", Agent),
     ("/yard.internal.v1.AgentService/RenewCertificate", Agent),
+    ("/yard.internal.v1.MemberService/About", Member),
     ("/yard.internal.v1.MemberService/Append", Member),
     ("/yard.internal.v1.MemberService/CallAgent", Member),
     ("/yard.internal.v1.MemberService/Forward", Member),
-    ("/yard.internal.v1.MemberService/Join", Later("members that join")),
+    ("/yard.internal.v1.MemberService/Join", Token),
     ("/yard.internal.v1.MemberService/PreVote", Member),
     ("/yard.internal.v1.MemberService/ReadIndex", Member),
     ("/yard.internal.v1.MemberService/RenewCertificate", Member),
@@ -150,7 +149,7 @@ mod tests {
                 Need::User | Need::Somewhere(_) | Need::Cluster(_) | Need::AgentOrCluster(_) => {
                     rpc.is_public()
                 }
-                Need::Agent | Need::Member | Need::Later(_) => !rpc.is_public(),
+                Need::Agent | Need::Member => !rpc.is_public(),
                 Need::Known => false,
             };
             assert!(fits, "{}", rpc.path);

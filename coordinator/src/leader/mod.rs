@@ -1,10 +1,11 @@
-//! The work of a leader: it lets the scheduler run, keeps time, judges silence, and takes the
-//! control streams of agents.
+//! The work of a leader: it lets the scheduler run, keeps time, judges silence, changes the
+//! members, and takes the control streams of agents.
 //!
 //! **Invariant.** All of it belongs to one leader id: it begins once the first entry of that
 //! leader is applied, and is stopped before anything is begun for another.
 
 mod clock;
+mod members;
 mod planner;
 mod silence;
 
@@ -50,6 +51,7 @@ async fn lead(member: &Arc<Member>, id: LeaderId, stop: &CancellationToken) {
         let mut tasks = Tasks::new(own.clone());
         tasks.spawn("planner", planner::run(Arc::clone(member), own.clone()));
         tasks.spawn("clock", clock::run(Arc::clone(member), own.clone()));
+        tasks.spawn("members", members::run(Arc::clone(member), own.clone()));
         tasks.spawn("silence", silence::run(Arc::clone(member), id, own.clone()));
         let broken = tokio::select! {
             () = over(&mut leadership, id, stop) => false,

@@ -14,6 +14,7 @@ use self::catch_up::CatchUp;
 use self::leases::Leases;
 use self::plays::Plays;
 use self::recent::Recent;
+use crate::certificate::Certificate;
 use crate::counters::Counters;
 use crate::env::Env;
 use crate::peers::Peers;
@@ -59,6 +60,8 @@ pub(crate) struct Member {
     pub(crate) peers: Arc<Peers>,
     /// The keys that sign certificates, on members that have them.
     pub(crate) authority: Option<Authority>,
+    /// What it shows to others.
+    pub(crate) certificate: Arc<Certificate>,
     /// What is counted for `/metrics`.
     pub(crate) counters: Counters,
     /// Cancelled when the member is to stop.

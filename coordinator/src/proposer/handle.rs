@@ -5,7 +5,8 @@ use super::lead::Leadership;
 use super::reads::{ReadError, Reader};
 use crate::env::Env;
 use crate::raft::{
-    AnswerError, Consensus, FatalError, Fault, MembersError, NotDone, Question, Shared, Update,
+    AnswerError, Consensus, FatalError, Fault, LeaderView, MembersError, NotDone, Question, Shared,
+    Update,
 };
 use crate::storage::{Peer, Promises};
 use bytes::Bytes;
@@ -209,7 +210,33 @@ impl Handle {
     /// # Errors
     /// If this member does not lead, or the change is not possible now.
     pub async fn add_learner(&self, id: MemberId, peer: Peer) -> Result<(), MembersError> {
-        self.0.consensus.add_learner(id, peer).await
+        self.0.consensus.add_learner(id, peer, true).await
+    }
+
+    /// Adds a member that gets the log and does not vote.
+    ///
+    /// # Errors
+    /// As [`Handle::add_learner`].
+    pub(crate) async fn listen(&self, id: MemberId, peer: Peer) -> Result<(), MembersError> {
+        self.0.consensus.add_learner(id, peer, false).await
+    }
+
+    /// Takes a member that does not vote out of the cluster.
+    ///
+    /// # Errors
+    /// If this member does not lead, or the change is not possible now.
+    pub(crate) async fn forget(&self, id: MemberId) -> Result<(), MembersError> {
+        self.0.consensus.forget(id).await
+    }
+
+    /// What this member knows of the others, if it leads.
+    pub(crate) fn view(&self) -> Option<LeaderView> {
+        self.0.consensus.view()
+    }
+
+    /// The time within which 99 of 100 of the latest writes of the log were durable.
+    pub(crate) fn flush_p99_us(&self) -> Option<u64> {
+        self.0.consensus.flush_p99_us()
     }
 
     /// Makes these members, which have the log already, the voters. Who voted and is not among

@@ -1,6 +1,7 @@
 //! The log as openraft wants to see it.
 
 use super::fault::{FatalError, Fault};
+use super::flushes::Flushes;
 use super::types::{
     Config, RaftEntry, entry_to_ours, entry_to_raft, index_to_ours, position_to_ours,
     position_to_raft, vote_to_ours, vote_to_raft,
@@ -13,6 +14,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use tokio::time::Instant;
 use yard_common::id::LogIndex;
 use yard_common::limits::ENTRIES_READ_BYTES_MAX;
 
@@ -21,6 +23,7 @@ use yard_common::limits::ENTRIES_READ_BYTES_MAX;
 pub(super) struct LogStore {
     pub(super) log: Log,
     pub(super) fault: Fault,
+    pub(super) flushes: Flushes,
 }
 
 impl LogStore {
@@ -129,8 +132,9 @@ impl RaftLogStorage<Config> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(entry_to_ours).collect();
-        let store = self.clone();
+        let (store, begun) = (self.clone(), Instant::now());
         let done = move |outcome: Result<(), StorageError>| {
+            store.flushes.record(begun.elapsed());
             callback.io_completed(outcome.map_err(|error| store.fail(error)));
         };
         let queued = self.log.append(entries, Box::new(done)).await;

@@ -7,10 +7,12 @@
 
 mod applied;
 mod fault;
+mod flushes;
 mod inbound;
 mod log_store;
 mod machine;
 mod network;
+mod standing;
 mod transport;
 mod types;
 mod wire;
@@ -25,8 +27,10 @@ pub use transport::{Lane, Letter, Question, Transport, TransportError};
 
 pub(crate) use applied::Shared;
 pub(crate) use fault::Fault;
+pub(crate) use standing::LeaderView;
 pub(crate) use types::Outcomes;
 
+use self::flushes::Flushes;
 use self::inbound::Incoming;
 use self::log_store::LogStore;
 use self::machine::Machine;
@@ -60,6 +64,7 @@ pub(crate) struct Consensus {
     raft: RaftNode,
     own: MemberId,
     incoming: Incoming,
+    flushes: Flushes,
     snapshot: Arc<Mutex<Option<Snapshot>>>,
 }
 
@@ -170,7 +175,8 @@ impl Consensus {
         let current = Arc::clone(&snapshot);
         let machine = Machine { shared, snapshots, current, fault: fault.clone() };
         let network = Network { transport, env, own };
-        let store = LogStore { log, fault };
+        let flushes = Flushes::new();
+        let store = LogStore { log, fault, flushes: flushes.clone() };
         let config = config().validate().expect("the settings are checked by a test");
         let raft = RaftNode::new(own.0, Arc::new(config), network, store, machine).await;
         let raft = raft.map_err(|error| FatalError::Consensus(error.to_string()))?;
@@ -180,7 +186,7 @@ impl Consensus {
             let elected = raft.trigger().elect(false).await;
             elected.map_err(|error| FatalError::Consensus(error.to_string()))?;
         }
-        Ok(Consensus { raft, own, incoming, snapshot })
+        Ok(Consensus { raft, own, incoming, flushes, snapshot })
     }
 
     /// The role, and its changes.
@@ -234,9 +240,14 @@ impl Consensus {
         }
     }
 
-    /// Adds a member that listens, and waits until it is almost up to date.
-    pub(crate) async fn add_learner(&self, id: MemberId, peer: Peer) -> Result<(), MembersError> {
-        self.explain(self.raft.add_learner(id.0, peer, true).await.map(|_| ()))
+    /// Adds a member that listens; with `wait`, once it is almost up to date.
+    pub(crate) async fn add_learner(
+        &self,
+        id: MemberId,
+        peer: Peer,
+        wait: bool,
+    ) -> Result<(), MembersError> {
+        self.explain(self.raft.add_learner(id.0, peer, wait).await.map(|_| ()))
     }
 
     /// Makes these the voters. Who votes no more leaves the cluster.
@@ -268,15 +279,9 @@ impl Consensus {
         self.raft.trigger().transfer_leader(to.0).await.map_err(|_| NotDone::Stopped)
     }
 
-    /// The other voter that has the most of the log, as far as this leader knows.
-    pub(crate) fn successor(&self) -> Option<MemberId> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
-        let progress = metrics.replication.as_ref()?.iter();
-        let others = progress.filter(|(id, _)| **id != self.own.0 && voters.contains(id));
-        let best = others.max_by_key(|(_, matched)| matched.as_ref().map(|id| id.index));
-        best.map(|(id, _)| MemberId(*id))
+    /// The time within which 99 of 100 of the latest writes of the log were durable.
+    pub(crate) fn flush_p99_us(&self) -> Option<u64> {
+        self.flushes.p99_us()
     }
 
     /// Begins to write a snapshot.

@@ -25,7 +25,7 @@ impl StoreBuilder<Config, LogStore, Machine, Kept> for Builder {
         let current = Arc::new(Mutex::new(None));
         let (snapshots, log) = (store.snapshots, store.log);
         let machine = Machine { shared, snapshots, current, fault: fault.clone() };
-        Ok((Kept(store.guard), LogStore { log, fault }, machine))
+        Ok((Kept(store.guard), LogStore { log, fault, flushes: Flushes::new() }, machine))
     }
 }
 

@@ -171,7 +171,7 @@ pub(crate) struct User {
 }
 
 impl User {
-    fn new(channel: Channel) -> User {
+    pub(crate) fn new(channel: Channel) -> User {
         User {
             jobs: JobServiceClient::new(channel.clone()),
             nodes: NodeServiceClient::new(channel.clone()),

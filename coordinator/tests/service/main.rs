@@ -6,4 +6,5 @@ mod agent;
 mod bad_input;
 mod cluster;
 mod data;
+mod members;
 mod stories;

@@ -50,6 +50,10 @@ impl State {
                 let key = SecretKey { workspace: *workspace, name: name.as_str().into() };
                 self.drop_secret(context, &key)
             }
+            Access::JoinMember { token, secret_sha256, key_sha256, address } => {
+                let proof = (*token, secret_sha256, key_sha256);
+                self.join_member(context, proof, address)
+            }
         }
     }
 

@@ -80,6 +80,9 @@ impl State {
                 | Cluster::RaiseFeatureLevel(_)
                 | Cluster::Members { .. },
             ) => Need::Leader,
+            Command::Cluster(Cluster::AddMember(_) | Cluster::RemoveMember(_)) => {
+                Need::Cluster(Role::Admin)
+            }
             Command::Access(command) => self.need_of_access(command),
             Command::Holder(command) => match command {
                 Holder::AddWorkspace(_)
@@ -132,7 +135,7 @@ impl State {
             | Access::Revoke { .. } => Need::Cluster(Role::Admin),
             Access::AddToken { scope, .. } => need_of_scope(*scope),
             Access::DropToken(token) => self.need_of_token(*token),
-            Access::RedeemLogin { .. } => Need::Bearer,
+            Access::RedeemLogin { .. } | Access::JoinMember { .. } => Need::Bearer,
             Access::PutSecret { workspace, .. } | Access::DropSecret { workspace, .. } => {
                 Need::Workspace(Role::Admin, *workspace)
             }

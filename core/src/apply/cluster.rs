@@ -29,6 +29,8 @@ impl State {
             Cluster::Restored => Ok(self.begin_incarnation(context)),
             Cluster::RaiseFeatureLevel(level) => self.raise_feature_level(context, *level),
             Cluster::Members { voters, joint } => self.set_members(context, voters, joint.as_ref()),
+            Cluster::AddMember(member) => self.let_vote(context, *member),
+            Cluster::RemoveMember(member) => self.remove_member(context, *member),
         }
     }
 
@@ -101,6 +103,7 @@ impl State {
         between("joint", joint.map_or(1, BTreeSet::len), 1, VOTERS_MAX)?;
         let id = MembershipId(context.index);
         self.membership = Membership { id, voters: voters.clone(), joint: joint.cloned() };
+        self.settle_members();
         context.changed(Object::Cluster);
         Ok(Reply::Done)
     }

@@ -12,6 +12,7 @@ mod cluster;
 mod context;
 mod holder;
 mod job;
+mod member;
 mod node;
 mod plan;
 mod report;

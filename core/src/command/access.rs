@@ -42,7 +42,7 @@ pub enum Access {
         #[n(1)]
         disabled: bool,
     },
-    /// Makes a single-use token for a machine that joins a pool, or for a user that logs in.
+    /// Makes a single-use token for a machine that joins, or for a user that logs in.
     #[n(3)]
     AddToken {
         /// Public part of the token.
@@ -61,7 +61,8 @@ pub enum Access {
     /// Takes an unused token back.
     #[n(4)]
     DropToken(#[n(0)] TokenId),
-    /// Uses a login token up. Join tokens are used by `NodeCommand::Join`.
+    /// Uses a login token up. Join tokens are used by `NodeCommand::Join`, those of members by
+    /// `JoinMember`.
     #[n(5)]
     RedeemLogin {
         /// Public part of the token.
@@ -111,6 +112,23 @@ pub enum Access {
         #[n(1)]
         name: String,
     },
+    /// A machine joins as a member of the coordinator, with a token: it gets a number that nobody
+    /// ever had. Asked again for the same key, while the token would be good, it gets the same.
+    #[n(9)]
+    JoinMember {
+        /// Public part of the token.
+        #[n(0)]
+        token: TokenId,
+        /// SHA-256 of the secret that was presented.
+        #[n(1)]
+        secret_sha256: [u8; 32],
+        /// SHA-256 of the machine's public key.
+        #[n(2)]
+        key_sha256: [u8; 32],
+        /// Host and port by which everybody is to reach it.
+        #[n(3)]
+        address: String,
+    },
 }
 
 impl std::fmt::Debug for Access {
@@ -135,6 +153,9 @@ impl std::fmt::Debug for Access {
                 write!(f, "PutSecret({workspace}, {name}, version {version}, {len} bytes)")
             }
             Access::DropSecret { workspace, name } => write!(f, "DropSecret({workspace}, {name})"),
+            Access::JoinMember { token, address, .. } => {
+                write!(f, "JoinMember({token}, {address})")
+            }
         }
     }
 }

@@ -45,4 +45,10 @@ pub enum Cluster {
         #[n(1)]
         joint: Option<BTreeSet<MemberId>>,
     },
+    /// A member that has joined is to vote, also if that makes the number of voters even.
+    #[n(6)]
+    AddMember(#[n(0)] MemberId),
+    /// A member is to leave for good. The leader takes it out; the last voter stays.
+    #[n(7)]
+    RemoveMember(#[n(0)] MemberId),
 }

@@ -4,8 +4,8 @@ use minicbor::{Decode, Encode};
 use std::fmt;
 use yard_common::ErrorCode;
 use yard_common::id::{
-    AllocationId, ExperimentId, FeatureLevel, Generation, Incarnation, JobId, LeaseId, MountId,
-    NodeId, PoolId, PrincipalId, QueueId, Sequence, TokenId, WorkspaceId,
+    AllocationId, ExperimentId, FeatureLevel, Generation, Incarnation, JobId, LeaseId, MemberId,
+    MountId, NodeId, PoolId, PrincipalId, QueueId, Sequence, TokenId, WorkspaceId,
 };
 
 /// What an accepted command answers.
@@ -55,6 +55,9 @@ pub enum Reply {
     /// The user whose login token was used up.
     #[n(9)]
     Login(#[n(0)] PrincipalId),
+    /// The number of a machine that joined as a member.
+    #[n(10)]
+    Member(#[n(0)] MemberId),
 }
 
 /// An object that a reply names.
@@ -96,6 +99,9 @@ pub enum Object {
     /// Something without an id: a secret, a setting, a limit, a revocation.
     #[n(11)]
     Definition,
+    /// A member of the coordinator.
+    #[n(12)]
+    Member(#[n(0)] MemberId),
 }
 
 impl fmt::Display for Object {
@@ -113,6 +119,7 @@ impl fmt::Display for Object {
             Object::Allocation(id) => write!(f, "allocation {id}"),
             Object::Experiment(id) => write!(f, "experiment {id}"),
             Object::Definition => write!(f, "the definition"),
+            Object::Member(id) => write!(f, "member {id}"),
         }
     }
 }

@@ -14,6 +14,7 @@ mod digest;
 mod holder;
 mod holding;
 mod job;
+mod member;
 mod node;
 mod shape;
 mod task;
@@ -28,6 +29,7 @@ pub use digest::Digest;
 pub use holder::{Experiment, Mount, Pool, Queue, Workspace};
 pub use holding::{Excess, Holding, HoldingKey, Holdings, Payers};
 pub use job::{Job, Pending, PendingKey, Waits, pending_of};
+pub use member::{Joined, Member};
 pub use node::{Drain, Leftover, Node};
 pub use shape::Shapes;
 pub use task::{Counts, Phase, TaskStatus, Tasks};
@@ -41,7 +43,7 @@ use crate::table::{Named, Ordered, Table};
 use minicbor::{Decode, Encode};
 use yard_common::id::{
     AllocationId, ClusterId, ExperimentId, FeatureLevel, Incarnation, JobId, LeaderId, LogIndex,
-    MountId, NodeId, PoolId, PrincipalId, QueueId, TaskIndex, TokenId, WorkspaceId,
+    MemberId, MountId, NodeId, PoolId, PrincipalId, QueueId, TaskIndex, TokenId, WorkspaceId,
 };
 
 /// Everything that the members agree on.
@@ -147,6 +149,15 @@ pub struct State {
     /// Usage roll-ups.
     #[n(33)]
     pub usage: UsageTable,
+    /// Machines that joined as members, and members that are to leave. One that founded the
+    /// cluster is a member without a record.
+    #[n(34)]
+    #[cbor(default)]
+    pub members: Ordered<MemberId, Member>,
+    /// The highest number that a member ever had: none is used twice.
+    #[n(35)]
+    #[cbor(default)]
+    pub member_last: u64,
 }
 
 impl Default for State {
@@ -186,6 +197,8 @@ impl Default for State {
             dedup: Dedup::default(),
             timers: Timers::default(),
             usage: UsageTable::default(),
+            members: Ordered::default(),
+            member_last: 0,
         }
     }
 }

@@ -123,6 +123,7 @@ fn changed(state: &State, object: Object) -> v1::ObjectChanged {
             (Kind::Experiment, id.to_string(), name(found))
         }
         Object::Definition => (Kind::Definition, String::new(), String::new()),
+        Object::Member(id) => (Kind::Member, id.to_string(), String::new()),
     };
     let mut message = v1::ObjectChanged { kind: 0, id, name };
     message.set_kind(kind);

@@ -9,7 +9,8 @@ use crate::files;
 use aws_lc_rs::hmac;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use std::net::IpAddr;
@@ -106,6 +107,33 @@ impl Authority {
         Ok(())
     }
 
+    /// The keys in PEM, in the order of [`Tree::ALL`]: for another member, over a connection that
+    /// was verified, and for nobody else.
+    #[must_use]
+    pub fn keys_pem(&self) -> [zeroize::Zeroizing<String>; 3] {
+        Tree::ALL.map(|tree| {
+            let key = self.issuers[tree as usize].key();
+            zeroize::Zeroizing::new(key.serialize_pem())
+        })
+    }
+
+    /// The CAs that a member handed on: `trust` was verified apart from the keys.
+    ///
+    /// # Errors
+    /// If a key cannot be read, or does not belong to its certificate.
+    pub fn from_keys(trust: &Trust, keys_pem: &[&str]) -> Result<Authority, IdentityError> {
+        if keys_pem.len() != Tree::ALL.len() {
+            return Err(IdentityError::BadBundle("it does not have three keys"));
+        }
+        let mut keys = Vec::new();
+        for ((tree, der), pem) in Tree::ALL.into_iter().zip(trust.certificates()).zip(keys_pem) {
+            let key = KeyPair::from_pem(pem).map_err(IdentityError::ReadKey)?;
+            check_pair(tree, der, &key)?;
+            keys.push(key);
+        }
+        Authority::assemble(trust.certificates(), keys)
+    }
+
     /// Reads the CAs of a folder.
     ///
     /// # Errors
@@ -171,6 +199,20 @@ impl Authority {
         let peer = Peer::read(signed.der())?;
         Ok(Issued { certificate: signed.der().to_vec(), peer })
     }
+}
+
+/// SHA-256 of the public key of a request for a certificate: the same for each request of one key.
+///
+/// # Errors
+/// If it is no request, or is not signed by its key.
+pub fn key_sha256(request: &[u8]) -> Result<[u8; 32], IdentityError> {
+    if request.len() > CSR_BYTES_MAX {
+        return Err(IdentityError::LargeRequest(request.len()));
+    }
+    let request = CertificateSigningRequestDer::from(request);
+    let request = CertificateSigningRequestParams::from_der(&request);
+    let request = request.map_err(IdentityError::ReadRequest)?;
+    Ok(super::trust::sha256(request.public_key.der_bytes()))
 }
 
 impl std::fmt::Debug for Authority {

@@ -17,7 +17,7 @@ mod trust;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, CERTIFICATE_LIFE_MS, Issued};
+pub use authority::{Authority, CERTIFICATE_LIFE_MS, Issued, key_sha256};
 pub use peer::{Peer, PeerError, Principal, Tree};
 pub use store::{IDENTITY_FILE, Identity, KeyRequest, TRUST_FILE};
 pub use token::{Secret, Token, TokenError, TokenKind};

@@ -36,7 +36,28 @@ impl KeyRequest {
     /// # Errors
     /// If the key cannot be made.
     pub fn new() -> Result<KeyRequest, IdentityError> {
-        let key = new_key()?;
+        KeyRequest::of(new_key()?)
+    }
+
+    /// Reads the key of an earlier try, and makes the request for its certificate.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or others may read it.
+    pub fn load(path: &Path) -> Result<KeyRequest, IdentityError> {
+        let pem = Zeroizing::new(files::read_private(path, PEM_FILE_BYTES_MAX)?);
+        KeyRequest::of(KeyPair::from_pem(&pem).map_err(IdentityError::ReadKey)?)
+    }
+
+    /// Keeps the key, so that a request whose answer was lost can be made again with the same one.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
+        let pem = Zeroizing::new(self.key.serialize_pem());
+        Ok(files::write_durably(path, pem.as_bytes(), files::PRIVATE)?)
+    }
+
+    fn of(key: KeyPair) -> Result<KeyRequest, IdentityError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         let request = params.serialize_request(&key).map_err(IdentityError::WriteRequest)?;

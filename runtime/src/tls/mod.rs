@@ -11,6 +11,7 @@
 mod accept;
 mod config;
 mod connect;
+mod first;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod verify;
 pub use accept::{Bounds, Incoming, Sockets};
 pub use config::{Admit, ClientTls, ServerTls, TlsError};
 pub use connect::{ConnectError, Connector, Expect, channel, dial, endpoint};
+pub use first::{FirstError, first_contact};
 pub use stream::{Accepted, Caller};
 
 use rustls::crypto::CryptoProvider;

@@ -1,0 +1,83 @@
+//! How the members are, as a leader sees it.
+
+use super::types::{index_to_ours, members_to_ours};
+use super::{Config, Consensus, MembersError};
+use openraft::async_runtime::WatchReceiver;
+use openraft::{ChangeMembers, Instant, RaftMetrics};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use yard_common::id::{LogIndex, MemberId};
+use yard_common::limits::MEMBER_LAG_ENTRIES_MAX;
+use yard_core::voters::Standing;
+
+/// Who was not heard for longer does not answer.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// What a leader knows of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaderView {
+    pub(crate) term: u64,
+    /// The last entry of its log.
+    pub(crate) last: LogIndex,
+    /// The last entry that each member is known to have.
+    pub(crate) matched: BTreeMap<MemberId, LogIndex>,
+    pub(crate) standing: Standing,
+}
+
+impl Consensus {
+    /// What this member knows of the others; none unless it leads.
+    pub(crate) fn view(&self) -> Option<LeaderView> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let last = metrics.last_log_index.unwrap_or(0);
+        let index = |id: &u64| match *id == self.own.0 {
+            true => last,
+            false => replication.get(id).and_then(Option::as_ref).map_or(0, |at| at.index),
+        };
+        let all: Vec<u64> = replication.keys().copied().chain([self.own.0]).collect();
+        let matched: BTreeMap<MemberId, LogIndex> =
+            all.iter().map(|id| (MemberId(*id), index_to_ours(index(id)))).collect();
+        let ready = |id: &&u64| index(id).saturating_add(MEMBER_LAG_ENTRIES_MAX) >= last;
+        let caught_up = all.iter().filter(ready).copied().map(MemberId).collect();
+        let members = members_to_ours(metrics.membership_config.membership());
+        let changing = members.joint.is_some()
+            || metrics.membership_config != metrics.committed_membership_config;
+        let voters = members.joint.unwrap_or(members.voters);
+        let learners = members.peers.into_keys().filter(|id| !voters.contains(id)).collect();
+        let standing = Standing {
+            leader: self.own,
+            voters,
+            changing,
+            learners,
+            answers: self.answers(&metrics),
+            caught_up,
+        };
+        Some(LeaderView { term: metrics.current_term, last: index_to_ours(last), matched, standing })
+    }
+
+    /// Who answered lately.
+    fn answers(&self, metrics: &RaftMetrics<Config>) -> BTreeSet<MemberId> {
+        let heard = metrics.heartbeat.iter().flatten().filter_map(|(id, at)| {
+            at.as_ref().filter(|at| at.elapsed() < SILENCE).map(|_| MemberId(*id))
+        });
+        heard.chain([self.own]).collect()
+    }
+
+    /// The other voter that could take over best, as far as this leader knows: one that answers,
+    /// and of those the one with the most of the log.
+    pub(crate) fn successor(&self) -> Option<MemberId> {
+        let LeaderView { matched, standing, .. } = self.view()?;
+        let others = matched.iter().filter(|(id, _)| {
+            **id != self.own && standing.voters.contains(id)
+        });
+        let best = others.max_by_key(|(id, index)| (standing.answers.contains(id), **index));
+        best.map(|(id, _)| *id)
+    }
+
+    /// Takes a member that does not vote out of the cluster.
+    pub(crate) async fn forget(&self, id: MemberId) -> Result<(), MembersError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([id.0]));
+        self.explain(self.raft.change_membership(change, false).await.map(|_| ()))
+    }
+}

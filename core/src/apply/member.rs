@@ -1,0 +1,125 @@
+//! Life of a member of the coordinator: it joins, votes, leaves.
+//!
+//! Apply only writes down what is wanted. The membership of the log changes by entries of the log
+//! itself, which the leader proposes.
+
+use super::Context;
+use super::bound::{between, room};
+use crate::command::{Object, Rejection, Reply, Scope};
+use crate::state::{Joined, Member, State};
+use std::collections::BTreeSet;
+use yard_common::id::{MemberId, TokenId};
+use yard_common::limits::{LABEL_BYTES_MAX, MEMBERS_MAX};
+
+/// What a machine shows to join: the token, the hash of its secret, and that of its own key.
+type Proof<'a> = (TokenId, &'a [u8; 32], &'a [u8; 32]);
+
+impl State {
+    pub(super) fn join_member(
+        &mut self,
+        context: &mut Context,
+        (token, secret_sha256, key_sha256): Proof<'_>,
+        address: &str,
+    ) -> Result<Reply, Rejection> {
+        if let Some(id) = self.member_of(token, secret_sha256, key_sha256) {
+            return Ok(Reply::Member(id));
+        }
+        let fits = |scope: &Scope| *scope == Scope::Member;
+        self.check_token(context, token, secret_sha256, fits)?;
+        between("address", address.len(), 1, LABEL_BYTES_MAX)?;
+        let taken = |(_, member): &(&MemberId, &Member)| {
+            !member.leaves && &*member.address == address
+        };
+        if let Some((id, _)) = self.members.iter().find(taken) {
+            let problem = format!("member {id} has it; if that one is gone for good, remove it first");
+            return Err(Rejection::invalid("address", problem));
+        }
+        // Founders have no records, and agents take no longer list.
+        room("members", self.members.len() + 1, MEMBERS_MAX)?;
+        let ends_ms = self.tokens.get(&token).map_or(0, |token| token.ends_ms);
+        self.redeem_token(context, token, secret_sha256, fits)?;
+        let joined =
+            Joined { token, secret_sha256: *secret_sha256, key_sha256: *key_sha256, ends_ms };
+        self.member_last += 1;
+        let id = MemberId(self.member_last);
+        let address = address.into();
+        let member = Member { address, joined: Some(joined), votes: false, leaves: false };
+        self.members.insert(id, member);
+        context.changed(Object::Member(id));
+        Ok(Reply::Member(id))
+    }
+
+    /// The member that joined by this proof, as long as the token would be good.
+    #[must_use]
+    pub fn member_of(
+        &self,
+        token: TokenId,
+        secret_sha256: &[u8; 32],
+        key_sha256: &[u8; 32],
+    ) -> Option<MemberId> {
+        let now_ms = self.now_ms();
+        let found = self.members.iter().find(|(_, member)| {
+            let joined = member.joined.as_ref().filter(|joined| joined.ends_ms > now_ms);
+            !member.leaves
+                && joined.is_some_and(|joined| joined.matches(token, secret_sha256, key_sha256))
+        });
+        found.map(|(id, _)| *id)
+    }
+
+    pub(super) fn let_vote(
+        &mut self,
+        context: &mut Context,
+        id: MemberId,
+    ) -> Result<Reply, Rejection> {
+        let known = self.members.get(&id).cloned();
+        match known {
+            Some(member) if !member.leaves => {
+                self.members.insert(id, Member { votes: true, ..member });
+            }
+            // One that founded the cluster.
+            None if self.membership.is_voter(id) => {}
+            Some(_) | None => return Err(Rejection::NotFound(Object::Member(id))),
+        }
+        context.changed(Object::Member(id));
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn remove_member(
+        &mut self,
+        context: &mut Context,
+        id: MemberId,
+    ) -> Result<Reply, Rejection> {
+        let object = Object::Member(id);
+        let votes = self.membership.is_voter(id);
+        let known = self.members.get(&id).cloned();
+        if known.is_none() && !votes {
+            return Err(Rejection::NotFound(object));
+        }
+        let voters = self.membership.joint.as_ref().unwrap_or(&self.membership.voters);
+        let leaves = |id: &MemberId| self.members.get(id).is_some_and(|member| member.leaves);
+        if votes && !voters.iter().any(|other| *other != id && !leaves(other)) {
+            let state = "the last voting member; add another one first".into();
+            return Err(Rejection::WrongState(object, state));
+        }
+        let founder = || Member { address: "".into(), joined: None, votes: true, leaves: true };
+        let member = known.map_or_else(founder, |known| Member { leaves: true, ..known });
+        self.members.insert(id, member);
+        context.changed(object);
+        Ok(Reply::Done)
+    }
+
+    /// The log has another membership: who was to leave and votes no more is gone, and no number
+    /// in it is used again.
+    pub(super) fn settle_members(&mut self) {
+        let all: BTreeSet<MemberId> =
+            self.membership.voters.iter().chain(self.membership.joint.iter().flatten()).copied()
+                .collect();
+        let highest = all.last().map_or(0, |id| id.0);
+        self.member_last = self.member_last.max(highest);
+        let gone = self.members.iter().filter(|(id, it)| it.leaves && !all.contains(id));
+        let gone: Vec<MemberId> = gone.map(|(id, _)| *id).collect();
+        for id in gone {
+            self.members.remove(&id);
+        }
+    }
+}
