@@ -7,6 +7,7 @@ use crate::failure::{Failure, exit};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use yard_client::Options;
 use yard_common::limits::VOTERS_MAX;
 use yard_common::name::is_name;
 use yard_runtime::config::{self, ConfigError};
@@ -64,6 +65,16 @@ impl Context {
     pub(crate) fn load_identity(&self) -> Result<Identity, Failure> {
         let hint = "log in again: an administrator makes a token with `yard user invite`";
         Identity::load_files(&self.ca, &self.identity).map_err(|error| Failure::local(&error, hint))
+    }
+
+    /// Its cluster, as who the user is. Members that were learnt are asked before those that the
+    /// file names; `given` ones alone.
+    pub(crate) fn options(&self, identity: Identity, given: bool) -> Options {
+        let folder = self.identity.parent().filter(|_| !given);
+        let roster = folder.and_then(crate::members::load);
+        let addresses = crate::members::merged(roster.as_ref(), &self.addresses);
+        let members_index = roster.map_or(0, |roster| roster.index);
+        Options { members_index, ..Options::new(addresses, identity) }
     }
 }
 
@@ -133,6 +144,7 @@ impl Contexts {
     /// one.
     pub(crate) fn add(&mut self, folder: &Path, name: &str, addresses: Vec<String>) -> PathBuf {
         let own = folder.join("contexts").join(name);
+        crate::members::forget(&own);
         let (ca, identity) = (own.join(TRUST_FILE), own.join(IDENTITY_FILE));
         self.contexts.insert(name.to_string(), Context { addresses, ca, identity });
         self.current = Some(name.to_string());

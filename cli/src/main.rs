@@ -18,6 +18,7 @@ mod dev;
 mod draft;
 mod failure;
 mod input;
+mod members;
 mod outcome;
 mod output;
 mod problems;

@@ -3,10 +3,12 @@
 use crate::args::Global;
 use crate::context::{Contexts, Environment};
 use crate::failure::Failure;
+use crate::members;
 use crate::output::{Format, Listing, Row, put, render_one, say};
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use yard_client::{Client, ClientError, Options};
+use yard_client::{Client, ClientError};
 use yard_proto::v1;
 use yard_runtime::identity::{Identity, KeyRequest};
 
@@ -19,6 +21,8 @@ const ROWS_MAX: usize = 200_000;
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) format: Format,
+    /// Where members that are learnt are kept; none: the addresses were given for this once.
+    members: Option<PathBuf>,
 }
 
 impl Session {
@@ -30,7 +34,8 @@ impl Session {
         let (flag, address) = (global.context.as_deref(), global.address.as_deref());
         let (_, context) = contexts.choose(flag, address, &environment)?;
         let identity = context.load_identity()?;
-        let client = Client::connect(&Options::new(context.addresses.clone(), identity.clone()))?;
+        let given = address.is_some() || environment.address.is_some();
+        let client = Client::connect(&context.options(identity.clone(), given))?;
         let own_folder = context.identity.parent();
         if identity.peer().renew_at_wall_ms(0) <= now_wall_ms()
             && let Some(folder) = own_folder
@@ -39,7 +44,16 @@ impl Session {
             // The old one is still good, or the verb itself will say that it is not.
             say(&format!("note: the certificate could not be renewed: {}", failure.message));
         }
-        Ok(Session { client, format: global.output.unwrap_or_default() })
+        let members = own_folder.filter(|_| !given).map(Path::to_path_buf);
+        Ok(Session { client, format: global.output.unwrap_or_default(), members })
+    }
+
+    /// Keeps the members that were learnt meanwhile, for the next command.
+    pub(crate) fn remember_members(&self) {
+        let (Some(folder), Some(roster)) = (&self.members, self.client.learnt()) else { return };
+        if let Err(failure) = members::save(folder, &roster) {
+            say(&format!("note: the members cannot be kept: {}", failure.message));
+        }
     }
 
     /// Writes a list.
@@ -54,11 +68,7 @@ impl Session {
 }
 
 /// Gets a new certificate, for a new key, and puts it in the place of the old one.
-async fn renew(
-    client: &Client,
-    identity: &Identity,
-    folder: &std::path::Path,
-) -> Result<(), Failure> {
+async fn renew(client: &Client, identity: &Identity, folder: &Path) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| Failure::local(error, "");
     let key = KeyRequest::new().map_err(|error| failed(&error))?;
     let request = v1::RenewCertificateRequest { csr_der: key.der().to_vec().into() };

@@ -155,6 +155,15 @@ calls! {
     cluster_service_client::ClusterServiceClient {
         /// How the cluster is.
         read status = status(StatusRequest) -> StatusResponse;
+        /// A token with which a machine joins as a member.
+        change member_token =
+            create_member_token(CreateMemberTokenRequest) -> CreateMemberTokenResponse;
+        /// Lets a member vote. Done twice it is as done once.
+        read add_member = add_member(AddMemberRequest) -> MembersResponse;
+        /// Takes a member out. Done twice it is as done once.
+        read remove_member = remove_member(RemoveMemberRequest) -> MembersResponse;
+        /// Another member is to lead. Done twice it is as done once.
+        read transfer_leader = transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse;
     }
 }
 

@@ -10,7 +10,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
+use yard_common::limits::MEMBERS_MAX;
+use yard_proto::MEMBERS_INDEX;
 use yard_proto::convert::error::Refused;
+use yard_proto::v1::StatusRequest;
+use yard_proto::v1::cluster_service_client::ClusterServiceClient;
 use yard_runtime::backoff::Backoff;
 use yard_runtime::identity::{Identity, Tree};
 use yard_runtime::tls::{self, ClientTls, Expect};
@@ -19,6 +23,8 @@ use yard_runtime::tls::{self, ClientTls, Expect};
 const BACKOFF: Backoff = Backoff::new(50, 1_000);
 /// The least that one try gets, however little patience is left.
 const TRY_LEAST: Duration = Duration::from_millis(100);
+/// How long a member may take to tell the list of members.
+const LEARN: Duration = Duration::from_secs(1);
 
 /// Whom to call, as whom, and how patiently.
 #[derive(Clone, Debug)]
@@ -31,6 +37,17 @@ pub struct Options {
     pub patience: Duration,
     /// How long one member may take to answer.
     pub try_timeout: Duration,
+    /// The position of the list of members that `addresses` are from; 0: of none.
+    pub members_index: u64,
+}
+
+/// The members, as one of them told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roster {
+    /// The position of the list in the log: a later list replaces an earlier one.
+    pub index: u64,
+    /// `host:port` of each.
+    pub addresses: Vec<String>,
 }
 
 impl Options {
@@ -38,7 +55,7 @@ impl Options {
     #[must_use]
     pub fn new(addresses: Vec<String>, identity: Identity) -> Options {
         let (patience, try_timeout) = (Duration::from_secs(8), Duration::from_secs(30));
-        Options { addresses, identity, patience, try_timeout }
+        Options { addresses, identity, patience, try_timeout, members_index: 0 }
     }
 }
 
@@ -58,6 +75,10 @@ struct Shared {
 struct Members {
     route: Route,
     channels: BTreeMap<String, Channel>,
+    /// The position of the newest list that is known.
+    index: u64,
+    /// The newest list, if it was learnt here.
+    learnt: Option<Roster>,
 }
 
 impl fmt::Debug for Client {
@@ -78,7 +99,8 @@ impl Client {
         if options.addresses.is_empty() {
             return Err(ClientError::NoAddress);
         }
-        let members = Members { route: Route::new(&options.addresses), channels: BTreeMap::new() };
+        let (route, channels) = (Route::new(&options.addresses), BTreeMap::new());
+        let members = Members { route, channels, index: options.members_index, learnt: None };
         Ok(Client {
             shared: Arc::new(Shared {
                 tls: ClientTls::new(&options.identity)?,
@@ -97,6 +119,12 @@ impl Client {
         Ok(self.shared.tls.replace(identity)?)
     }
 
+    /// The list of members, if a newer one than that of the options was learnt.
+    #[must_use]
+    pub fn learnt(&self) -> Option<Roster> {
+        self.members().learnt.clone()
+    }
+
     /// How long one member may take to answer.
     pub(crate) fn try_timeout(&self) -> Duration {
         self.shared.try_timeout
@@ -112,8 +140,13 @@ impl Client {
         let mut tries = Tries::default();
         loop {
             let (address, channel, members) = self.pick()?;
-            let status = match timeout(self.shared.try_timeout, call(channel)).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+            let status = match timeout(self.shared.try_timeout, call(channel.clone())).await {
+                Ok(Ok(response)) => {
+                    if self.is_news(&response) {
+                        self.learn(channel).await;
+                    }
+                    return Ok(response.into_inner());
+                }
                 Ok(Err(status)) => status,
                 Err(_) => Status::unavailable("no answer"),
             };
@@ -137,6 +170,30 @@ impl Client {
                 return Err(give_up(tries));
             }
             sleep(wait).await;
+        }
+    }
+
+    /// Whether whoever answers knows a newer list of members.
+    fn is_news<T>(&self, response: &Response<T>) -> bool {
+        let told = response.metadata().get(MEMBERS_INDEX);
+        let told = told.and_then(|told| told.to_str().ok()?.parse::<u64>().ok());
+        told.is_some_and(|told| told > self.members().index)
+    }
+
+    /// Asks for the list of members: while the one that answers still does.
+    async fn learn(&self, channel: Channel) {
+        let mut client = ClusterServiceClient::new(channel);
+        let asked = client.status(StatusRequest { brief: true });
+        let Ok(Ok(answer)) = timeout(LEARN, asked).await else { return };
+        let status = answer.into_inner();
+        let known = status.members.into_iter().map(|member| member.address);
+        let addresses: Vec<String> =
+            known.filter(|address| tls::endpoint(address).is_ok()).take(MEMBERS_MAX).collect();
+        let mut members = self.members();
+        if !addresses.is_empty() && status.members_index > members.index {
+            members.route.learn(&addresses);
+            members.index = status.members_index;
+            members.learnt = Some(Roster { index: status.members_index, addresses });
         }
     }
 

@@ -19,7 +19,7 @@ mod logs;
 mod route;
 mod watch;
 
-pub use client::{Client, Options};
+pub use client::{Client, Options, Roster};
 /// The code of what does not exist, or not for this caller.
 pub const NOT_FOUND: tonic::Code = tonic::Code::NotFound;
 pub use error::{ClientError, Refusal};

@@ -38,6 +38,21 @@ impl Route {
         }
     }
 
+    /// These are the members now. What else was known is asked after them: an address that users
+    /// were given may lead to a member that is known by another one.
+    pub(crate) fn learn(&mut self, members: &[String]) {
+        let current = self.current().map(str::to_string);
+        let known = std::mem::take(&mut self.addresses);
+        let mut all: Vec<String> = Vec::new();
+        for address in members.iter().cloned().chain(known) {
+            if all.len() < ADDRESSES_MAX && !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        self.at = all.iter().position(|known| Some(known) == current.as_ref()).unwrap_or(0);
+        self.addresses = all;
+    }
+
     /// This member leads.
     pub(crate) fn prefer(&mut self, address: &str) {
         match self.addresses.iter().position(|known| known == address) {
@@ -150,6 +165,18 @@ mod tests {
             route.prefer(&format!("x:{number}"));
         }
         assert_eq!(route.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn members_that_are_learnt_come_first_and_the_present_one_stays() {
+        let mut route = route();
+        route.leave("a:1");
+        route.learn(&["d:1".into(), "b:1".into()]);
+        assert_eq!(route.addresses, ["d:1", "b:1", "a:1", "c:1"]);
+        assert_eq!(route.current(), Some("b:1"));
+        let many: Vec<String> = (0..10 * ADDRESSES_MAX).map(|n| format!("x:{n}")).collect();
+        route.learn(&many);
+        assert_eq!((route.len(), route.current()), (ADDRESSES_MAX, Some("x:0")));
     }
 
     #[test]

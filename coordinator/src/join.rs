@@ -64,8 +64,10 @@ pub struct Joined {
 #[derive(Debug, Error)]
 pub enum JoinError {
     /// The token is for something else.
-    #[error("this token is not one that a coordinator joins with; ask for one with \
-             `yard cluster token`")]
+    #[error(
+        "this token is not one that a coordinator joins with; ask for one with \
+             `yard cluster token`"
+    )]
     OtherToken,
     /// Too many addresses, or none.
     #[error("{0} addresses of coordinators; give at least one, and at most {MEMBERS_MAX}")]

@@ -20,8 +20,8 @@ use yard_common::id::{LogIndex, MemberId, NodeId};
 use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
-    AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage, ReadIndexRequest, SweepRequest,
-    forward_response, read_index_response,
+    AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
+    ReadIndexRequest, SweepRequest, forward_response, read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;

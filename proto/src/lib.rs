@@ -50,4 +50,7 @@ pub mod internal {
     }
 }
 
+/// Of every answer: the position of the list of members in the log, as whoever answers knows it.
+pub const MEMBERS_INDEX: &str = "yard-members-index";
+
 pub use descriptor::{PUBLIC_DESCRIPTORS, Rpc, rpcs};

@@ -205,8 +205,32 @@ pub(crate) enum RoleName {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterVerb {
-    /// Members, leader, counts
+    /// Members, leader, counts; how far behind and how fast the disk of each member is
     Status,
+    /// Make a token with which a machine joins as a coordinator: yard coordinator join
+    Token {
+        /// How long it is good; at most an hour
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        life: DurationMs,
+    },
+    /// Let a coordinator vote now, also if that makes the number of voters even
+    Add {
+        /// Its number
+        member: u64,
+    },
+    /// Take a coordinator out for good; the leader hands over first
+    Remove {
+        /// Its number
+        member: u64,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Let another coordinator lead
+    TransferLeader {
+        /// Its number [default: the one that is furthest]
+        member: Option<u64>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,8 +10,47 @@ use yard_common::spec::time::DurationMs;
 pub(crate) enum CoordinatorVerb {
     /// Make a new cluster: its keys, its first coordinator, its first administrator
     Init(CoordinatorInitArgs),
+    /// Make this machine a further coordinator of a cluster
+    Join(CoordinatorJoinArgs),
     /// Run a coordinator
     Run(CoordinatorRunArgs),
+    /// Remove what a coordinator keeps on this machine
+    Reset(CoordinatorResetArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorJoinArgs {
+    /// Coordinators, as HOST:PORT,...
+    #[arg(value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    pub(crate) members: Vec<String>,
+    /// The token of `yard cluster token`; `-` reads it from standard input, out of sight of `ps`
+    pub(crate) token: String,
+    /// Host and port by which everybody is to reach this coordinator [default: the host name, and
+    /// the port where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its folder, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// How long to try while no coordinator answers
+    #[arg(long, value_name = "DURATION", default_value = "1m")]
+    pub(crate) patience: DurationMs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorResetArgs {
+    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its folder, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +142,10 @@ pub(crate) struct DevArgs {
     /// How many nodes; those that there are stay [default: 2, or as many as there are]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) nodes: Option<u16>,
+    /// How many coordinators: 1, 3 or 5; those that there are stay [default: 1, or as many as
+    /// there are]
+    #[arg(long, value_name = "N", value_parser = odd)]
+    pub(crate) coordinators: Option<u16>,
     /// Return when the cluster is up, and leave it running
     #[arg(long)]
     pub(crate) detach: bool,
@@ -113,6 +156,16 @@ pub(crate) struct DevArgs {
         value_parser = clap::value_parser!(u16).range(0..=NODE_DEVICES_MAX as i64)
     )]
     pub(crate) gpus_fake: Option<u16>,
+}
+
+/// Reads a number of coordinators.
+fn odd(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("write 1, 3 or 5".into()),
+    }
 }
 
 #[derive(Debug, Subcommand)]

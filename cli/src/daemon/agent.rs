@@ -73,7 +73,7 @@ pub(crate) async fn enter(
 }
 
 /// The name of this machine, as a node may have it.
-fn host_name() -> Result<String, Failure> {
+pub(crate) fn host_name() -> Result<String, Failure> {
     let hint = "give the node a name: --name NAME";
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let text = text.map_err(|error| Failure::local(&error, hint))?;

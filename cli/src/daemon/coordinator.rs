@@ -1,14 +1,21 @@
 //! `yard coordinator`: a new cluster, and the process of one coordinator.
 
 use super::{absolute, log, settings};
-use crate::args::{CoordinatorInitArgs, CoordinatorRunArgs};
+use crate::args::{
+    CoordinatorInitArgs, CoordinatorJoinArgs, CoordinatorResetArgs, CoordinatorRunArgs,
+};
 use crate::context::{Contexts, Environment, check_name};
-use crate::failure::{Failure, exit};
+use crate::failure::{Failure, chain, exit};
+use crate::input::{all_of_standard_input, confirm};
 use crate::output::say;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use yard_coordinator::env::SystemEnv;
-use yard_coordinator::{EXIT_CODE, InitOptions, Options, ServeError, Service};
+use yard_coordinator::{
+    EXIT_CODE, InitOptions, JoinError, JoinOptions, Joined, Options, ServeError, Service,
+};
+use yard_runtime::identity::{Token, TokenKind};
 use yard_runtime::shutdown::{Signal, Signals};
 
 /// Where the settings are unless the command line says otherwise.
@@ -65,12 +72,95 @@ pub(crate) async fn make(
         admin: admin.to_string(),
         admin_unix: unix,
     };
-    if let Some(parent) = folder.parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|error| Failure::local(&error, "make the folder above it, or run as root"))?;
-    }
+    above(folder)?;
     let made = yard_coordinator::init(options, Arc::new(SystemEnv)).await;
     keep(&made.map_err(|error| Failure::local(&error, ""))?)
+}
+
+/// Makes this machine a further coordinator.
+pub(crate) async fn join(args: &CoordinatorJoinArgs) -> Result<u8, Failure> {
+    let options = options(args.config.as_deref(), args.folder.as_deref())?;
+    let token = match args.token.as_str() {
+        "-" => all_of_standard_input()?.trim().to_string(),
+        token => token.to_string(),
+    };
+    let address = match &args.address {
+        Some(address) => address.clone(),
+        None => format!("{}:{}", super::agent::host_name()?, options.listen.port()),
+    };
+    let patience = Duration::from_millis(args.patience.ms());
+    let members = args.members.clone();
+    let joined = enter(&options.folder, &token, members, &address, patience).await?;
+    let (member, cluster) = (joined.member, joined.cluster);
+    say(&format!("this machine is member {member} of cluster {cluster}, at {address}"));
+    say("next: yard coordinator run; it votes once it has caught up, if that leaves an odd number");
+    Ok(0)
+}
+
+/// Joins, with the folder of a new member.
+pub(crate) async fn enter(
+    folder: &Path,
+    token: &str,
+    members: Vec<String>,
+    address: &str,
+    patience: Duration,
+) -> Result<Joined, Failure> {
+    let hint = "ask an administrator for a new token: yard cluster token";
+    let token = Token::parse_for(TokenKind::Member, token);
+    let token = token.map_err(|error| Failure::usage(chain(&error), hint))?;
+    above(folder)?;
+    let address = address.to_string();
+    let options = JoinOptions { folder: folder.to_path_buf(), token, members, address, patience };
+    let joined = yard_coordinator::join(options).await;
+    joined.map_err(|error| {
+        let (code, hint) = match &error {
+            JoinError::Refused(_) => (exit::DENIED, hint),
+            JoinError::Foreign(_) => {
+                (exit::DENIED, "is the address right? Tokens are good at their own cluster alone")
+            }
+            JoinError::Nobody { .. } => {
+                (exit::UNREACHABLE, "name coordinators that run, or wait longer: --patience")
+            }
+            _ => (exit::REFUSED, ""),
+        };
+        Failure::new(code, chain(&error), hint)
+    })
+}
+
+/// Removes what a coordinator keeps here.
+pub(crate) fn reset(args: &CoordinatorResetArgs) -> Result<u8, Failure> {
+    let options = options(args.config.as_deref(), args.folder.as_deref())?;
+    let folder = &options.folder;
+    let failed = |error: yard_coordinator::ResetError| Failure::local(&error, "");
+    let found = yard_coordinator::resident(folder).map_err(failed)?;
+    let who = match (found.member, found.cluster) {
+        (Some(member), Some(cluster)) => format!("member {member} of cluster {cluster}"),
+        _ => "a coordinator whose certificate cannot be read".into(),
+    };
+    say(&format!("{} is the folder of {who}:", folder.display()));
+    say("  its certificate: it comes back only by `yard coordinator join`, as another member");
+    say("  its copy of the log: if no other voting member has it, all jobs are gone for good");
+    say("  its copy of the keys of the cluster's CAs");
+    if let Some(member) = found.member {
+        say(&format!(
+            "unless the cluster is to end, remove it there first: yard cluster remove {member}"
+        ));
+    }
+    confirm("Remove all of that?", args.yes)?;
+    yard_coordinator::reset(folder).map_err(failed)?;
+    say(&format!("{} is removed", folder.display()));
+    Ok(0)
+}
+
+/// Makes the folder above a new one.
+fn above(folder: &Path) -> Result<(), Failure> {
+    let hint = "make the folder above it, or run as root";
+    match folder.parent() {
+        Some(parent) => {
+            std::fs::create_dir_all(parent).map_err(|error| Failure::local(&error, hint))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Adds the context of a new cluster.
@@ -121,7 +211,10 @@ fn failure(error: &ServeError) -> Failure {
         _ => exit::REFUSED,
     };
     let hint = match error {
-        ServeError::Identity(_) => "make the cluster first: yard coordinator init HOST:PORT",
+        ServeError::Identity(_) => {
+            "make the cluster first: yard coordinator init HOST:PORT; or join one: yard \
+             coordinator join"
+        }
         ServeError::Listen(..) => "name another address with --listen, or stop what uses this one",
         _ => "",
     };

@@ -1,6 +1,6 @@
 //! The end of a development cluster.
 
-use super::layout::{COORDINATOR, Layout};
+use super::layout::Layout;
 use super::{CONTEXT, process};
 use crate::context::{Contexts, Environment};
 use crate::failure::Failure;
@@ -13,7 +13,7 @@ use yard_runtime::files::FolderLock;
 /// How long a process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Stops every process: agents, what runs on their nodes, the coordinator.
+/// Stops every process: agents, what runs on their nodes, the coordinators.
 pub(super) async fn stop(layout: &Layout) -> Result<(), Failure> {
     let mut ended = 0;
     let nodes = layout.nodes();
@@ -26,9 +26,10 @@ pub(super) async fn stop(layout: &Layout) -> Result<(), Failure> {
         let cleared = cleared.map_err(|error| Failure::local(&error, ""))?;
         ended += cleared.map_err(|error| Failure::local(&error, ""))?;
     }
-    if let Some(running) = process::find(&layout.pid(COORDINATOR)) {
-        running.stop(PATIENCE).await?;
-    }
+    // All at once: nobody is left to hand over to.
+    let parts = layout.coordinators();
+    let coordinators = parts.iter().filter_map(|part| process::find(&layout.pid(part)));
+    try_join_all(coordinators.map(|running| async move { running.stop(PATIENCE).await })).await?;
     if ended > 0 {
         say(&format!("{ended} running attempts were ended; `yard dev` starts their jobs again"));
     }

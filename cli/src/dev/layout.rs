@@ -2,7 +2,8 @@
 //!
 //! | path below `~/.local/share/yard/dev` | what |
 //! |---|---|
-//! | `coordinator/`, `coordinator.toml` | the folder of the coordinator, and its settings |
+//! | `coordinator/`, `coordinator.toml` | the folder of the first coordinator, and its settings |
+//! | `coordinator-2/`, `coordinator-2.toml`, ... | those of further ones |
 //! | `n1/`, `n1.toml`, ... | the directory of each node's agent, and its settings |
 //! | `gang/` | where shims of nodes on one machine meet |
 //! | `NAME.log`, `NAME.pid` | the log and the process of each |
@@ -14,8 +15,16 @@ use std::path::{Path, PathBuf};
 use yard_common::limits::CONFIG_FILE_BYTES_MAX;
 use yard_runtime::files;
 
-/// The name of the coordinator among the parts.
+/// The name of the first coordinator among the parts.
 pub(super) const COORDINATOR: &str = "coordinator";
+
+/// The name of a coordinator among the parts.
+pub(super) fn coordinator(number: u16) -> String {
+    match number {
+        1 => COORDINATOR.into(),
+        number => format!("{COORDINATOR}-{number}"),
+    }
+}
 
 /// The folder of a development cluster.
 #[derive(Clone, Debug)]
@@ -69,18 +78,29 @@ impl Layout {
         self.folder(COORDINATOR).exists()
     }
 
+    /// The coordinators that there are, in the order of their numbers.
+    pub(super) fn coordinators(&self) -> Vec<String> {
+        let there = |name: &String| self.folder(name).exists();
+        (1..=u16::MAX).map(coordinator).take_while(there).collect()
+    }
+
     /// The nodes that there are, in the order of their numbers.
     pub(super) fn nodes(&self) -> Vec<String> {
         let name = |number: u16| format!("n{number}");
         (1..=u16::MAX).map(name).take_while(|node| self.settings(node).exists()).collect()
     }
 
-    /// Where the coordinator listens: it is in the log of the cluster, and stays.
-    pub(super) fn address(&self) -> Result<String, Failure> {
+    /// Where a coordinator listens: it is in the log of the cluster, and stays.
+    pub(super) fn address(&self, part: &str) -> Result<String, Failure> {
         let hint = "yard dev reset removes the cluster";
-        let options = yard_coordinator::Options::read(&self.settings(COORDINATOR));
+        let options = yard_coordinator::Options::read(&self.settings(part));
         let options = options.map_err(|error| Failure::local(&error, hint))?;
         Ok(options.listen.to_string())
+    }
+
+    /// Where all coordinators listen.
+    pub(super) fn addresses(&self) -> Result<Vec<String>, Failure> {
+        self.coordinators().iter().map(|part| self.address(part)).collect()
     }
 
     /// The last lines of a part's log.

@@ -100,7 +100,7 @@ fn tell_ended(layout: &Layout, told: &mut Vec<String>) {
 
 /// Every part, with its process if it runs.
 fn parts(layout: &Layout) -> Vec<(String, Option<process::Running>)> {
-    let names = std::iter::once(COORDINATOR.to_string()).chain(layout.nodes());
+    let names = layout.coordinators().into_iter().chain(layout.nodes());
     let found = names.map(|name| {
         let running = process::find(&layout.pid(&name));
         (name, running)
@@ -115,17 +115,20 @@ fn status(layout: &Layout, global: &Global) -> Result<u8, Failure> {
         return Err(Failure::new(exit::NOT_FOUND, "there is no development cluster", hint));
     }
     let parts = parts(layout);
-    let address = layout.address()?;
     let rows = parts.iter().map(|(name, running)| {
         let state = if running.is_some() { "running" } else { "stopped" };
         let pid = running.as_ref().map(|running| running.pid);
         let log = layout.log(name).display().to_string();
-        let address = if name == COORDINATOR { address.as_str() } else { "" };
+        // A node has none, and settings that cannot be read do not hide the process.
+        let address = match name.starts_with(COORDINATOR) {
+            true => layout.address(name).unwrap_or_default(),
+            false => String::new(),
+        };
         let value = json!({
             "name": name, "state": state, "pid": pid, "log": log, "address": address,
         });
         let pid = pid.map_or(String::new(), |pid| pid.to_string());
-        let cells = vec![name.clone(), state.into(), pid, address.into(), log];
+        let cells = vec![name.clone(), state.into(), pid, address, log];
         Row { value, name: name.clone(), cells, ..Row::default() }
     });
     let columns = vec![

@@ -1,10 +1,10 @@
 //! The start of a development cluster: what is not there is made, what does not run is started.
 
-use super::layout::{COORDINATOR, Layout, write_settings};
+use super::layout::{COORDINATOR, Layout, coordinator, write_settings};
 use super::{CONTEXT, process};
 use crate::args::DevArgs;
 use crate::context::{Contexts, Environment};
-use crate::daemon::{agent, coordinator};
+use crate::daemon::{agent, coordinator as daemon};
 use crate::failure::{Failure, exit};
 use crate::output::say;
 use crate::text;
@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use yard_client::{Client, Options};
+use yard_client::Client;
 use yard_common::name::is_name;
 use yard_proto::v1;
 
@@ -52,17 +52,24 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
     if !layout.exists() {
         make(layout, &folder).await?;
     }
-    let address = layout.address()?;
-    start_part(layout, COORDINATOR, &["coordinator", "run"])?;
+    for part in layout.coordinators() {
+        start_part(layout, &part, &["coordinator", "run"])?;
+    }
     let mut contexts = Contexts::load(&folder)?;
     if contexts.current.as_deref() != Some(CONTEXT) {
         contexts.switch(CONTEXT)?;
         contexts.save(&folder)?;
     }
-    let context = &contexts.contexts[CONTEXT];
-    let options = Options::new(vec![address.clone()], context.load_identity()?);
-    let client = Client::connect(&options)?;
+    let context = contexts.contexts[CONTEXT].clone();
+    let client = Client::connect(&context.options(context.load_identity()?, false))?;
     lead(layout, &client).await?;
+    grow(layout, args.coordinators.unwrap_or(1), &client).await?;
+    let addresses = layout.addresses()?;
+    if addresses != context.addresses {
+        let known = contexts.contexts.get_mut(CONTEXT);
+        known.into_iter().for_each(|known| known.addresses.clone_from(&addresses));
+        contexts.save(&folder)?;
+    }
     let there = layout.nodes();
     let wanted = args.nodes.unwrap_or(if there.is_empty() { NODES } else { 0 });
     let names = (1..=wanted).map(|number| format!("n{number}"));
@@ -70,31 +77,67 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
     for node in there.iter().chain(&more) {
         let running = process::find(&layout.pid(node)).is_some();
         if !running {
-            settle(layout, node, &address, args.gpus_fake)?;
+            settle(layout, node, &addresses, args.gpus_fake)?;
             join(layout, node, &client).await?;
         }
         start_part(layout, node, &["agent", "run"])?;
     }
     let nodes: Vec<String> = there.into_iter().chain(more).collect();
     await_nodes(layout, &client, &nodes).await?;
-    say(&format!(
-        "coordinator at {address}, context {CONTEXT}, files in {}",
-        layout.root().display()
-    ));
+    let (list, root) = (addresses.join(", "), layout.root().display());
+    say(&format!("coordinator at {list}, context {CONTEXT}, files in {root}"));
     Ok(())
+}
+
+/// Adds coordinators until there are so many, and waits until all of them vote.
+async fn grow(layout: &Layout, wanted: u16, client: &Client) -> Result<(), Failure> {
+    let there = layout.coordinators();
+    for part in (1..=wanted).map(coordinator).filter(|part| !there.contains(part)) {
+        let listen = match layout.settings(&part).exists() {
+            // An earlier start got no further.
+            true => layout.address(&part)?,
+            false => free_port(layout.hash(), &layout.addresses()?)?.to_string(),
+        };
+        let request = v1::CreateMemberTokenRequest { life_ms: TOKEN_MS, ..Default::default() };
+        let token = client.member_token(request).await?.token.unwrap_or_default().text;
+        let folder = layout.folder(&part);
+        let settings = CoordinatorSettings { folder: folder.clone(), listen: listen.clone() };
+        if !layout.settings(&part).exists() {
+            write_settings(&layout.settings(&part), &settings)?;
+        }
+        daemon::enter(&folder, &token, layout.addresses()?, &listen, PATIENCE).await?;
+        start_part(layout, &part, &["coordinator", "run"])?;
+    }
+    let end = Instant::now() + PATIENCE;
+    for part in layout.coordinators() {
+        let address = layout.address(&part)?;
+        while !votes(client, &address).await? {
+            check(layout, &part, end)?;
+            sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the coordinator at this address votes.
+async fn votes(client: &Client, address: &str) -> Result<bool, Failure> {
+    let status = client.status(v1::StatusRequest { brief: true }).await?;
+    let found = status.members.iter().find(|member| member.address == address);
+    let role = found.map(v1::Member::role);
+    Ok(matches!(role, Some(v1::MemberRole::Leader | v1::MemberRole::Follower)))
 }
 
 /// Makes the cluster, its administrator, and the context.
 async fn make(layout: &Layout, folder: &Path) -> Result<(), Failure> {
-    let listen = free_port(layout.hash())?.to_string();
+    let listen = free_port(layout.hash(), &[])?.to_string();
     let admin = yard_agent::launch::own_login().filter(|login| is_name(login));
     let admin = admin.unwrap_or_else(|| "admin".into());
     let settings =
         CoordinatorSettings { folder: layout.folder(COORDINATOR), listen: listen.clone() };
     write_settings(&layout.settings(COORDINATOR), &settings)?;
     let mut contexts = Contexts::load(folder)?;
-    let mut keep = |made: &_| coordinator::remember(&mut contexts, folder, CONTEXT, made);
-    coordinator::make(&layout.folder(COORDINATOR), &listen, &admin, None, &mut keep).await
+    let mut keep = |made: &_| daemon::remember(&mut contexts, folder, CONTEXT, made);
+    daemon::make(&layout.folder(COORDINATOR), &listen, &admin, None, &mut keep).await
 }
 
 /// Starts a part unless it runs.
@@ -109,7 +152,7 @@ fn start_part(layout: &Layout, part: &str, words: &[&str]) -> Result<(), Failure
 fn settle(
     layout: &Layout,
     node: &str,
-    address: &str,
+    addresses: &[String],
     gpus_fake: Option<u16>,
 ) -> Result<(), Failure> {
     let settings = layout.settings(node);
@@ -122,7 +165,7 @@ fn settle(
         &settings,
         &NodeSettings {
             directory: layout.folder(node),
-            coordinators: vec![address.to_string()],
+            coordinators: addresses.to_vec(),
             address: "127.0.0.1".into(),
             gang_dir: layout.gang(),
             cgroup: format!("yard-dev-{place:016x}-{node}"),
@@ -153,7 +196,7 @@ async fn join(layout: &Layout, node: &str, client: &Client) -> Result<(), Failur
     Ok(())
 }
 
-/// Waits until the coordinator leads.
+/// Waits until a coordinator leads.
 async fn lead(layout: &Layout, client: &Client) -> Result<(), Failure> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -206,9 +249,9 @@ fn check(layout: &Layout, part: &str, end: Instant) -> Result<(), Failure> {
     Err(Failure::new(exit::REFUSED, message, format!("see {}", layout.log(part).display())))
 }
 
-/// A port of loopback that nothing uses now. `wish` says where to begin: clusters that wish
+/// A port of loopback that nothing uses now, and that is none of the taken ones. `wish` says where to begin: clusters that wish
 /// differently do not meet, also while one of them is stopped.
-fn free_port(wish: u64) -> Result<SocketAddr, Failure> {
+fn free_port(wish: u64, taken: &[String]) -> Result<SocketAddr, Failure> {
     const PORTS: std::ops::Range<u16> = 7_100..8_100;
     let count = u64::from(PORTS.end - PORTS.start);
     let nth = |step: u64| PORTS.start + (wish.wrapping_add(step) % count) as u16;
@@ -216,6 +259,8 @@ fn free_port(wish: u64) -> Result<SocketAddr, Failure> {
     let listener = (0..count)
         .map(nth)
         .chain(any)
-        .find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok());
+        .filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok())
+        // Whoever has it may not listen yet.
+        .find(|address| !taken.contains(&address.to_string()));
     listener.ok_or_else(|| Failure::new(exit::REFUSED, "no port of 127.0.0.1 is free", ""))
 }

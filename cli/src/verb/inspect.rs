@@ -152,14 +152,6 @@ pub(crate) async fn results(session: &Session, args: &ResultsArgs) -> Result<u8,
     Ok(0)
 }
 
-/// How the cluster is.
-pub(crate) async fn cluster(session: &Session) -> Result<u8, Failure> {
-    let status = session.client.status(v1::StatusRequest::default()).await?;
-    let (row, text) = view::holder::cluster(&status);
-    session.one("Cluster", &row, &text)?;
-    Ok(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Verbs that need no cluster, or find out why there is none.
 
 use crate::args::{self, Global, LoginArgs};
-use crate::context::{Context, Contexts, Environment, check_name};
+use crate::context::{Contexts, Environment, check_name};
 use crate::failure::{Failure, exit};
 use crate::input::all_of_standard_input;
 use crate::output::{Format, Listing, Row, column, put, say};
@@ -10,7 +10,7 @@ use crate::text;
 use crate::view;
 use serde_json::json;
 use std::path::Path;
-use yard_client::{Client, Options};
+use yard_client::Client;
 use yard_common::spec::{Draft, Features};
 use yard_proto::v1;
 use yard_runtime::files;
@@ -162,15 +162,17 @@ async fn examine(global: &Global) -> Result<Vec<Finding>, Failure> {
     let contexts = Contexts::load(&environment.folder()?)?;
     let (flag, address) = (global.context.as_deref(), global.address.as_deref());
     let (name, context) = contexts.choose(flag, address, &environment)?;
-    say(&format!("context {name}: {}", context.addresses.join(", ")));
     let identity = context.load_identity()?;
     let ends = identity.peer().not_after_wall_ms;
     let mut findings: Vec<Finding> = expiry(ends, now_wall_ms()).into_iter().collect();
-    let client = Client::connect(&Options::new(context.addresses.clone(), identity.clone()))?;
+    let given = address.is_some() || environment.address.is_some();
+    let options = context.options(identity.clone(), given);
+    say(&format!("context {name}: {}", options.addresses.join(", ")));
+    let client = Client::connect(&options)?;
     let status = client.status(v1::StatusRequest::default()).await?;
     let asked_at = now_wall_ms();
     findings.extend(of_cluster(&status, asked_at));
-    findings.extend(addresses_not_known(&status, &context));
+    findings.extend(of_members(&status));
     Ok(findings)
 }
 
@@ -215,19 +217,25 @@ fn of_cluster(status: &v1::StatusResponse, now: u64) -> Vec<Finding> {
     findings
 }
 
-/// Voting members of which this machine has no address: it cannot ask them when others are gone.
-fn addresses_not_known(status: &v1::StatusResponse, context: &Context) -> Option<Finding> {
-    let unknown: Vec<&str> = status
-        .members
-        .iter()
-        .map(|member| member.address.as_str())
-        .filter(|address| !context.addresses.iter().any(|known| known == address))
-        .collect();
-    if unknown.is_empty() || status.members.len() < 2 {
-        return None;
+/// Coordinators that are away, slow or about to lose their certificate.
+fn of_members(status: &v1::StatusResponse) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let now = status.now.as_ref().map_or(0, |now| now.wall_ms);
+    for member in &status.members {
+        let (id, address) = (member.id, &member.address);
+        if !member.unreachable.is_empty() {
+            let problem = format!("coordinator {id} at {address} does not answer");
+            let fix =
+                format!("start it, or, if its machine is gone for good: yard cluster remove {id}");
+            findings.push(finding(problem, fix));
+        }
+        let left = member.certificate_expires_wall_ms.map(|ends| ends.saturating_sub(now));
+        if left.is_some_and(|left| left < EXPIRY_MS) {
+            let problem = format!("the certificate of coordinator {id} ends soon");
+            findings.push(finding(problem, "its log says why it is not renewed"));
+        }
     }
-    let problem = format!("this context does not know the members at {}", unknown.join(", "));
-    Some(finding(problem, "add their addresses to its `addresses` in config.toml"))
+    findings
 }
 
 #[cfg(test)]
@@ -284,9 +292,13 @@ mod tests {
             of_cluster(&status, now).into_iter().map(|found| found.problem).collect();
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[1].ends_with("differ by 1m"), "{found:?}");
-        let context = Context { addresses: vec!["a:1".into()], ..Context::default() };
-        let unknown = addresses_not_known(&status, &context).unwrap();
-        assert!(unknown.problem.ends_with("members at b:1"), "{unknown:?}");
+        assert_eq!(of_members(&status), []);
+        let mut away = status.clone();
+        away.members[1].unreachable = "refused".into();
+        away.members[0].certificate_expires_wall_ms = Some(now + 60_000 + EXPIRY_MS - 1);
+        let found = of_members(&away);
+        assert!(found[0].problem.starts_with("the certificate of coordinator"), "{found:?}");
+        assert!(found[1].problem.ends_with("at b:1 does not answer"), "{found:?}");
     }
 
     #[test]

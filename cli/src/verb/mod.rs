@@ -1,6 +1,7 @@
 //! A function for each verb.
 
 mod change;
+mod cluster;
 mod follow;
 mod holders;
 mod inspect;
@@ -32,6 +33,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Verb::Coordinator(CoordinatorVerb::Run(args)) => {
             return daemon::coordinator::run(args).await;
         }
+        Verb::Coordinator(CoordinatorVerb::Join(args)) => {
+            return daemon::coordinator::join(args).await;
+        }
+        Verb::Coordinator(CoordinatorVerb::Reset(args)) => {
+            return daemon::coordinator::reset(args);
+        }
         Verb::Agent(AgentVerb::Join(args)) => return daemon::agent::join(args).await,
         Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args).await,
         Verb::Schema => return local::schema(),
@@ -48,33 +55,46 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         // The job first: what is wrong with it can be told wherever it is written.
         Verb::Run(args) => {
             let prepared = submit::prepare(&global, &args.submit).await?;
-            return run::run(&Session::open(&global).await?, args, &prepared).await;
+            let session = Session::open(&global).await?;
+            let code = run::run(&session, args, &prepared).await;
+            session.remember_members();
+            return code;
         }
         Verb::Submit(args) => {
             let prepared = submit::prepare(&global, &args.submit).await?;
-            return submit::submit(&Session::open(&global).await?, args, &prepared).await;
+            let session = Session::open(&global).await?;
+            let code = submit::submit(&session, args, &prepared).await;
+            session.remember_members();
+            return code;
         }
         _ => {}
     }
     let session = Session::open(&global).await?;
-    match &cli.verb {
-        Verb::Ls(args) => inspect::ls(&session, args).await,
-        Verb::Show(args) => inspect::show(&session, args).await,
-        Verb::Why(args) => inspect::why(&session, args).await,
-        Verb::Results(args) => inspect::results(&session, args).await,
-        Verb::Logs(args) => follow::logs(&session, args).await,
-        Verb::Events(args) => follow::events(&session, args).await,
-        Verb::Cancel(args) => change::cancel(&session, args).await,
-        Verb::Hold(args) => change::hold(&session, args).await,
-        Verb::Release(args) => change::release(&session, args).await,
-        Verb::Set(args) => change::set(&session, args).await,
-        Verb::Wait(args) => wait::wait(&session, args).await,
-        Verb::Node(verb) => nodes::node(&session, verb).await,
-        Verb::Pool(verb) => holders::pool(&session, verb).await,
-        Verb::Queue(verb) => holders::queue(&session, verb).await,
-        Verb::Config(verb) => holders::config(&session, verb).await,
-        Verb::User(verb) => users::user(&session, verb).await,
-        Verb::Cluster(crate::args::ClusterVerb::Status) => inspect::cluster(&session).await,
+    let code = ask(&session, &cli.verb).await;
+    session.remember_members();
+    code
+}
+
+/// Runs a verb that asks a cluster.
+async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
+    match verb {
+        Verb::Ls(args) => inspect::ls(session, args).await,
+        Verb::Show(args) => inspect::show(session, args).await,
+        Verb::Why(args) => inspect::why(session, args).await,
+        Verb::Results(args) => inspect::results(session, args).await,
+        Verb::Logs(args) => follow::logs(session, args).await,
+        Verb::Events(args) => follow::events(session, args).await,
+        Verb::Cancel(args) => change::cancel(session, args).await,
+        Verb::Hold(args) => change::hold(session, args).await,
+        Verb::Release(args) => change::release(session, args).await,
+        Verb::Set(args) => change::set(session, args).await,
+        Verb::Wait(args) => wait::wait(session, args).await,
+        Verb::Node(verb) => nodes::node(session, verb).await,
+        Verb::Pool(verb) => holders::pool(session, verb).await,
+        Verb::Queue(verb) => holders::queue(session, verb).await,
+        Verb::Config(verb) => holders::config(session, verb).await,
+        Verb::User(verb) => users::user(session, verb).await,
+        Verb::Cluster(verb) => cluster::cluster(session, verb).await,
         // Answered above.
         Verb::Run(_)
         | Verb::Submit(_)

@@ -1,6 +1,6 @@
 //! Queues, pools, users, settings, contexts, and the cluster as a whole.
 
-use super::{amounts, facts};
+use super::amounts;
 use crate::context::Contexts;
 use crate::output::{Listing, Row, Tone, column};
 use crate::text::{self, NONE};
@@ -200,71 +200,6 @@ pub(crate) fn contexts(contexts: &Contexts) -> Listing {
     Listing { kind: "Context", columns, rows: rows.collect() }
 }
 
-/// The cluster: one row, whose text lists the members.
-pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
-    let id: String = status.cluster_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let leader = match &status.leader {
-        Some(leader) => format!("member {} (term {})", leader.member_id, leader.term),
-        None => "none: an election is under way, or a majority is away".into(),
-    };
-    let counts = status.counts.unwrap_or_default();
-    let mut out = facts(&[
-        ("cluster", id.clone()),
-        ("leader", leader),
-        ("log", format!("{} applied, {} committed", status.applied_index, status.committed_index)),
-        ("nodes", format!("{} up of {}", counts.nodes_up, counts.nodes)),
-        ("gpus", format!("{} free of {}", counts.gpus_free, counts.gpus)),
-        ("jobs", format!("{} live of {} known", counts.jobs_live, counts.jobs)),
-        ("version", format!("{}, feature level {}", status.version, status.feature_level)),
-    ]);
-    out.push('\n');
-    let members = Listing { kind: "Member", columns: member_columns(), rows: members(status) };
-    out.push_str(&members.render(crate::output::Format::Table));
-    let values: Vec<Value> = members.rows.into_iter().map(|row| row.value).collect();
-    let value = json!({
-        "cluster_id": id,
-        "incarnation": status.incarnation,
-        "leader": status.leader.as_ref().map(|leader| leader.member_id),
-        "term": status.leader.as_ref().map(|leader| leader.term),
-        "members": values,
-        "applied_index": status.applied_index,
-        "committed_index": status.committed_index,
-        "feature_level": status.feature_level,
-        "version": status.version,
-        "nodes": counts.nodes,
-        "nodes_up": counts.nodes_up,
-        "jobs": counts.jobs,
-        "jobs_live": counts.jobs_live,
-        "gpus": counts.gpus,
-        "gpus_free": counts.gpus_free,
-    });
-    (Row { cells: Vec::new(), value, name: id, tones: Vec::new() }, out)
-}
-
-fn member_columns() -> Vec<crate::output::Column> {
-    vec![column("MEMBER").right(), column("ROLE"), column("ADDRESS"), column("VERSION")]
-}
-
-fn members(status: &v1::StatusResponse) -> Vec<Row> {
-    let row = |member: &v1::Member| Row {
-        cells: vec![
-            member.id.to_string(),
-            text::member_role(member.role),
-            member.address.clone(),
-            member.version.clone(),
-        ],
-        value: json!({
-            "id": member.id,
-            "role": text::member_role(member.role),
-            "address": member.address,
-            "version": member.version,
-        }),
-        name: member.id.to_string(),
-        tones: Vec::new(),
-    };
-    status.members.iter().map(row).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,26 +238,5 @@ mod tests {
         };
         let text = users(&[user]).render(Format::Csv);
         assert_eq!(text.lines().nth(1), Some("ann,user admin@team,-,disabled,0,0"));
-    }
-
-    #[test]
-    fn a_cluster_without_a_leader_says_so() {
-        let member = v1::Member {
-            id: 1,
-            address: "10.0.0.1:7100".into(),
-            role: v1::MemberRole::Follower.into(),
-            ..v1::Member::default()
-        };
-        let status = v1::StatusResponse {
-            cluster_id: vec![0xab; 16].into(),
-            members: vec![member],
-            ..v1::StatusResponse::default()
-        };
-        let (row, text) = cluster(&status);
-        assert!(text.contains("leader   none: an election is under way"), "{text}");
-        assert!(text.contains("Follower  10.0.0.1:7100"), "{text}");
-        assert!(!text.contains("LOG"), "nobody tells how far the log of a member is: {text}");
-        assert_eq!(row.value["leader"], Value::Null);
-        assert_eq!(row.name, "ab".repeat(16));
     }
 }

@@ -24,6 +24,7 @@ use yard_common::id::{MemberId, NodeId, PrincipalId};
 use yard_common::limits::STRANGER_CALL_MS;
 use yard_core::command::Role;
 use yard_core::state::State;
+use yard_proto::MEMBERS_INDEX;
 use yard_proto::convert::error::Refused;
 use yard_runtime::identity::{Peer, Principal};
 use yard_runtime::tls::Caller;
@@ -157,7 +158,7 @@ where
         let (member, answer) = (Arc::clone(member), self.inner.call(request));
         let counted = async move {
             let _visit = visit;
-            let response = match limit {
+            let mut response = match limit {
                 None => answer.await?,
                 Some(limit) => match timeout(limit, answer).await {
                     Ok(response) => response?,
@@ -167,6 +168,7 @@ where
             let status = Status::from_header_map(response.headers());
             // Without a status in the head the call has begun, and may fail later.
             member.counters.call(status.map_or(Code::Ok, |status| status.code()));
+            tell_members(&member, &mut response);
             Ok(response)
         };
         counted.boxed()
@@ -187,6 +189,12 @@ impl<S> Gate<S> {
             }
         }
     }
+}
+
+/// Says as of which position of the log the members are: whoever knows an older list asks for it.
+fn tell_members(member: &Member, response: &mut http::Response<Body>) {
+    let index = member.raft.state().1.membership.id.0.0;
+    response.headers_mut().insert(MEMBERS_INDEX, index.into());
 }
 
 /// What the call needs, if a peer may make it.

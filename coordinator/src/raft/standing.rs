@@ -53,7 +53,12 @@ impl Consensus {
             answers: self.answers(&metrics),
             caught_up,
         };
-        Some(LeaderView { term: metrics.current_term, last: index_to_ours(last), matched, standing })
+        Some(LeaderView {
+            term: metrics.current_term,
+            last: index_to_ours(last),
+            matched,
+            standing,
+        })
     }
 
     /// Who answered lately.
@@ -64,14 +69,14 @@ impl Consensus {
         heard.chain([self.own]).collect()
     }
 
-    /// The other voter that could take over best, as far as this leader knows: one that answers,
-    /// and of those the one with the most of the log.
+    /// The other voter that could take over best, as far as this leader knows: of those that
+    /// answer the one with the most of the log.
     pub(crate) fn successor(&self) -> Option<MemberId> {
         let LeaderView { matched, standing, .. } = self.view()?;
-        let others = matched.iter().filter(|(id, _)| {
-            **id != self.own && standing.voters.contains(id)
-        });
-        let best = others.max_by_key(|(id, index)| (standing.answers.contains(id), **index));
+        let fit = |id: &MemberId| {
+            *id != self.own && standing.voters.contains(id) && standing.answers.contains(id)
+        };
+        let best = matched.iter().filter(|(id, _)| fit(id)).max_by_key(|(_, index)| **index);
         best.map(|(id, _)| *id)
     }
 

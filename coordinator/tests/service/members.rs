@@ -135,6 +135,18 @@ async fn three_members_from_tokens_to_a_lost_leader() {
     // Any member takes a job, and knows of all others.
     let through = others[1].admin(&cluster).submit(JOB).await.unwrap();
     assert_eq!(through.job_id, before.job_id + 1);
+    // The same request takes effect once, whichever members are asked.
+    let request = v1::SubmitRequest {
+        request_id: request_id(),
+        spec: JOB.into(),
+        submit_dir: "/srv".into(),
+        ..Default::default()
+    };
+    let mut ids = Vec::new();
+    for mut user in [others[0].admin(&cluster), others[1].admin(&cluster), cluster.admin()] {
+        ids.push(user.jobs.submit(request.clone()).await.unwrap().into_inner().job_id);
+    }
+    assert_eq!(ids, [through.job_id + 1; 3]);
     let status = others[0].admin(&cluster).cluster.status(v1::StatusRequest::default()).await;
     let status = status.unwrap().into_inner();
     let roles: Vec<_> = status.members.iter().map(v1::Member::role).collect();
@@ -155,7 +167,7 @@ async fn three_members_from_tokens_to_a_lost_leader() {
         async move { two.submit(JOB).await.ok() }
     })
     .await;
-    assert_eq!(after.job_id, through.job_id + 1);
+    assert_eq!(after.job_id, through.job_id + 2);
     for id in [before.job_id, through.job_id, after.job_id] {
         assert_eq!(three.job(id).await.unwrap().id, id);
     }
@@ -235,7 +247,11 @@ async fn the_lead_is_handed_over_and_a_member_removed() {
     let refused = leader.cluster.remove_member(own).await.unwrap_err();
     let next = Refused::read(&refused).metadata.get("leader").cloned();
     assert_eq!(next, Some(cluster.address()), "it handed over: {refused:?}");
-    admin.cluster.remove_member(own).await.unwrap();
+    comes("the next leader works", || {
+        let mut admin = admin.clone();
+        async move { admin.cluster.remove_member(own).await.ok() }
+    })
+    .await;
     voters(&cluster.handle, 1).await;
     let last = v1::RemoveMemberRequest { member_id: 1 };
     let refused = admin.cluster.remove_member(last).await.unwrap_err();
@@ -269,8 +285,12 @@ async fn nobody_is_removed_if_the_rest_could_not_work() {
     voters(&cluster.handle, 2).await;
 }
 
-async fn ask_to_join(cluster: &Cluster, token: &Token, key: &KeyRequest, address: &str)
--> Result<JoinMemberResponse, tonic::Status> {
+async fn ask_to_join(
+    cluster: &Cluster,
+    token: &Token,
+    key: &KeyRequest,
+    address: &str,
+) -> Result<JoinMemberResponse, tonic::Status> {
     let (channel, _) = cluster.stranger();
     let request = JoinMemberRequest {
         request_id: request_id(),

@@ -27,11 +27,11 @@ impl State {
         let fits = |scope: &Scope| *scope == Scope::Member;
         self.check_token(context, token, secret_sha256, fits)?;
         between("address", address.len(), 1, LABEL_BYTES_MAX)?;
-        let taken = |(_, member): &(&MemberId, &Member)| {
-            !member.leaves && &*member.address == address
-        };
+        let taken =
+            |(_, member): &(&MemberId, &Member)| !member.leaves && &*member.address == address;
         if let Some((id, _)) = self.members.iter().find(taken) {
-            let problem = format!("member {id} has it; if that one is gone for good, remove it first");
+            let problem =
+                format!("member {id} has it; if that one is gone for good, remove it first");
             return Err(Rejection::invalid("address", problem));
         }
         // Founders have no records, and agents take no longer list.
@@ -111,9 +111,13 @@ impl State {
     /// The log has another membership: who was to leave and votes no more is gone, and no number
     /// in it is used again.
     pub(super) fn settle_members(&mut self) {
-        let all: BTreeSet<MemberId> =
-            self.membership.voters.iter().chain(self.membership.joint.iter().flatten()).copied()
-                .collect();
+        let all: BTreeSet<MemberId> = self
+            .membership
+            .voters
+            .iter()
+            .chain(self.membership.joint.iter().flatten())
+            .copied()
+            .collect();
         let highest = all.last().map_or(0, |id| id.0);
         self.member_last = self.member_last.max(highest);
         let gone = self.members.iter().filter(|(id, it)| it.leaves && !all.contains(id));

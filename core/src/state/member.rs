@@ -50,12 +50,7 @@ impl Joined {
     /// Whether this is the token, the hash of its secret, and that of the key. Looks at every
     /// byte, so that the time taken tells nothing about where two hashes differ.
     #[must_use]
-    pub fn matches(
-        &self,
-        token: TokenId,
-        secret_sha256: &[u8; 32],
-        key_sha256: &[u8; 32],
-    ) -> bool {
+    pub fn matches(&self, token: TokenId, secret_sha256: &[u8; 32], key_sha256: &[u8; 32]) -> bool {
         let secret = self.secret_sha256.iter().zip(secret_sha256);
         let key = self.key_sha256.iter().zip(key_sha256);
         let differ = secret.chain(key).fold(0, |differ, (a, b)| differ | (a ^ b));

@@ -11,6 +11,7 @@ mod coordinator;
 mod dev;
 mod documents;
 mod hand;
+mod members;
 mod mpi;
 mod refused;
 mod run;
