@@ -4,6 +4,8 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod etcd;
+mod ha;
 mod idle;
 mod latency;
 mod throughput;
@@ -16,10 +18,11 @@ fn main() {
     match words.as_slice() {
         ["latency"] => latency::run(),
         ["throughput"] => throughput::run(),
+        ["ha"] => ha::run(),
         ["idle"] => idle::run(),
         // This very program is what the jobs of `latency` run.
         ["stamp", folder] => latency::stamp(now, folder.as_ref()),
         // Whoever runs all benchmarks of the workspace starts no clusters by that.
-        _ => println!("# give one of: idle, latency, throughput"),
+        _ => println!("# give one of: ha, idle, latency, throughput"),
     }
 }

@@ -12,21 +12,46 @@ use yard_runtime::identity::Identity;
 pub(crate) struct World {
     root: TempDir,
     yard: PathBuf,
-    address: String,
 }
 
 impl World {
-    /// Starts a cluster with so many nodes. `YARD_BIN` names the program.
+    /// Starts a cluster of one coordinator with so many nodes. `YARD_BIN` names the program.
     pub(crate) fn start(nodes: u16) -> World {
+        World::with(1, nodes)
+    }
+
+    /// Starts a cluster of so many coordinators and nodes.
+    pub(crate) fn with(coordinators: u16, nodes: u16) -> World {
         let yard = std::env::var_os("YARD_BIN").expect("YARD_BIN names the program to measure");
         let root = tempfile::tempdir().expect("there is room");
-        let mut world = World { root, yard: yard.into(), address: String::new() };
-        world.yard(&["dev", "--detach", "--nodes", &nodes.to_string()]);
-        let settings = std::fs::read_to_string(world.dev().join("coordinator.toml"));
-        let settings = settings.expect("`yard dev` wrote it");
-        let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
-        world.address = listen.expect("it listens").trim_matches('"').to_string();
+        let world = World { root, yard: yard.into() };
+        let (coordinators, nodes) = (coordinators.to_string(), nodes.to_string());
+        world.yard(&["dev", "--detach", "--coordinators", &coordinators, "--nodes", &nodes]);
         world
+    }
+
+    /// Starts again what has ended.
+    pub(crate) fn restart(&self) {
+        self.yard(&["dev", "--detach"]);
+    }
+
+    /// The coordinators: the name of each among the parts, and its address.
+    pub(crate) fn coordinators(&self) -> Vec<(String, String)> {
+        let files = std::fs::read_dir(self.dev()).expect("`yard dev` made it").flatten();
+        let names = files.filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            let name = name.strip_suffix(".toml")?.to_string();
+            name.starts_with("coordinator").then_some(name)
+        });
+        let with_address = names.map(|name| {
+            let settings = std::fs::read_to_string(self.dev().join(format!("{name}.toml")));
+            let settings = settings.expect("`yard dev` wrote it");
+            let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
+            (name, listen.expect("it listens").trim_matches('"').to_string())
+        });
+        let mut all: Vec<(String, String)> = with_address.collect();
+        all.sort();
+        all
     }
 
     fn yard(&self, words: &[&str]) {
@@ -64,7 +89,8 @@ impl World {
     pub(crate) fn client(&self) -> Client {
         let folder = self.root.path().join("config/yard/contexts/dev");
         let identity = Identity::load(&folder).expect("`yard dev` made the administrator");
-        Client::connect(&Options::new(vec![self.address.clone()], identity)).expect("it is legal")
+        let addresses = self.coordinators().into_iter().map(|(_, address)| address).collect();
+        Client::connect(&Options::new(addresses, identity)).expect("it is legal")
     }
 }
 

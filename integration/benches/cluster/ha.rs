@@ -1,0 +1,280 @@
+//! What three coordinators cost, and what is seen of the death of their leader.
+//!
+//! - durable submits per second, and how long each takes, with so many in flight; beside them the
+//!   puts of an etcd of three members on the same machine, over the same TLS, of the same size;
+//! - the leader is killed again and again under a steady load: how long no submit is
+//!   acknowledged, and whether any was lost or doubled;
+//! - the lead is handed over on purpose.
+
+use crate::etcd::Etcd;
+use crate::latency::machine_flushes;
+use crate::world::{World, percentiles, print, rate, submit};
+use prost::Message;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+use yard_client::Client;
+use yard_proto::v1;
+
+/// In flight at a time.
+const DEPTHS: [usize; 4] = [1, 16, 64, 256];
+/// How long each depth is measured.
+const LONG: Duration = Duration::from_secs(5);
+/// Requests that share a connection, here and there.
+const PER_CONNECTION: usize = 16;
+/// Submits per second while leaders die.
+const LOAD: u64 = 1_000;
+/// Submits of the load that wait at a time, at most. In an outage all of them soon do.
+const WAITING: usize = 512;
+/// How long a leader leads until it is killed, unless the cluster needs longer to be whole.
+const BETWEEN: Duration = Duration::from_secs(3);
+/// Leaders that hand over on purpose.
+const HANDOVERS: usize = 20;
+
+/// Measures, and prints. `YARD_HA_KILLS`: leaders to kill.
+pub(crate) fn run() {
+    let kills = std::env::var("YARD_HA_KILLS").ok().and_then(|text| text.parse().ok());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime can be made");
+    runtime.block_on(depths());
+    runtime.block_on(deaths(kills.unwrap_or(100)));
+}
+
+/// A job that is not run, so that nothing but its submit is measured.
+fn held(world: &World, name: &str) -> v1::SubmitRequest {
+    let spec = format!(r#"{{"name":"{name}","command":["/bin/true"],"hold":true}}"#);
+    submit(spec, &world.scratch())
+}
+
+async fn depths() {
+    let world = World::with(3, 0);
+    let request = held(&world, "depth");
+    let bytes = request.encoded_len() + 16;
+    println!("request_size {bytes} bytes");
+    let etcd = Etcd::start().await;
+    for depth in DEPTHS {
+        let clients = connections(depth, || world.client());
+        let submitted = measure(depth, |at| {
+            let (client, request) = (clients[at % clients.len()].clone(), request.clone());
+            async move { drop(client.submit(request).await.expect("it is taken")) }
+        });
+        tell("submit", depth, &submitted.await);
+        let Ok(etcd) = &etcd else { continue };
+        let clients = connections(depth, || etcd.client());
+        let value = vec![b'x'; bytes];
+        let put = measure(depth, |at| {
+            let (client, value) = (clients[at % clients.len()].clone(), value.clone());
+            async move { client.put(value).await }
+        });
+        tell("etcd_put", depth, &put.await);
+    }
+    if let Err(error) = etcd {
+        println!("# no etcd to compare with: {error}");
+    }
+    print("machine_flush", &machine_flushes(&world.dev()));
+}
+
+fn connections<T>(depth: usize, connect: impl Fn() -> T) -> Vec<T> {
+    (0..depth.div_ceil(PER_CONNECTION)).map(|_| connect()).collect()
+}
+
+fn tell(what: &str, depth: usize, (per_second, took): &(f64, Vec<Duration>)) {
+    println!("{what}s_{depth}_in_flight {per_second:.0} per_second");
+    print(&format!("{what}_{depth}_in_flight"), took);
+}
+
+/// Does something again and again, so many at a time. How often per second, and how long each took.
+async fn measure<F, W>(depth: usize, work: F) -> (f64, Vec<Duration>)
+where
+    F: Fn(usize) -> W,
+    W: Future<Output = ()> + Send + 'static,
+{
+    // Connections are made before the clock runs.
+    for at in 0..depth {
+        work(at).await;
+    }
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    let timed = |at| {
+        let work = work(at);
+        async move {
+            let began = Instant::now();
+            work.await;
+            (at, began.elapsed())
+        }
+    };
+    for at in 0..depth {
+        running.spawn(timed(at));
+    }
+    let mut took = Vec::new();
+    while let Some(done) = running.join_next().await {
+        let (at, one) = done.expect("it does not panic");
+        took.push(one);
+        if began.elapsed() < LONG {
+            running.spawn(timed(at));
+        }
+    }
+    (rate(took.len(), began), took)
+}
+
+/// A submit that was acknowledged.
+struct Acked {
+    number: u64,
+    job: u64,
+    at: Instant,
+}
+
+async fn deaths(kills: usize) {
+    let world = Arc::new(World::with(3, 1));
+    let client = world.client();
+    let pid = running_rank(&world, &client).await;
+    let numbers = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn(load(Arc::clone(&world), Arc::clone(&numbers), Arc::clone(&stop)));
+    let mut kill_times = Vec::new();
+    for _ in 0..kills {
+        sleep(BETWEEN).await;
+        let (leader, _) = leader(&world, &client).await;
+        kill_times.push(Instant::now());
+        kill(world.pid(&leader));
+        sleep(Duration::from_secs(1)).await;
+        let world = Arc::clone(&world);
+        let restarted = tokio::task::spawn_blocking(move || world.restart());
+        restarted.await.expect("the member starts again");
+    }
+    sleep(BETWEEN).await;
+    let mut handover_times = Vec::new();
+    for _ in 0..HANDOVERS {
+        handover_times.push(Instant::now());
+        let handed = client.transfer_leader(v1::TransferLeaderRequest { member_id: 0 });
+        handed.await.expect("somebody takes over");
+        sleep(Duration::from_millis(500)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let acked = load.await.expect("the load goes on");
+    let asked = numbers.load(Ordering::Relaxed);
+    let mut times: Vec<Instant> = acked.iter().map(|acked| acked.at).collect();
+    times.sort_unstable();
+    tell_outages("leader_killed", &times, &kill_times);
+    tell_outages("leader_handed_over", &times, &handover_times);
+    println!("submits_asked {asked} count");
+    println!("submits_acknowledged {} count", acked.len());
+    check(&client, &acked).await;
+    let is_there = std::path::Path::new(&format!("/proc/{pid}")).exists();
+    println!("running_rank_untouched {} of_1", u8::from(is_there));
+    print("machine_flush", &machine_flushes(&world.dev()));
+}
+
+/// A job that runs all the time. The process of its rank.
+async fn running_rank(world: &World, client: &Client) -> u32 {
+    let file = world.scratch().join("pid");
+    let line = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 100000", file.display());
+    let spec = serde_json::json!({"name": "runs", "command": line}).to_string();
+    client.submit(submit(spec, &world.scratch())).await.expect("it is taken");
+    loop {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        if let Ok(pid) = text.trim().parse() {
+            return pid;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Submits a steady number of jobs per second until it is stopped.
+async fn load(
+    world: Arc<World>,
+    numbers: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Vec<Acked> {
+    let began = tokio::time::Instant::now();
+    let clients = connections(WAITING, || world.client());
+    let mut workers = JoinSet::new();
+    for at in 0..WAITING {
+        let (numbers, stop, world) =
+            (Arc::clone(&numbers), Arc::clone(&stop), Arc::clone(&world));
+        let client = clients[at % clients.len()].clone();
+        workers.spawn(async move {
+            let mut acked = Vec::new();
+            loop {
+                let number = numbers.fetch_add(1, Ordering::Relaxed);
+                sleep_until(began + Duration::from_micros(number * 1_000_000 / LOAD)).await;
+                if stop.load(Ordering::Relaxed) {
+                    numbers.fetch_sub(1, Ordering::Relaxed);
+                    return acked;
+                }
+                let request = held(&world, &format!("n{number}"));
+                let answer = client.submit(request).await.expect("it is taken in the end");
+                acked.push(Acked { number, job: answer.job_id, at: Instant::now() });
+            }
+        });
+    }
+    workers.join_all().await.into_iter().flatten().collect()
+}
+
+/// The member that leads: its name among the parts, and its address.
+async fn leader(world: &World, client: &Client) -> (String, String) {
+    loop {
+        let status = client.status(v1::StatusRequest::default()).await.expect("it answers");
+        let leader = status.leader.map(|leader| leader.member_id);
+        let member = status.members.iter().find(|member| Some(member.id) == leader);
+        let address = member.map(|member| member.address.clone());
+        let found = world.coordinators().into_iter().find(|(_, at)| Some(at) == address.as_ref());
+        match found {
+            Some(found) => return found,
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+fn kill(pid: u32) {
+    let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+    assert!(killed.expect("kill is everywhere").success(), "the leader runs");
+}
+
+/// How long no submit was acknowledged after each of these moments: the longest time between two
+/// acknowledgements of which the second came after it, within the seconds that follow.
+fn tell_outages(name: &str, acked: &[Instant], moments: &[Instant]) {
+    let mut outages: Vec<Duration> = moments.iter().map(|at| outage(acked, *at)).collect();
+    outages.sort_unstable();
+    let (p50, p99) = percentiles(&outages);
+    let longest = outages.last().map_or(0.0, |longest| longest.as_secs_f64() * 1e3);
+    println!("{name}_times {} count", moments.len());
+    println!("{name}_outage_p50 {p50:.0} ms");
+    println!("{name}_outage_p99 {p99:.0} ms");
+    println!("{name}_outage_max {longest:.0} ms");
+}
+
+fn outage(acked: &[Instant], moment: Instant) -> Duration {
+    let first = acked.partition_point(|at| *at < moment).saturating_sub(1);
+    let pairs = acked[first..].windows(2).take_while(|pair| pair[0] < moment + BETWEEN);
+    pairs.map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or(BETWEEN)
+}
+
+/// Whether each acknowledged job is there once, and no other.
+async fn check(client: &Client, acked: &[Acked]) {
+    let mut names: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut page = None;
+    loop {
+        let request = v1::ListJobsRequest { page, ..Default::default() };
+        let answer = client.jobs(request).await.expect("it answers");
+        for job in answer.jobs {
+            names.entry(job.name).or_default().push(job.id);
+        }
+        let info = answer.page.expect("a list says where it ends");
+        if info.next_key.is_empty() {
+            break;
+        }
+        page = Some(v1::Page { after_key: info.next_key, ..Default::default() });
+    }
+    let is_there = |acked: &&Acked| {
+        names.get(&format!("n{}", acked.number)).is_some_and(|jobs| jobs.contains(&acked.job))
+    };
+    let lost = acked.len() - acked.iter().filter(is_there).count();
+    let doubled = names.values().filter(|jobs| jobs.len() > 1).count();
+    println!("acknowledged_jobs_lost {lost} count");
+    println!("jobs_doubled {doubled} count");
+}
