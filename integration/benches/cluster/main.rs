@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod flushes;
 mod idle;
 mod latency;
 mod throughput;
