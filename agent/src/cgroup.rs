@@ -140,6 +140,26 @@ impl Support {
         Ok(group)
     }
 
+    /// Makes groups of version 1 alone, without limits.
+    ///
+    /// # Errors
+    /// If a directory cannot be made.
+    pub(crate) fn group_v1(&self, tag: &str) -> Result<Group, CgroupError> {
+        let group = self.find(tag);
+        group.v1().try_for_each(|path| make(path))?;
+        Ok(group)
+    }
+
+    /// Removes the groups whose names begin like this and which are empty.
+    pub(crate) fn remove_empty(&self, prefix: &str) {
+        for (_, root) in &self.v1 {
+            let inner = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
+            let named =
+                inner.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+            named.for_each(|entry| drop(fs::remove_dir(entry.path())));
+        }
+    }
+
     /// The group of an assignment, whether or not it exists.
     #[must_use]
     pub fn find(&self, tag: &str) -> Group {
@@ -170,7 +190,8 @@ fn enable_controllers(root: &Path, group: &Path) -> Vec<String> {
     V1.iter().filter(|name| there.contains(*name)).map(|name| (*name).to_string()).collect()
 }
 
-fn enter(at: &Path) -> Result<(), CgroupError> {
+/// Moves this process into a group.
+pub(crate) fn enter(at: &Path) -> Result<(), CgroupError> {
     let path = at.join("cgroup.procs");
     fs::write(&path, "0").map_err(|source| CgroupError { path, what: "enter", source })
 }
@@ -219,8 +240,30 @@ impl Group {
         Ok(())
     }
 
-    /// Moves this process into the groups of version 1, for all that it will start: they inherit
-    /// them for nothing, while each move costs milliseconds.
+    /// The groups of version 1, which a shim enters for all that it will start: they inherit them
+    /// for nothing, while each move costs milliseconds.
+    pub(crate) fn v1(&self) -> impl Iterator<Item = &PathBuf> {
+        self.v1.iter().map(|(_, at)| at)
+    }
+
+    /// The group of version 2.
+    pub(crate) fn v2(&self) -> Option<&PathBuf> {
+        self.v2.as_ref()
+    }
+
+    /// Gives the groups of version 1 the name of another assignment. Those of version 2 keep theirs
+    /// for life.
+    ///
+    /// # Errors
+    /// If one cannot be renamed; those before it have the new name.
+    pub(crate) fn rename_v1(&self, to: &Group) -> Result<(), CgroupError> {
+        self.v1.iter().zip(&to.v1).try_for_each(|((_, from), (_, to))| {
+            let failed = |source| CgroupError { path: from.clone(), what: "rename", source };
+            fs::rename(from, to).map_err(failed)
+        })
+    }
+
+    /// Moves this process into the groups of version 1.
     ///
     /// # Errors
     /// If one cannot be entered.
@@ -228,12 +271,12 @@ impl Group {
         self.v1.iter().try_for_each(|(_, at)| enter(at))
     }
 
-    /// Moves this process into the group of version 2.
+    /// Moves this process into the group of version 2, unless that is one that it has entered.
     ///
     /// # Errors
     /// If it cannot be entered.
-    pub fn enter_v2(&self) -> Result<(), CgroupError> {
-        self.v2.iter().try_for_each(|at| enter(at))
+    pub(crate) fn enter_v2(&self, entered: &[PathBuf]) -> Result<(), CgroupError> {
+        self.v2.iter().filter(|at| !entered.contains(at)).try_for_each(|at| enter(at))
     }
 
     /// The group of version 2, in which processes are started.

@@ -421,26 +421,43 @@ pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> nix::Result<()> {
 /// Takes file descriptor 0 over from the process that started this one, and puts `/dev/null` in
 /// its place.
 pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
-    take(0)
-}
-
-/// Takes file descriptor 1 over.
-pub(crate) fn take_stdout() -> io::Result<OwnedFd> {
-    take(1)
-}
-
-fn take(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with a number.
-    let taken = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    let taken = unsafe { libc::fcntl(libc::STDIN_FILENO, libc::F_DUPFD_CLOEXEC, 3) };
     if taken < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel just made it, and nobody else knows it.
     let taken = unsafe { OwnedFd::from_raw_fd(taken) };
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    // SAFETY: dup2 with numbers; `fd` is one of the standard three, which nobody owns.
-    if unsafe { libc::dup2(null.as_raw_fd(), fd) } < 0 {
+    // SAFETY: dup2 with numbers; nobody owns the standard three.
+    if unsafe { libc::dup2(null.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(taken)
+}
+
+/// The first bytes of a stream, and the open files that were sent with them. Waits.
+pub(crate) fn receive_files(
+    stream: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = loop {
+        let got = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags);
+        match got {
+            Err(nix::errno::Errno::EINTR) => {}
+            got => break got?,
+        }
+    };
+    let mut files = Vec::new();
+    for message in got.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            // SAFETY: the kernel just made them for this process, and nobody else knows them.
+            files.extend(fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((got.bytes, files))
 }

@@ -24,6 +24,15 @@ pub(crate) enum WireError {
     Backlog,
 }
 
+/// A message as it is sent.
+pub(crate) fn frame<T: Encode<()>>(message: &T) -> Vec<u8> {
+    let mut frame = vec![0; 4];
+    minicbor::encode(message, &mut frame).expect("writing to memory does not fail");
+    let len = (frame.len() - 4) as u32;
+    frame[..4].copy_from_slice(&len.to_le_bytes());
+    frame
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
@@ -51,16 +60,21 @@ impl Wire {
 
     /// Queues a message and sends what goes.
     pub(crate) fn send<T: Encode<()>>(&mut self, message: &T) -> Result<(), WireError> {
-        let body = minicbor::to_vec(message).expect("writing to memory does not fail");
-        if body.len() > SHIM_MESSAGE_BYTES_MAX {
-            return Err(WireError::TooLong(body.len()));
+        self.queue(message)?;
+        self.flush()
+    }
+
+    /// Queues a message, to be sent together with the next one.
+    pub(crate) fn queue<T: Encode<()>>(&mut self, message: &T) -> Result<(), WireError> {
+        let frame = frame(message);
+        if frame.len() > SHIM_MESSAGE_BYTES_MAX + 4 {
+            return Err(WireError::TooLong(frame.len() - 4));
         }
-        if self.output.len() + body.len() > SHIM_BACKLOG_BYTES_MAX {
+        if self.output.len() + frame.len() > SHIM_BACKLOG_BYTES_MAX {
             return Err(WireError::Backlog);
         }
-        self.output.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        self.output.extend_from_slice(&body);
-        self.flush()
+        self.output.extend_from_slice(&frame);
+        Ok(())
     }
 
     /// Sends what goes.

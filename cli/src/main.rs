@@ -32,7 +32,6 @@ use args::Cli;
 use clap::Parser;
 use failure::{Failure, exit};
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -73,10 +72,7 @@ fn main() -> ExitCode {
 fn helper() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next()?.to_str()? {
-        "shim" => {
-            let directory = arguments.next()?;
-            Some(yard_agent::shim::main(Path::new(&directory)))
-        }
+        "shim" => Some(yard_agent::shim::main(arguments)),
         "shim-dial" => {
             let words = arguments.map(|word| word.to_string_lossy().into_owned());
             Some(yard_agent::shim::dial_main(words))

@@ -190,6 +190,10 @@ pub const SHIM_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes that wait to be sent to one peer of a shim; beyond it the peer is dropped, and finds the
 /// present state when it comes back.
 pub const SHIM_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Processes that stand by on a node to be the shims of its next assignments.
+pub const SHIMS_READY: usize = 4;
+/// The path of a shim's directory.
+pub const SHIM_PATH_BYTES_MAX: usize = 4_096;
 /// Tasks of a chain that may start ahead of what is on disk. After a loss of power this many
 /// count as started beyond the last one that is known to have ended.
 pub const SHIM_STARTS_AHEAD: u32 = 32;

@@ -1,5 +1,6 @@
 //! The start of a driver: which shims are there, and what they have done meanwhile.
 
+use super::ready::Ready;
 use super::shims::Shim;
 use crate::paths::{Paths, from_tag};
 use crate::shim::RECORD;
@@ -7,7 +8,6 @@ use crate::shim::message::FromShim;
 use crate::shim::record::History;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use yard_common::id::BootId;
 use yard_core::agent::{AssignmentId, Found, Kept, Order, Record};
@@ -30,7 +30,7 @@ pub(super) fn look(
     paths: &Paths,
     kept: &Kept,
     boot: BootId,
-    program: &Path,
+    ready: &mut Ready,
 ) -> std::io::Result<Adopted> {
     let mut adopted = Adopted::default();
     for entry in std::fs::read_dir(paths.shims())? {
@@ -47,7 +47,7 @@ pub(super) fn look(
             } else if kept.boot == boot && record_of.is_some_and(is_expected) {
                 // The agent died between writing and making it. Made now, it is the witness that
                 // nothing ran.
-                if let Ok(shim) = Shim::spawn(entry.path(), program) {
+                if let Ok(shim) = Shim::make(entry.path(), id, ready) {
                     adopted.found.push(History::default().found(id, true, boot, 0, None, 0));
                     adopted.shims.insert(id, shim);
                 }

@@ -24,7 +24,7 @@ pub struct Options {
     pub root: PathBuf,
     /// The node's name.
     pub node: String,
-    /// Our own program, which runs as `PROGRAM shim DIR` and `PROGRAM shim-dial HOST WORD...`.
+    /// Our own program, which runs as `PROGRAM shim GROUP...` and `PROGRAM shim-dial HOST WORD...`.
     pub program: PathBuf,
     /// `PATH` of jobs.
     pub job_path: String,

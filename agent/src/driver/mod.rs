@@ -16,6 +16,7 @@ mod adopt;
 mod clean;
 mod handle;
 mod perform;
+mod ready;
 mod remains;
 mod shims;
 mod turn;

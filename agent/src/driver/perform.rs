@@ -62,7 +62,7 @@ impl Turn {
         }
         let directory = self.paths.shim(id);
         let spawned = match directory.join(DETAIL).exists() {
-            true => Shim::spawn(directory.clone(), &self.options.program),
+            true => Shim::make(directory.clone(), id, &mut self.ready),
             false => Err(std::io::Error::other("the coordinator sent no details")),
         };
         match spawned {
@@ -143,6 +143,8 @@ impl Turn {
             }
             FromShim::Cut(len) => self.tell(id, ShimEvent::Cut(len)),
             FromShim::Reaped => self.tell(id, ShimEvent::Reaped),
+            // It was told already what to do next.
+            FromShim::Ready => {}
         }
     }
 
@@ -176,6 +178,7 @@ impl Turn {
             self.timers.retain(|at_ms| *at_ms > now_ms);
             self.inputs.push_back(Input::Tick);
         }
+        self.ready.refill();
         self.leaving.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
         let empty = self.remains.extract_if(.., |_, remains| remains.kill());
         for (id, _) in empty.collect::<Vec<_>>() {

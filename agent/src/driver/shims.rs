@@ -1,14 +1,16 @@
 //! The driver's side of one shim: its process, the connection to it, and what it was told.
 
+use super::ready::{Process, Ready};
 use crate::shim::message::{FromShim, ToShim};
-use crate::shim::{LOCK, LOG, SOCKET};
+use crate::shim::{LOCK, LOG, SOCKET, enlist};
 use crate::wire::{Wire, WireError, short_path};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
+use yard_core::agent::AssignmentId;
 
 /// One shim.
 #[derive(Debug)]
@@ -45,8 +47,12 @@ impl Shim {
         }
     }
 
-    /// Makes the process. Its directory holds the details, and no record.
-    pub(super) fn spawn(directory: PathBuf, program: &Path) -> io::Result<Shim> {
+    /// Gives a process to an assignment. Its directory holds the details, and no record.
+    pub(super) fn make(
+        directory: PathBuf,
+        id: AssignmentId,
+        ready: &mut Ready,
+    ) -> io::Result<Shim> {
         let lock = open_lock(&directory)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -58,19 +64,9 @@ impl Shim {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600);
         let log = options.open(directory.join(LOG))?;
-        let (ours, theirs) = UnixStream::pair()?;
-        let theirs = std::os::fd::OwnedFd::from(theirs);
-        let child = Command::new(program)
-            .arg("shim")
-            .arg(&directory)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::from(lock))
-            .stderr(Stdio::from(log))
-            .spawn()?;
-        let wire = Some(Wire::new(ours)?);
-        Ok(Shim { wire, child: Some(child), ..Shim::new(directory) })
+        let Process { wire, child } = ready.take(id)?;
+        enlist(wire.fd(), &directory, &lock, &log)?;
+        Ok(Shim { wire: Some(wire), child: Some(child), ..Shim::new(directory) })
     }
 
     /// The shim of a directory that an earlier agent made.

@@ -3,6 +3,7 @@
 use super::adopt;
 use super::clean::Cleaner;
 use super::handle::{DriverError, Options, Request, Share};
+use super::ready::Ready;
 use super::remains::Remains;
 use super::shims::Shim;
 use crate::launch::Site;
@@ -37,6 +38,7 @@ pub(super) struct Turn {
     store: Store,
     pub(super) lease_file: LeaseFile,
     pub(super) shims: BTreeMap<AssignmentId, Shim>,
+    pub(super) ready: Ready,
     pub(super) remains: BTreeMap<AssignmentId, Remains>,
     /// Processes of shims that were let go.
     pub(super) leaving: Vec<Child>,
@@ -89,7 +91,8 @@ impl Turn {
         let cleaner = Cleaner::start(paths.root().join("trash")).map_err(io("clean up"))?;
         // The group that the shims enter.
         let _ = options.cgroups.group(crate::shim::GROUP, &crate::cgroup::GroupLimits::default());
-        let adopted = adopt::look(&paths, &kept, boot, &options.program)
+        let mut ready = Ready::new(&options.program, &options.cgroups);
+        let adopted = adopt::look(&paths, &kept, boot, &mut ready)
             .map_err(io("look at the shims that are there"))?;
         let lease = lease_file.read();
         let (agent, actions) = Agent::restore(kept, boot, adopted.found, lease, sys::boot_ms());
@@ -102,6 +105,7 @@ impl Turn {
             store,
             lease_file,
             shims: adopted.shims,
+            ready,
             remains: BTreeMap::new(),
             leaving: Vec::new(),
             cleaner,
@@ -193,9 +197,11 @@ impl Turn {
         let now_ms = sys::boot_ms();
         let looks = !self.remains.is_empty()
             || !self.leaving.is_empty()
+            || self.ready.is_ending()
             || self.shims.values().any(|shim| shim.in_doubt);
         let look = looks.then_some(now_ms + LOOK_MS);
-        let next = look.into_iter().chain(self.timers.first().copied()).min();
+        let due = [look, self.timers.first().copied(), self.ready.due_ms()];
+        let next = due.into_iter().flatten().min();
         let timeout = next.map_or(PollTimeout::NONE, |at_ms| {
             let wait_ms = at_ms.saturating_sub(now_ms).min(60_000);
             PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)

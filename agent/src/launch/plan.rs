@@ -114,7 +114,6 @@ impl Plan {
             cpu_milli: Some(amounts.cpu_milli).filter(|milli| *milli > 0),
         };
         let group = orders.site.cgroups().group(&tag(orders.id), &group_limits)?;
-        group.enter_v1()?;
         let entrance = group.open_v2()?;
         let hostfile = home.join("hostfile");
         files::write_hostfile(&hostfile, assignment)?;

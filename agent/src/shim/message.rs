@@ -57,6 +57,9 @@ pub(crate) enum FromShim {
     /// No process is left.
     #[n(6)]
     Reaped,
+    /// It stands by, and has no assignment yet.
+    #[n(7)]
+    Ready,
 }
 
 /// The state of a shim.

@@ -1,9 +1,10 @@
 //! The shim: one small, single-threaded process per assignment that outlives the agent.
 //!
-//! It is our own program with a hidden argument, `yard shim DIR`. It has its own session and
-//! cgroup, is the subreaper of everything that its ranks leave behind, and speaks to the agent
-//! over a socket in its directory; agents come and go. It holds a lock on its directory for as
-//! long as it lives, so that nobody takes a dead shim for a living one.
+//! It is our own program with a hidden argument, `yard shim GROUP...`; some of them stand by for
+//! assignments that are to come, see `enlist`. It has its own session and cgroup, is the subreaper
+//! of everything that its ranks leave behind, and speaks to the agent over a socket in its
+//! directory; agents come and go. It holds a lock on its directory for as long as it lives, so that
+//! nobody takes a dead shim for a living one.
 //!
 //! Per exit: `waitid(WNOWAIT)`, record, durable, reap. While an agent is connected, starts and ends
 //! are told together, at most `SHIM_HOLD_MS` late, or at once when nothing more starts. The agent
@@ -16,6 +17,7 @@
 //! process of the assignment is left: it has no child, and its cgroup is empty.
 
 mod dial;
+mod enlist;
 pub(crate) mod message;
 mod news;
 mod obey;
@@ -27,8 +29,10 @@ mod setup;
 mod task;
 
 pub use dial::main as dial_main;
+pub(crate) use enlist::enlist;
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Names of files in a shim's directory.
@@ -44,17 +48,20 @@ pub(crate) const LOG: &str = "shim.log";
 /// The group of all shims, apart from those of their ranks.
 pub(crate) const GROUP: &str = "shims";
 
-/// Runs the shim of a directory until the agent lets it go. Its standard input is the agent's
-/// first connection, its output the lock of the directory, its errors its log.
+/// Stands by in these control groups until the agent, whose connection is the standard input, has
+/// an assignment; then runs its shim until the agent lets it go.
 #[must_use]
-pub fn main(directory: &Path) -> ExitCode {
-    let result = setup::setup(directory).and_then(run::Shim::run);
-    match result {
+pub fn main(groups: impl Iterator<Item = OsString>) -> ExitCode {
+    let run = || match setup::stand_by(groups.map(PathBuf::from).collect())? {
+        Some(ready) => setup::setup(ready)?.run(),
+        None => Ok(()),
+    };
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without its record or its children it has nothing to go on with; what it leaves
             // behind is found and ended by the agent.
-            eprintln!("shim {}: {error}", directory.display());
+            eprintln!("shim: {error}");
             ExitCode::FAILURE
         }
     }

@@ -35,7 +35,7 @@ impl News {
     }
 
     /// What there is to tell, in the order in which it is true.
-    fn take(&mut self) -> impl Iterator<Item = FromShim> + use<> {
+    pub(super) fn take(&mut self) -> impl Iterator<Item = FromShim> + use<> {
         let News { started, ends, .. } = std::mem::take(self);
         let ends = ends.map(|(first, ends)| FromShim::Ended(first, ends));
         started.map(FromShim::Started).into_iter().chain(ends)
@@ -54,9 +54,8 @@ impl Shim {
 
     /// Tells all that was held back. It comes before anything else that is told.
     pub(super) fn tell_all_news(&mut self) {
-        for message in self.news.take() {
-            self.send(&message);
-        }
+        let news = self.news.take();
+        self.send_all(news);
     }
 }
 

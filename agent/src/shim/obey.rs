@@ -43,7 +43,7 @@ impl Shim {
             ToShim::SignalStop => self.stop(),
             ToShim::Kill => {
                 if self.history.reaped {
-                    self.tell(&FromShim::Reaped);
+                    self.tell(FromShim::Reaped);
                     return Ok(());
                 }
                 self.kill(KillReason::Ordered)
@@ -68,7 +68,7 @@ impl Shim {
             self.write(&Entry::Cut(len))?;
         }
         let now = if self.history.start_given { self.history.len } else { len };
-        self.tell(&FromShim::Cut(now));
+        self.tell(FromShim::Cut(now));
         Ok(())
     }
 

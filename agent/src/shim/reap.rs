@@ -153,7 +153,7 @@ impl Shim {
                 work.plan.group.remove();
             }
             self.write(&Entry::Reaped)?;
-            self.tell(&FromShim::Reaped);
+            self.tell(FromShim::Reaped);
         }
         Ok(())
     }

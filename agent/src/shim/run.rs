@@ -1,12 +1,12 @@
 //! The state of a shim and its loop: wait, look at children, listen, do what is due.
 
-use super::ShimError;
 use super::message::{FromShim, State};
 use super::news::News;
 use super::peers::Peers;
 use super::record::{Entry, History, KillReason, Writer};
-use super::setup::{Prepared, enter_group};
+use super::setup::Prepared;
 use super::task::Running;
+use super::{GROUP, ShimError};
 use crate::launch::{Orders, Plan};
 use crate::lease_file::LeaseFile;
 use crate::sys;
@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use yard_common::ExitCause;
 use yard_common::limits::SHIM_FLUSH_MS;
 
@@ -57,6 +58,8 @@ pub(super) struct Shim {
     /// Processes are being killed, and looked at again.
     pub(super) is_killing: bool,
     pub(super) leaves: bool,
+    /// Groups that it has entered.
+    pub(super) entered: Vec<PathBuf>,
     /// It has left the agent's group.
     is_settled: bool,
 }
@@ -98,6 +101,7 @@ impl Shim {
             waits_for_lease: false,
             is_killing: false,
             leaves: false,
+            entered: Vec::new(),
             is_settled: false,
         }
     }
@@ -108,14 +112,14 @@ impl Shim {
         self.peers = Peers::new(jobs, gang);
         self.work = Some(Work { orders, plan });
         self.write(&Entry::Prepared)?;
-        self.tell(&FromShim::Prepared);
+        self.tell(FromShim::Prepared);
         Ok(())
     }
 
     /// Nothing will run.
     pub(super) fn on_prepare_failed(&mut self, cause: ExitCause) -> Result<(), ShimError> {
         self.write(&Entry::Failed(cause))?;
-        self.tell(&FromShim::Failed(cause));
+        self.tell(FromShim::Failed(cause));
         Ok(())
     }
 
@@ -138,11 +142,14 @@ impl Shim {
         Ok(())
     }
 
-    /// Leaves the agent's group once the first start is behind it, or will not come.
+    /// Leaves the agent's group, so that what stops the agent's unit does not stop the shim. The
+    /// kernel may take milliseconds to move a process: a shim that had no time to do so while it
+    /// stood by does it once the first start is behind it, or will not come.
     fn settle(&mut self) {
         let due = self.running.is_some() || self.history.started > 0 || self.waits_for_lease;
         if let Some(work) = self.work.as_ref().filter(|_| due && !self.is_settled) {
-            enter_group(&work.orders);
+            // Those that cannot, live with it.
+            let _ = work.orders.site.cgroups().find(GROUP).enter_v2(&self.entered);
             self.is_settled = true;
         }
     }
@@ -155,17 +162,17 @@ impl Shim {
     }
 
     /// Tells the agent, if one is there.
-    pub(super) fn tell(&mut self, message: &FromShim) {
-        self.tell_all_news();
-        self.send(message);
+    pub(super) fn tell(&mut self, message: FromShim) {
+        let news = self.news.take();
+        self.send_all(news.chain([message]));
     }
 
-    /// Sends to the agent, if one is there. An agent that does not listen is dropped: it hears the
-    /// whole state when it comes back.
-    pub(super) fn send(&mut self, message: &FromShim) {
-        if let Some(agent) = &mut self.agent
-            && agent.send(message).is_err()
-        {
+    /// Sends to the agent, if one is there, so that it hears all of it at once. An agent that does
+    /// not listen is dropped: it hears the whole state when it comes back.
+    pub(super) fn send_all(&mut self, messages: impl Iterator<Item = FromShim>) {
+        let Some(agent) = &mut self.agent else { return };
+        let queued: Result<(), _> = messages.map(|message| agent.queue(&message)).collect();
+        if queued.and_then(|()| agent.flush()).is_err() {
             self.agent = None;
         }
     }
@@ -288,7 +295,7 @@ impl Shim {
             // The state has it all.
             self.news = News::default();
             let state = self.state();
-            self.tell(&FromShim::State(state));
+            self.tell(FromShim::State(state));
         }
         Ok(())
     }

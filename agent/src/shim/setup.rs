@@ -1,8 +1,10 @@
-//! The start of a shim: alone in its session, with its record, its socket and its plan.
+//! The start of a shim: alone in its session, and then with its record, its socket and its plan.
 
+use super::enlist::{Enlisted, StandBy};
 use super::record::{Entry, History, Writer};
 use super::run::Shim;
-use super::{DETAIL, GROUP, RECORD, SOCKET, ShimError};
+use super::{DETAIL, RECORD, SOCKET, ShimError};
+use crate::cgroup::CgroupError;
 use crate::gang::LocalGang;
 use crate::launch::{Orders, Plan, PrepareError};
 use crate::lease_file::LeaseFile;
@@ -14,22 +16,47 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use yard_common::ExitCause;
 use yard_common::limits::DETAIL_BYTES_MAX;
 
-/// Everything that comes before the loop. Preparing may fail; that is told to the agent.
-pub(super) fn setup(directory: &Path) -> Result<Shim, ShimError> {
-    let step = |step| move |source: io::Error| ShimError::Setup { step, source };
-    let os = |step| move |errno: nix::errno::Errno| ShimError::Setup { step, source: errno.into() };
-    std::env::set_current_dir(directory).map_err(step("enter the directory"))?;
+/// A shim with an assignment, and the way in which it hears of its children.
+pub(super) struct Ready {
+    enlisted: Enlisted,
+    signals: SignalFd,
+}
+
+fn step(step: &'static str) -> impl Fn(io::Error) -> ShimError {
+    move |source| ShimError::Setup { step, source }
+}
+
+fn os(step: &'static str) -> impl Fn(nix::errno::Errno) -> ShimError {
+    move |errno| ShimError::Setup { step, source: errno.into() }
+}
+
+/// Does everything that is the same for all assignments, and waits for one. None: the agent is
+/// gone.
+pub(super) fn stand_by(groups: Vec<PathBuf>) -> Result<Option<Ready>, ShimError> {
     // It fails for the leader of a group only, which nobody makes us.
     let _ = nix::unistd::setsid();
-    let first = sys::take_stdin().map_err(step("take the connection"))?;
-    let lock = sys::take_stdout().map_err(step("take the lock"))?;
+    let stream = sys::take_stdin().map_err(step("take the connection"))?;
     nix::sys::prctl::set_child_subreaper(true).map_err(os("become subreaper"))?;
     let signals = signals().map_err(os("set up signals"))?;
+    // The last to be killed for memory. Those that may not say so live with it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    let stand_by = StandBy::new(stream, groups);
+    let waited = stand_by.wait().map_err(step("wait for an assignment"))?;
+    Ok(waited.map(|enlisted| Ready { enlisted, signals }))
+}
+
+/// Everything between the assignment and the loop. Preparing may fail; that is told to the agent.
+pub(super) fn setup(ready: Ready) -> Result<Shim, ShimError> {
+    let Ready { enlisted, signals } = ready;
+    let Enlisted { directory, lock, log, stand_by } = enlisted;
+    let directory = directory.as_path();
+    nix::unistd::dup2_stderr(log).map_err(os("open the log"))?;
+    std::env::set_current_dir(directory).map_err(step("enter the directory"))?;
     let home = File::open(directory).map_err(step("open the directory"))?;
     let orders = read_orders(directory);
     let mut record = Writer::create(&directory.join(RECORD)).map_err(ShimError::Record)?;
@@ -51,10 +78,11 @@ pub(super) fn setup(directory: &Path) -> Result<Shim, ShimError> {
     };
     // Without it nothing could ever start, and nobody would hear why.
     let lease = orders.as_ref().ok().map(open).transpose().map_err(step("open the lease file"))?;
-    let prepared =
-        orders.map_err(Failure::from).and_then(|orders| prepare(orders, directory, &home));
-    let agent = Wire::new(UnixStream::from(first)).map_err(step("use the connection"))?;
+    let prepared = orders.map_err(Failure::from);
+    let prepared = prepared.and_then(|orders| prepare(orders, directory, &home, stand_by.entered));
+    let agent = Wire::new(stand_by.stream).map_err(step("use the connection"))?;
     let mut shim = Shim::new(lock, signals, listener, agent, record, history, lease);
+    shim.entered = stand_by.groups;
     match prepared {
         Ok(prepared) => shim.on_prepared(prepared)?,
         Err(failure) => {
@@ -94,11 +122,17 @@ fn read_orders(directory: &Path) -> Result<Orders, PrepareError> {
     Orders::from_bytes(&bytes)
 }
 
-fn prepare(orders: Orders, directory: &Path, home: &File) -> Result<Prepared, Failure> {
+fn prepare(
+    orders: Orders,
+    directory: &Path,
+    home: &File,
+    entered: Result<(), CgroupError>,
+) -> Result<Prepared, Failure> {
     let logs = orders.chain.tasks().next().map(|(task, attempt)| {
         Paths::new(&orders.site.root).attempt_logs(orders.assignment.job, task, attempt)
     });
-    let made = prepare_parts(orders, directory, home);
+    let entered = entered.map_err(PrepareError::from);
+    let made = entered.and_then(|()| prepare_parts(orders, directory, home));
     // For people: the step alone does not say which value was wrong.
     if let (Err(error), Some(logs)) = (&made, logs) {
         let _ = std::fs::create_dir_all(&logs);
@@ -131,14 +165,6 @@ fn prepare_parts(orders: Orders, directory: &Path, home: &File) -> Result<Prepar
 
 fn is_alone(orders: &Orders) -> bool {
     orders.assignment.nodes.len() < 2
-}
-
-/// Leaves the agent's cgroup, so that what stops the agent's unit does not stop the shim. Those
-/// that cannot, live with it. The kernel may take milliseconds to move a process, so this comes
-/// after the first start.
-pub(super) fn enter_group(orders: &Orders) {
-    let _ = orders.site.cgroups().find(GROUP).enter_v2();
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
 }
 
 fn listen(home: &File, directory: &Path, name: &str) -> io::Result<UnixListener> {

@@ -9,5 +9,6 @@ mod gangs;
 #[path = "../support/leftovers.rs"]
 mod leftovers;
 mod place;
+mod ready;
 mod stops;
 mod world;

@@ -81,8 +81,8 @@ async fn a_minority_of_members_is_no_lease() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_replaced_in_place() {
     let (root, mut cluster) = (Root::new(), Cluster::start(1).await);
-    // It begins an hour in the past, so that two thirds of it are over.
-    cluster.book.lock().unwrap().life_ms = 20 * 60_000;
+    // It begins an hour in the past, so that two thirds and a tenth of it are over.
+    cluster.book.lock().unwrap().life_ms = 10 * 60_000;
     joined(&root, &cluster).await;
     let folder = root.path().join("identity");
     let before = Identity::load(&folder).unwrap().peer().serial.clone();

@@ -2,8 +2,8 @@
 //! they can kill: `host agent ROOT CGROUP`, driven by lines on its standard input.
 #![deny(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io::{BufRead, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use yard_agent::cgroup::Support;
 use yard_agent::driver::{Driver, Options};
@@ -14,10 +14,7 @@ use yard_core::agent::{AssignmentId, Desired, Fence, Lease};
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
-        Some("shim") => match arguments.next() {
-            Some(directory) => yard_agent::shim::main(Path::new(&directory)),
-            None => ExitCode::FAILURE,
-        },
+        Some("shim") => yard_agent::shim::main(arguments.map(OsString::from)),
         Some("shim-dial") => yard_agent::shim::dial_main(arguments),
         Some("agent") => agent(arguments.collect()),
         _ => ExitCode::FAILURE,

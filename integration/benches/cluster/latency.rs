@@ -1,12 +1,13 @@
 //! How long a single job takes on an idle cluster of one node: until it is known to be safe, until
 //! its first instruction, until its end is known; beside what the machine itself needs for the
-//! steps of that path: a flush, a process, a call over loopback. If `strace` is there, flushes are
-//! counted in a run of their own.
+//! steps of that path: a flush, a process, a call over loopback. Flushes are counted in a run of
+//! their own, with pauses between the jobs.
 
+use crate::flushes::Flushes;
 use crate::world::{World, has_ended, print, submit};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use yard_client::{Client, Watch, WatchItem};
 use yard_proto::v1;
@@ -15,7 +16,7 @@ use yard_proto::v1::event::What;
 /// Jobs that are measured.
 const JOBS: usize = 200;
 /// Jobs whose flushes are counted.
-const COUNTED: usize = 30;
+const COUNTED: usize = 50;
 
 /// The job: its first instruction, as far as a program sees it.
 pub(crate) fn stamp(now: Duration, folder: &Path) {
@@ -61,15 +62,15 @@ async fn measure(world: &World) {
     print("submit_to_acknowledged", &since(|steps| steps.acked));
     print("submit_to_first_instruction", &since(|steps| steps.first));
     print("submit_to_exit_known", &since(|steps| steps.known));
-    print("machine_flush", &flushes(&world.dev()));
+    print("machine_flush", &machine_flushes(&world.dev()));
     print("machine_process", &processes(&scratch));
     print("machine_call", &calls(&client).await);
     match counted(world, &client, &mut watch, &scratch).await {
-        Some((before, all)) => {
+        Ok((before, all)) => {
             println!("flushes_before_first_instruction {before:.2} per_job");
             println!("flushes_before_exit_known {all:.2} per_job");
         }
-        None => println!("# flushes are not counted: strace is missing or may not look"),
+        Err(error) => println!("# flushes are not counted: {error}"),
     }
 }
 
@@ -98,7 +99,7 @@ async fn one(client: &Client, watch: &mut Watch, scratch: &Path) -> Steps {
 }
 
 /// Flushes of short records at the end of a file.
-fn flushes(folder: &Path) -> Vec<Duration> {
+pub(crate) fn machine_flushes(folder: &Path) -> Vec<Duration> {
     let mut file = std::fs::File::create(folder.join("flush")).expect("there is room");
     let flush = |_| {
         let began = Instant::now();
@@ -138,60 +139,20 @@ async fn counted(
     client: &Client,
     watch: &mut Watch,
     scratch: &Path,
-) -> Option<(f64, f64)> {
-    let log = scratch.join("strace");
-    let mut tracer = trace(&[world.pid("coordinator"), world.pid("n1")], &log)?;
+) -> std::io::Result<(f64, f64)> {
+    let flushes = Flushes::count(&[world.pid("coordinator"), world.pid("n1")])?;
     let mut steps = Vec::new();
     for _ in 0..COUNTED {
         steps.push(one(client, watch, scratch).await);
         // What still goes on after the end is not of the next job.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // It writes its file to the end, and lets the processes go.
-    let pid = tracer.id().to_string();
-    Command::new("kill").args(["-INT", &pid]).status().expect("kill is everywhere");
-    tracer.wait().expect("it ends");
-    let text = std::fs::read_to_string(log).expect("it wrote a file");
-    let at: Vec<Duration> = text.lines().filter_map(flush_at).collect();
+    let at = flushes.times()?;
     let within = |end: fn(&Steps) -> Duration| {
         let inside = |steps: &Steps| {
             at.iter().filter(|at| **at >= steps.submitted && **at <= end(steps)).count()
         };
         steps.iter().map(inside).sum::<usize>() as f64 / steps.len() as f64
     };
-    Some((within(|steps| steps.first), within(|steps| steps.known)))
-}
-
-/// Looks at the flushes of processes, and of those that they start.
-fn trace(pids: &[u32], log: &Path) -> Option<Child> {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-ttt", "-e", "trace=fsync,fdatasync", "-o"]).arg(log);
-    for pid in pids {
-        command.args(["-p", &pid.to_string()]);
-    }
-    let mut tracer = command.stderr(Stdio::piped()).spawn().ok()?;
-    let mut told = std::io::BufReader::new(tracer.stderr.take()?);
-    for _ in pids {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut told, &mut line).ok()?;
-        if !line.contains("attached") {
-            let _ = tracer.kill();
-            let _ = tracer.wait();
-            return None;
-        }
-    }
-    // Nobody reads on; what it says later is lost, and must not end it.
-    std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
-    Some(tracer)
-}
-
-/// When a line says that a flush began: `PID SECONDS.MICROSECONDS fdatasync(9) = 0`.
-fn flush_at(line: &str) -> Option<Duration> {
-    let mut words = line.split_whitespace();
-    let (_, at, what) = (words.next()?, words.next()?, words.next()?);
-    let begins = what.starts_with("fsync(") || what.starts_with("fdatasync(");
-    let (seconds, micros) = at.split_once('.')?;
-    let at =
-        Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(micros.parse().ok()?);
-    begins.then_some(at)
+    Ok((within(|steps| steps.first), within(|steps| steps.known)))
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod etcd;
+mod flushes;
 mod ha;
 mod idle;
 mod latency;
