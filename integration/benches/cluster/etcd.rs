@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep};
 use tonic::Request;
 use tonic::transport::Channel;
 use yard_common::id::{ClusterId, MemberId, PrincipalId};
-use yard_runtime::identity::{Authority, IDENTITY_FILE, Identity, KeyRequest, Principal, TRUST_FILE};
+use yard_runtime::identity::{
+    Authority, IDENTITY_FILE, Identity, KeyRequest, Principal, TRUST_FILE,
+};
 use yard_runtime::tls::{ClientTls, Expect, channel};
 
 const MEMBERS: usize = 3;

@@ -185,17 +185,12 @@ async fn running_rank(world: &World, client: &Client) -> u32 {
 }
 
 /// Submits a steady number of jobs per second until it is stopped.
-async fn load(
-    world: Arc<World>,
-    numbers: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-) -> Vec<Acked> {
+async fn load(world: Arc<World>, numbers: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Vec<Acked> {
     let began = tokio::time::Instant::now();
     let clients = connections(WAITING, || world.client());
     let mut workers = JoinSet::new();
     for at in 0..WAITING {
-        let (numbers, stop, world) =
-            (Arc::clone(&numbers), Arc::clone(&stop), Arc::clone(&world));
+        let (numbers, stop, world) = (Arc::clone(&numbers), Arc::clone(&stop), Arc::clone(&world));
         let client = clients[at % clients.len()].clone();
         workers.spawn(async move {
             let mut acked = Vec::new();
