@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+mod ha;
 mod idle;
 mod latency;
 mod throughput;
@@ -17,9 +18,10 @@ fn main() {
         ["latency"] => latency::run(),
         ["throughput"] => throughput::run(),
         ["idle"] => idle::run(),
+        ["ha"] => ha::run(),
         // This very program is what the jobs of `latency` run.
         ["stamp", folder] => latency::stamp(now, folder.as_ref()),
         // Whoever runs all benchmarks of the workspace starts no clusters by that.
-        _ => println!("# give one of: idle, latency, throughput"),
+        _ => println!("# give one of: ha, idle, latency, throughput"),
     }
 }

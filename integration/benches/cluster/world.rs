@@ -12,21 +12,45 @@ use yard_runtime::identity::Identity;
 pub(crate) struct World {
     root: TempDir,
     yard: PathBuf,
-    address: String,
+    addresses: Vec<String>,
 }
 
 impl World {
     /// Starts a cluster with so many nodes. `YARD_BIN` names the program.
     pub(crate) fn start(nodes: u16) -> World {
+        World::start_with(nodes, 1)
+    }
+
+    /// Starts a cluster with so many nodes and coordinators.
+    pub(crate) fn start_with(nodes: u16, coordinators: u16) -> World {
         let yard = std::env::var_os("YARD_BIN").expect("YARD_BIN names the program to measure");
         let root = tempfile::tempdir().expect("there is room");
-        let mut world = World { root, yard: yard.into(), address: String::new() };
-        world.yard(&["dev", "--detach", "--nodes", &nodes.to_string()]);
-        let settings = std::fs::read_to_string(world.dev().join("coordinator.toml"));
-        let settings = settings.expect("`yard dev` wrote it");
-        let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
-        world.address = listen.expect("it listens").trim_matches('"').to_string();
+        let mut world = World { root, yard: yard.into(), addresses: Vec::new() };
+        let (nodes, count) = (nodes.to_string(), coordinators.to_string());
+        world.yard(&["dev", "--detach", "--nodes", &nodes, "--coordinators", &count]);
+        let parts = (1..=coordinators).map(|number| match number {
+            1 => "coordinator.toml".to_string(),
+            number => format!("coordinator-{number}.toml"),
+        });
+        let address = |part: String| {
+            let settings = std::fs::read_to_string(world.dev().join(part));
+            let settings = settings.expect("`yard dev` wrote it");
+            let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
+            listen.expect("it listens").trim_matches('"').to_string()
+        };
+        world.addresses = parts.map(address).collect();
         world
+    }
+
+    /// Starts what does not run.
+    pub(crate) fn start_again(&self) {
+        self.yard(&["dev", "--detach"]);
+    }
+
+    /// Sends a signal to a process.
+    pub(crate) fn signal(&self, pid: u32, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {pid}");
     }
 
     fn yard(&self, words: &[&str]) {
@@ -62,9 +86,23 @@ impl World {
 
     /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
+        self.client_of(self.addresses.clone())
+    }
+
+    /// Clients, each of which asks another member first.
+    pub(crate) fn clients(&self) -> Vec<Client> {
+        let turned = |at: usize| {
+            let mut addresses = self.addresses.clone();
+            addresses.rotate_left(at);
+            self.client_of(addresses)
+        };
+        (0..self.addresses.len()).map(turned).collect()
+    }
+
+    fn client_of(&self, addresses: Vec<String>) -> Client {
         let folder = self.root.path().join("config/yard/contexts/dev");
         let identity = Identity::load(&folder).expect("`yard dev` made the administrator");
-        Client::connect(&Options::new(vec![self.address.clone()], identity)).expect("it is legal")
+        Client::connect(&Options::new(addresses, identity)).expect("it is legal")
     }
 }
 
