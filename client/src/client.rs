@@ -166,7 +166,8 @@ impl Client {
                 Next::Now => Duration::ZERO,
                 Next::Wait => backoff.next(rand::random()).max(asked_to_wait(&status)),
             };
-            if Instant::now() + wait + TRY_LEAST > until {
+            // A member that hangs may take all of the patience: the others are asked all the same.
+            if Instant::now() + wait + TRY_LEAST > until && tries.members() >= members {
                 return Err(give_up(tries));
             }
             sleep(wait).await;

@@ -114,6 +114,11 @@ impl Tries {
         Next::Now
     }
 
+    /// How many members were tried.
+    pub(crate) fn members(&self) -> usize {
+        self.last.len()
+    }
+
     /// Whether any member answered.
     pub(crate) fn answered(&self) -> bool {
         self.answered
@@ -185,7 +190,7 @@ mod tests {
         let fail = |tries: &mut Tries| tries.failed("a:1", "refused".into(), false, 3);
         assert_eq!([fail(&mut tries), fail(&mut tries)], [Next::Now, Next::Now]);
         assert_eq!([fail(&mut tries), fail(&mut tries)], [Next::Wait, Next::Now]);
-        assert!(!tries.answered());
+        assert!(!tries.answered() && tries.members() == 1);
         let waits = (0..100).filter(|_| tries.hinted("a:1") == Next::Wait).count();
         assert_eq!(waits, 100 / (VOTERS_MAX + 1));
         assert!(tries.answered());

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -83,12 +84,14 @@ pub(crate) enum PeerError {
 /// Connections to the other members.
 pub(crate) struct Peers {
     tls: Arc<ClientTls>,
+    /// Whether it was said already that the others do not know this member any more.
+    told_shut_out: Arc<AtomicBool>,
     channels: Mutex<BTreeMap<(MemberId, Line), (String, Channel)>>,
 }
 
 impl Peers {
     pub(crate) fn new(tls: Arc<ClientTls>) -> Peers {
-        Peers { tls, channels: Mutex::default() }
+        Peers { tls, told_shut_out: Arc::default(), channels: Mutex::default() }
     }
 
     /// Makes new connections from now on: the certificate of this member is another one.
@@ -196,6 +199,17 @@ impl Peers {
     }
 }
 
+/// Another member refuses this one: it was removed, or the other one is far behind.
+fn shut_out(told: &AtomicBool, by: MemberId) {
+    if !told.swap(true, Ordering::Relaxed) {
+        tracing::error!(
+            member = %by,
+            "another member says that this one is not part of the cluster any more; if it was \
+             removed, stop it, and run `yard coordinator reset`"
+        );
+    }
+}
+
 async fn within<T>(
     wait: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
@@ -216,6 +230,7 @@ impl Transport for Peers {
             Lane::Snapshot => Line::Snapshot,
         };
         let client = self.client(to, &peer.address, line);
+        let told = Arc::clone(&self.told_shut_out);
         let ask = async move {
             let unreachable =
                 |error: ConnectError| TransportError::Unreachable(to, error.to_string());
@@ -235,7 +250,12 @@ impl Transport for Peers {
                 Ok(Err(status)) if status.code() == Code::Unavailable => {
                     Err(TransportError::Unreachable(to, status.message().to_string()))
                 }
-                Ok(Err(status)) => Err(TransportError::Failed(to, status.message().to_string())),
+                Ok(Err(status)) => {
+                    if status.code() == Code::Unauthenticated {
+                        shut_out(&told, to);
+                    }
+                    Err(TransportError::Failed(to, status.message().to_string()))
+                }
                 Err(_) => Err(TransportError::Timeout(to)),
             }
         };

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use yard_common::id::LeaderId;
 use yard_common::limits::{HEADER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 use yard_common::spec::{Feature, Features};
 use yard_core::lease::LeaseTimes;
@@ -35,6 +36,8 @@ use yard_runtime::tls::{Admit, ClientTls, Incoming, ServerTls, Sockets, TlsError
 
 /// How long another member may take to become the leader when this one stops.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long writes that came before the next leader worked may take to be answered by it.
+const LAST_ANSWERS: Duration = Duration::from_millis(50);
 /// How long calls in progress may take to end when this member stops.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long an address may be another process's before it is an error, and between two tries.
@@ -342,13 +345,23 @@ where
 /// A leader that stops lets another member take over first, if there is one.
 async fn hand_over(member: &Member) {
     let Some(successor) = member.raft.successor().filter(|_| member.leads()) else { return };
+    tracing::info!(member = %member.id, to = %successor, "hands the lead over");
     if member.raft.transfer_leadership(successor).await.is_err() {
         return;
     }
-    let mut leadership = member.raft.leadership();
-    let taken = |now: &Leadership| matches!(now, Leadership::Follower { leader: Some(_) });
+    let works = |leader: LeaderId| leader.member != member.id;
+    let mut applied = member.raft.applied();
+    let taken = async {
+        // Never asked of the state within the watch: whoever applies holds both.
+        while !member.raft.state().1.leader.is_some_and(works) {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
     // Whether it was taken or not: this member stops now, and the others elect one.
-    let _ = timeout(HAND_OVER, leadership.wait_for(taken)).await;
+    let _ = timeout(HAND_OVER, taken).await;
 }
 
 type Router = tonic::transport::server::Router<

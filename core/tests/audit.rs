@@ -11,7 +11,7 @@ use yard_common::id::*;
 use yard_common::state::{AttemptState, JobState};
 use yard_core::agent::Chain;
 use yard_core::command::*;
-use yard_core::state::{Holdings, Phase, Rule, State, Tasks};
+use yard_core::state::{Holdings, Member, Phase, Rule, State, Tasks};
 use yard_core::table::Ordered;
 
 /// One job runs on two nodes, one waits for it, one has ended, one backs off, and tokens, drains,
@@ -133,6 +133,11 @@ fn falsifications() -> Vec<(Rule, Falsify)> {
         }),
         (Rule::Reservations, |s| drop(s.jobs.remove(QUEUED))),
         (Rule::Admin, |s| s.principals[PrincipalId(0)].disabled = true),
+        (Rule::Members, |s| {
+            let address = "a:1".into();
+            let member = Member { address, joined: None, votes: false, leaves: false };
+            s.members.insert(MemberId(s.member_last + 1), member);
+        }),
     ]
 }
 

@@ -73,6 +73,13 @@ fn a_machine_gets_a_number_that_nobody_ever_had() {
 }
 
 #[test]
+fn a_state_of_before_members_could_join_gives_nobody_the_number_of_a_voter() {
+    let mut lab = lab();
+    lab.state.member_last = 0;
+    assert_eq!(joined(&mut lab, 1), MemberId(2));
+}
+
+#[test]
 fn a_join_may_be_asked_again_with_the_same_key_while_the_token_would_be_good() {
     let mut lab = lab();
     let token = token(&mut lab, 1);

@@ -249,8 +249,8 @@ fn check(layout: &Layout, part: &str, end: Instant) -> Result<(), Failure> {
     Err(Failure::new(exit::REFUSED, message, format!("see {}", layout.log(part).display())))
 }
 
-/// A port of loopback that nothing uses now, and that is none of the taken ones. `wish` says where to begin: clusters that wish
-/// differently do not meet, also while one of them is stopped.
+/// A port of loopback that nothing uses now, and that is none of the taken ones. `wish` says where
+/// to begin: clusters that wish differently do not meet, also while one of them is stopped.
 fn free_port(wish: u64, taken: &[String]) -> Result<SocketAddr, Failure> {
     const PORTS: std::ops::Range<u16> = 7_100..8_100;
     let count = u64::from(PORTS.end - PORTS.start);

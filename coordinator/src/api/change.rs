@@ -154,9 +154,12 @@ impl Api {
             Leadership::Leader { id, .. } => id.member == to,
             Leadership::Follower { leader } => *leader == Some(to),
         };
-        match timeout(HAND_OVER, leadership.wait_for(leads)).await {
-            Ok(Ok(_)) => Ok(to),
-            Ok(Err(_)) | Err(_) => {
+        // Its first entry is applied here: it works by now.
+        let works = |state: &State| state.leader.is_some_and(|leader| leader.member == to);
+        let taken = async { leadership.wait_for(leads).await.is_ok() && self.becomes(works).await };
+        match timeout(HAND_OVER, taken).await {
+            Ok(true) => Ok(to),
+            Ok(false) | Err(_) => {
                 Err(Refusal::unavailable(format!("member {to} did not take the lead")))
             }
         }

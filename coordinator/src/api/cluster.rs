@@ -18,7 +18,8 @@ serve!(ClusterService [EventsStream = v1::WatchResponse] {
     events: v1::EventsRequest => Self::EventsStream = watch_all;
     raise_feature_level: v1::RaiseFeatureLevelRequest => v1::Changed = raise_level;
     transfer_leader: v1::TransferLeaderRequest => v1::TransferLeaderResponse = hand_over;
-    create_member_token: v1::CreateMemberTokenRequest => v1::CreateMemberTokenResponse = member_token;
+    create_member_token: v1::CreateMemberTokenRequest => v1::CreateMemberTokenResponse
+        = member_token;
     add_member: v1::AddMemberRequest => v1::MembersResponse = add_member;
     remove_member: v1::RemoveMemberRequest => v1::MembersResponse = remove_member;
     usage: v1::UsageRequest => v1::UsageResponse = usage;

@@ -27,6 +27,13 @@ impl Api {
         if endpoint(&address).is_err() {
             return Err(Refusal::invalid("address", "write host:port"));
         }
+        let taken = |peer: &crate::storage::Peer| peer.address == address;
+        let (_, state) = self.raft.state();
+        let known = state.member_of(shown.token, &shown.secret_sha256, &key_sha256);
+        // Those that founded the cluster have their address in the log alone.
+        if known.is_none() && self.raft.peers().values().any(taken) {
+            return Err(Refusal::invalid("address", "another member has it"));
+        }
         // A request that cannot be signed must not cost the token.
         let names: Vec<String> = crate::folder::host_of(&address).into_iter().collect();
         self.issue(&request.csr_der, Principal::Member(MemberId(u64::MAX)), &names)?;

@@ -70,6 +70,19 @@ impl Api {
         command: Command,
     ) -> Result<Written, Refusal> {
         let request = convert::request_id(request_id)?;
+        tokio::select! {
+            // Nothing that is decided elsewhere from here on is heard of any more.
+            () = self.stop.cancelled() => Err(stopping()),
+            written = self.write_as(actor, request, command) => written,
+        }
+    }
+
+    async fn write_as(
+        &self,
+        actor: Actor,
+        request: RequestId,
+        command: Command,
+    ) -> Result<Written, Refusal> {
         let deadline = Instant::now() + PATIENCE;
         let answered = timeout_at(deadline, self.try_until_known(actor, request, command)).await;
         let (index, outcome) = answered.unwrap_or_else(|_| Err(unknown()))?;
@@ -161,6 +174,13 @@ fn too_large(error: &ProposeError) -> Refusal {
 
 fn busy(message: String, retry_after_ms: u64) -> Refusal {
     Refused::plain(Code::ResourceExhausted, message).retry_after(retry_after_ms).into()
+}
+
+fn stopping() -> Refusal {
+    Refusal::plain(
+        Code::Unavailable,
+        "this member is stopping; ask another one, as the same request",
+    )
 }
 
 fn unknown() -> Refusal {

@@ -115,6 +115,9 @@ async fn three() -> (Cluster, [Other; 2]) {
     let cluster = Cluster::start().await;
     let others = [Other::join(&cluster).await, Other::join(&cluster).await];
     voters(&cluster.handle, 3).await;
+    for other in &others {
+        assert!(timeout(PATIENCE, other.handle().ready()).await.unwrap());
+    }
     (cluster, others)
 }
 

@@ -40,8 +40,8 @@ impl State {
         self.redeem_token(context, token, secret_sha256, fits)?;
         let joined =
             Joined { token, secret_sha256: *secret_sha256, key_sha256: *key_sha256, ends_ms };
-        self.member_last += 1;
-        let id = MemberId(self.member_last);
+        let id = MemberId(self.member_last.max(self.highest_voter()) + 1);
+        self.member_last = id.0;
         let address = address.into();
         let member = Member { address, joined: Some(joined), votes: false, leaves: false };
         self.members.insert(id, member);
@@ -108,6 +108,12 @@ impl State {
         Ok(Reply::Done)
     }
 
+    /// The highest number among the voters. A state of an earlier release knows of no other one.
+    fn highest_voter(&self) -> u64 {
+        let (old, new) = (&self.membership.voters, &self.membership.joint);
+        old.iter().chain(new.iter().flatten()).map(|id| id.0).max().unwrap_or(0)
+    }
+
     /// The log has another membership: who was to leave and votes no more is gone, and no number
     /// in it is used again.
     pub(super) fn settle_members(&mut self) {
@@ -118,8 +124,7 @@ impl State {
             .chain(self.membership.joint.iter().flatten())
             .copied()
             .collect();
-        let highest = all.last().map_or(0, |id| id.0);
-        self.member_last = self.member_last.max(highest);
+        self.member_last = self.member_last.max(self.highest_voter());
         let gone = self.members.iter().filter(|(id, it)| it.leaves && !all.contains(id));
         let gone: Vec<MemberId> = gone.map(|(id, _)| *id).collect();
         for id in gone {

@@ -4,7 +4,7 @@
 //!   puts of an etcd of three members on the same machine, over the same TLS, of the same size;
 //! - the leader is killed again and again under a steady load: how long no submit is
 //!   acknowledged, and whether any was lost or doubled;
-//! - the lead is handed over on purpose.
+//! - leaders are stopped in order, and hand over while they go on.
 
 use crate::etcd::Etcd;
 use crate::latency::machine_flushes;
@@ -32,7 +32,7 @@ const LOAD: u64 = 1_000;
 const WAITING: usize = 512;
 /// How long a leader leads until it is killed, unless the cluster needs longer to be whole.
 const BETWEEN: Duration = Duration::from_secs(3);
-/// Leaders that hand over on purpose.
+/// Leaders that stop in order, and that hand over.
 const HANDOVERS: usize = 20;
 
 /// Measures, and prints. `YARD_HA_KILLS`: leaders to kill.
@@ -51,20 +51,20 @@ fn held(world: &World, name: &str) -> v1::SubmitRequest {
 }
 
 async fn depths() {
-    let world = World::with(3, 0);
+    let world = World::start_with(0, 3);
     let request = held(&world, "depth");
     let bytes = request.encoded_len() + 16;
     println!("request_size {bytes} bytes");
     let etcd = Etcd::start().await;
     for depth in DEPTHS {
-        let clients = connections(depth, || world.client());
+        let clients = connections(depth, |at| world.client_from(at));
         let submitted = measure(depth, |at| {
             let (client, request) = (clients[at % clients.len()].clone(), request.clone());
             async move { drop(client.submit(request).await.expect("it is taken")) }
         });
         tell("submit", depth, &submitted.await);
         let Ok(etcd) = &etcd else { continue };
-        let clients = connections(depth, || etcd.client());
+        let clients = connections(depth, |_| etcd.client());
         let value = vec![b'x'; bytes];
         let put = measure(depth, |at| {
             let (client, value) = (clients[at % clients.len()].clone(), value.clone());
@@ -78,8 +78,8 @@ async fn depths() {
     print("machine_flush", &machine_flushes(&world.dev()));
 }
 
-fn connections<T>(depth: usize, connect: impl Fn() -> T) -> Vec<T> {
-    (0..depth.div_ceil(PER_CONNECTION)).map(|_| connect()).collect()
+fn connections<T>(depth: usize, connect: impl Fn(usize) -> T) -> Vec<T> {
+    (0..depth.div_ceil(PER_CONNECTION)).map(connect).collect()
 }
 
 fn tell(what: &str, depth: usize, (per_second, took): &(f64, Vec<Duration>)) {
@@ -129,38 +129,29 @@ struct Acked {
 }
 
 async fn deaths(kills: usize) {
-    let world = Arc::new(World::with(3, 1));
+    let world = Arc::new(World::start_with(1, 3));
     let client = world.client();
     let pid = running_rank(&world, &client).await;
     let numbers = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn(load(Arc::clone(&world), Arc::clone(&numbers), Arc::clone(&stop)));
-    let mut kill_times = Vec::new();
-    for _ in 0..kills {
-        sleep(BETWEEN).await;
-        let (leader, _) = leader(&world, &client).await;
-        kill_times.push(Instant::now());
-        kill(world.pid(&leader));
-        sleep(Duration::from_secs(1)).await;
-        let world = Arc::clone(&world);
-        let restarted = tokio::task::spawn_blocking(move || world.restart());
-        restarted.await.expect("the member starts again");
-    }
-    sleep(BETWEEN).await;
-    let mut handover_times = Vec::new();
+    let killed = end_leaders(&world, &client, "KILL", kills).await;
+    let stopped = end_leaders(&world, &client, "TERM", HANDOVERS).await;
+    let mut handed_over = Vec::new();
     for _ in 0..HANDOVERS {
-        handover_times.push(Instant::now());
+        handed_over.push(Instant::now());
         let handed = client.transfer_leader(v1::TransferLeaderRequest { member_id: 0 });
         handed.await.expect("somebody takes over");
-        sleep(Duration::from_millis(500)).await;
+        sleep(BETWEEN).await;
     }
     stop.store(true, Ordering::Relaxed);
     let acked = load.await.expect("the load goes on");
     let asked = numbers.load(Ordering::Relaxed);
     let mut times: Vec<Instant> = acked.iter().map(|acked| acked.at).collect();
     times.sort_unstable();
-    tell_outages("leader_killed", &times, &kill_times);
-    tell_outages("leader_handed_over", &times, &handover_times);
+    tell_outages("leader_killed", &times, &killed);
+    tell_outages("leader_stopped", &times, &stopped);
+    tell_outages("leader_handed_over", &times, &handed_over);
     println!("submits_asked {asked} count");
     println!("submits_acknowledged {} count", acked.len());
     check(&client, &acked).await;
@@ -187,7 +178,7 @@ async fn running_rank(world: &World, client: &Client) -> u32 {
 /// Submits a steady number of jobs per second until it is stopped.
 async fn load(world: Arc<World>, numbers: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Vec<Acked> {
     let began = tokio::time::Instant::now();
-    let clients = connections(WAITING, || world.client());
+    let clients = connections(WAITING, |at| world.client_from(at));
     let mut workers = JoinSet::new();
     for at in 0..WAITING {
         let (numbers, stop, world) = (Arc::clone(&numbers), Arc::clone(&stop), Arc::clone(&world));
@@ -210,24 +201,38 @@ async fn load(world: Arc<World>, numbers: Arc<AtomicU64>, stop: Arc<AtomicBool>)
     workers.join_all().await.into_iter().flatten().collect()
 }
 
-/// The member that leads: its name among the parts, and its address.
-async fn leader(world: &World, client: &Client) -> (String, String) {
+/// The process of the member that leads.
+async fn leader(world: &World, client: &Client) -> u32 {
     loop {
-        let status = client.status(v1::StatusRequest::default()).await.expect("it answers");
-        let leader = status.leader.map(|leader| leader.member_id);
-        let member = status.members.iter().find(|member| Some(member.id) == leader);
-        let address = member.map(|member| member.address.clone());
-        let found = world.coordinators().into_iter().find(|(_, at)| Some(at) == address.as_ref());
-        match found {
-            Some(found) => return found,
+        let status = client.status(v1::StatusRequest { brief: true }).await;
+        match status.expect("it answers").leader.map(|leader| leader.member_id) {
+            Some(1) => return world.pid("coordinator"),
+            Some(member) => return world.pid(&format!("coordinator-{member}")),
             None => sleep(Duration::from_millis(20)).await,
         }
     }
 }
 
-fn kill(pid: u32) {
-    let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
-    assert!(killed.expect("kill is everywhere").success(), "the leader runs");
+/// Ends leaders, one after the other, and starts each of them again. When each was told to.
+async fn end_leaders(
+    world: &Arc<World>,
+    client: &Client,
+    signal: &str,
+    times: usize,
+) -> Vec<Instant> {
+    let mut moments = Vec::new();
+    for _ in 0..times {
+        sleep(BETWEEN).await;
+        let pid = leader(world, client).await;
+        moments.push(Instant::now());
+        world.signal(pid, signal);
+        sleep(Duration::from_secs(1)).await;
+        let world = Arc::clone(world);
+        let started = tokio::task::spawn_blocking(move || world.start_again());
+        started.await.expect("the member starts again");
+    }
+    sleep(BETWEEN).await;
+    moments
 }
 
 /// How long no submit was acknowledged after each of these moments: the longest time between two

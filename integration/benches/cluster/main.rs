@@ -19,8 +19,8 @@ fn main() {
     match words.as_slice() {
         ["latency"] => latency::run(),
         ["throughput"] => throughput::run(),
-        ["ha"] => ha::run(),
         ["idle"] => idle::run(),
+        ["ha"] => ha::run(),
         // This very program is what the jobs of `latency` run.
         ["stamp", folder] => latency::stamp(now, folder.as_ref()),
         // Whoever runs all benchmarks of the workspace starts no clusters by that.

@@ -12,46 +12,45 @@ use yard_runtime::identity::Identity;
 pub(crate) struct World {
     root: TempDir,
     yard: PathBuf,
+    addresses: Vec<String>,
 }
 
 impl World {
-    /// Starts a cluster of one coordinator with so many nodes. `YARD_BIN` names the program.
+    /// Starts a cluster with so many nodes. `YARD_BIN` names the program.
     pub(crate) fn start(nodes: u16) -> World {
-        World::with(1, nodes)
+        World::start_with(nodes, 1)
     }
 
-    /// Starts a cluster of so many coordinators and nodes.
-    pub(crate) fn with(coordinators: u16, nodes: u16) -> World {
+    /// Starts a cluster with so many nodes and coordinators.
+    pub(crate) fn start_with(nodes: u16, coordinators: u16) -> World {
         let yard = std::env::var_os("YARD_BIN").expect("YARD_BIN names the program to measure");
         let root = tempfile::tempdir().expect("there is room");
-        let world = World { root, yard: yard.into() };
-        let (coordinators, nodes) = (coordinators.to_string(), nodes.to_string());
-        world.yard(&["dev", "--detach", "--coordinators", &coordinators, "--nodes", &nodes]);
+        let mut world = World { root, yard: yard.into(), addresses: Vec::new() };
+        let (nodes, count) = (nodes.to_string(), coordinators.to_string());
+        world.yard(&["dev", "--detach", "--nodes", &nodes, "--coordinators", &count]);
+        let parts = (1..=coordinators).map(|number| match number {
+            1 => "coordinator.toml".to_string(),
+            number => format!("coordinator-{number}.toml"),
+        });
+        let address = |part: String| {
+            let settings = std::fs::read_to_string(world.dev().join(part));
+            let settings = settings.expect("`yard dev` wrote it");
+            let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
+            listen.expect("it listens").trim_matches('"').to_string()
+        };
+        world.addresses = parts.map(address).collect();
         world
     }
 
-    /// Starts again what has ended.
-    pub(crate) fn restart(&self) {
+    /// Starts what does not run.
+    pub(crate) fn start_again(&self) {
         self.yard(&["dev", "--detach"]);
     }
 
-    /// The coordinators: the name of each among the parts, and its address.
-    pub(crate) fn coordinators(&self) -> Vec<(String, String)> {
-        let files = std::fs::read_dir(self.dev()).expect("`yard dev` made it").flatten();
-        let names = files.filter_map(|file| {
-            let name = file.file_name().into_string().ok()?;
-            let name = name.strip_suffix(".toml")?.to_string();
-            name.starts_with("coordinator").then_some(name)
-        });
-        let with_address = names.map(|name| {
-            let settings = std::fs::read_to_string(self.dev().join(format!("{name}.toml")));
-            let settings = settings.expect("`yard dev` wrote it");
-            let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
-            (name, listen.expect("it listens").trim_matches('"').to_string())
-        });
-        let mut all: Vec<(String, String)> = with_address.collect();
-        all.sort();
-        all
+    /// Sends a signal to a process.
+    pub(crate) fn signal(&self, pid: u32, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {pid}");
     }
 
     fn yard(&self, words: &[&str]) {
@@ -87,9 +86,15 @@ impl World {
 
     /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
+        self.client_from(0)
+    }
+
+    /// A client that asks this member first, counted from 0 and around.
+    pub(crate) fn client_from(&self, member: usize) -> Client {
         let folder = self.root.path().join("config/yard/contexts/dev");
         let identity = Identity::load(&folder).expect("`yard dev` made the administrator");
-        let addresses = self.coordinators().into_iter().map(|(_, address)| address).collect();
+        let mut addresses = self.addresses.clone();
+        addresses.rotate_left(member % self.addresses.len());
         Client::connect(&Options::new(addresses, identity)).expect("it is legal")
     }
 }

@@ -74,6 +74,8 @@ pub enum Rule {
     Reservations,
     /// An enabled user is admin of the whole cluster.
     Admin,
+    /// No member has a number above the highest one that was given.
+    Members,
 }
 
 impl Rule {
@@ -100,6 +102,7 @@ impl Rule {
         Rule::References,
         Rule::Reservations,
         Rule::Admin,
+        Rule::Members,
     ];
 }
 

@@ -28,6 +28,11 @@ pub(super) fn check(state: &State, findings: &mut Findings) {
     check_counts(state, findings);
     check_users(state, findings);
     check_references(state, findings);
+    for (id, _) in state.members.iter() {
+        let given = id.0 <= state.member_last;
+        let last = state.member_last;
+        findings.expect(Rule::Members, given, || format!("member {id}, and the last was {last}"));
+    }
 }
 
 /// Each name leads to the one record that has it.
