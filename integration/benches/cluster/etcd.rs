@@ -6,10 +6,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tonic::Request;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use yard_common::id::{ClusterId, MemberId, PrincipalId};
 use yard_runtime::identity::{
@@ -26,15 +28,14 @@ pub(crate) struct Etcd {
     processes: Vec<Child>,
     _root: TempDir,
     tls: Arc<ClientTls>,
-    /// Of the member that leads.
-    leader: String,
+    addresses: Vec<String>,
 }
 
-/// Connections to the leader.
+/// A connection.
 #[derive(Clone)]
 pub(crate) struct EtcdClient(Channel);
 
-/// See `rpc.proto` of etcd, of which these are the fields that are needed.
+/// See `rpc.proto` of etcd, of which this is what is needed.
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -45,23 +46,6 @@ struct PutRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PutResponse {}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusRequest {}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StatusResponse {
-    #[prost(message, optional, tag = "1")]
-    header: Option<Header>,
-    #[prost(uint64, tag = "4")]
-    leader: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Header {
-    #[prost(uint64, tag = "2")]
-    member_id: u64,
-}
 
 impl Etcd {
     /// Starts it, and waits until it has a leader.
@@ -87,38 +71,32 @@ impl Etcd {
         let (clients, peers) = ports.split_at(MEMBERS);
         let started = (0..MEMBERS).map(|at| member(root.path(), &folder, at, clients, peers));
         let processes = started.collect::<io::Result<Vec<Child>>>()?;
-        let mut etcd = Etcd { processes, _root: root, tls, leader: String::new() };
-        etcd.leader = etcd.find_leader(clients).await?;
+        let addresses = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let etcd = Etcd { processes, _root: root, tls, addresses };
+        etcd.ready().await?;
         Ok(etcd)
     }
 
-    async fn find_leader(&self, ports: &[u16]) -> io::Result<String> {
+    /// Waits until each member takes something.
+    async fn ready(&self) -> io::Result<()> {
         let until = Instant::now() + READY;
-        while Instant::now() < until {
-            for port in ports {
-                let address = format!("127.0.0.1:{port}");
-                let client = self.connect(&address);
-                let path = "/etcdserverpb.Maintenance/Status";
-                let Ok(status) = client.call(path, StatusRequest {}).await else { continue };
-                let status: StatusResponse = status;
-                let own = status.header.map(|header| header.member_id);
-                if own.is_some_and(|own| own == status.leader) {
-                    return Ok(address);
+        for at in 0..MEMBERS {
+            let client = self.client_from(at);
+            while let Err(error) = client.try_put(b"ready".to_vec()).await {
+                if Instant::now() > until {
+                    return Err(io::Error::other(error));
                 }
+                sleep(Duration::from_millis(100)).await;
             }
-            sleep(Duration::from_millis(100)).await;
         }
-        Err(io::Error::other("etcd has no leader"))
+        Ok(())
     }
 
-    fn connect(&self, address: &str) -> EtcdClient {
+    /// A client of this member, counted from 0 and around, with a connection of its own.
+    pub(crate) fn client_from(&self, member: usize) -> EtcdClient {
         let expect = Expect::Only(Principal::Member(MemberId(1)));
+        let address = &self.addresses[member % MEMBERS];
         EtcdClient(channel(address, &self.tls, expect).expect("the address is legal"))
-    }
-
-    /// A client with a connection of its own.
-    pub(crate) fn client(&self) -> EtcdClient {
-        self.connect(&self.leader)
     }
 }
 
@@ -134,28 +112,22 @@ impl Drop for Etcd {
 impl EtcdClient {
     /// Puts a value under a key of its own.
     pub(crate) async fn put(&self, value: Vec<u8>) {
-        let key = rand_key();
-        let request = PutRequest { key, value };
-        let _: PutResponse = self.call("/etcdserverpb.KV/Put", request).await.expect("it is put");
+        self.try_put(value).await.expect("it is put");
     }
 
-    async fn call<A, B>(&self, path: &'static str, request: A) -> Result<B, tonic::Status>
-    where
-        A: prost::Message + 'static,
-        B: prost::Message + Default + 'static,
-    {
+    async fn try_put(&self, value: Vec<u8>) -> Result<(), tonic::Status> {
         let mut client = tonic::client::Grpc::new(self.0.clone());
         let unknown = |error| tonic::Status::unavailable(format!("{error}"));
         client.ready().await.map_err(unknown)?;
-        let codec = tonic_prost::ProstCodec::default();
-        let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
-        Ok(client.unary(Request::new(request), path, codec).await?.into_inner())
+        let request = Request::new(PutRequest { key: next_key(), value });
+        let codec = tonic_prost::ProstCodec::<PutRequest, PutResponse>::default();
+        let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
+        client.unary(request, path, codec).await.map(drop)
     }
 }
 
 /// As long as an id of a request.
-fn rand_key() -> Vec<u8> {
-    use std::sync::atomic::{AtomicU64, Ordering};
+fn next_key() -> Vec<u8> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed)).into_bytes()
 }

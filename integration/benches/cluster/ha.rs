@@ -64,7 +64,7 @@ async fn depths() {
         });
         tell("submit", depth, &submitted.await);
         let Ok(etcd) = &etcd else { continue };
-        let clients = connections(depth, |_| etcd.client());
+        let clients = connections(depth, |at| etcd.client_from(at));
         let value = vec![b'x'; bytes];
         let put = measure(depth, |at| {
             let (client, value) = (clients[at % clients.len()].clone(), value.clone());
