@@ -8,6 +8,7 @@
 mod agent;
 mod array;
 mod coordinator;
+mod cuts;
 mod dev;
 mod documents;
 mod hand;

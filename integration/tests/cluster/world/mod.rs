@@ -2,6 +2,7 @@
 //! with the test.
 
 pub(crate) mod gate;
+pub(crate) mod network;
 pub(crate) mod process;
 pub(crate) mod yard;
 

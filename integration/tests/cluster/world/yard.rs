@@ -59,6 +59,24 @@ impl Yard {
         self
     }
 
+    /// Runs it in a namespace of the network.
+    pub(crate) fn within(mut self, namespace: &str) -> Yard {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(self.command.get_program());
+        command.args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(directory) = self.command.get_current_dir() {
+            command.current_dir(directory);
+        }
+        self.command = command;
+        self
+    }
+
     /// What it reads from standard input.
     pub(crate) fn input(mut self, input: &str) -> Yard {
         self.input = input.into();
@@ -135,6 +153,12 @@ impl Running {
         let (out, err) = self.said();
         // A signal has no code; no test expects one.
         Ran { code: status.code().unwrap_or(-1), out, err, shown: self.shown.clone() }
+    }
+
+    /// Its code, if it has ended.
+    pub(crate) fn has_ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("a child can be waited for")?;
+        Some(status.code().unwrap_or(-1))
     }
 
     fn said(&mut self) -> (String, String) {
