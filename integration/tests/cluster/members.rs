@@ -96,6 +96,12 @@ fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     let learnt = cluster.home.path("config/yard/contexts/dev/members.toml");
     let text = fs::read_to_string(&learnt).expect("the list was kept");
     assert_eq!(text.matches("127.0.0.1:").count(), 3, "{text}");
+    // The agent joined when there was one; it renews its lease with all of them.
+    await_true("the agent knows all members", || {
+        let log = fs::read_to_string(cluster.dev("n1.log")).unwrap_or_default();
+        let answered = |member| log.contains(&format!("renewals are answered member={member}"));
+        (1..=3).all(answered)
+    });
     cluster.yard(&["cluster", "transfer-leader", "2"]).ok().says(&["member 2 leads"]);
     assert_eq!(trio.leader(), 2);
     cluster.yard(&["cluster", "transfer-leader"]).ok();
