@@ -65,6 +65,13 @@ const GANG: AllocationId = AllocationId(0);
 
 type Falsify = fn(&mut State);
 
+/// A member with a number that nobody gave.
+fn unnumbered_member(state: &mut State) {
+    let address = "a:1".into();
+    let member = Member { address, joined: None, votes: false, leaves: false };
+    state.members.insert(MemberId(state.member_last + 1), member);
+}
+
 /// Every way to falsify the books, with the rule that must notice.
 fn falsifications() -> Vec<(Rule, Falsify)> {
     vec![
@@ -133,11 +140,7 @@ fn falsifications() -> Vec<(Rule, Falsify)> {
         }),
         (Rule::Reservations, |s| drop(s.jobs.remove(QUEUED))),
         (Rule::Admin, |s| s.principals[PrincipalId(0)].disabled = true),
-        (Rule::Members, |s| {
-            let address = "a:1".into();
-            let member = Member { address, joined: None, votes: false, leaves: false };
-            s.members.insert(MemberId(s.member_last + 1), member);
-        }),
+        (Rule::Members, unnumbered_member),
     ]
 }
 

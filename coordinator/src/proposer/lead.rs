@@ -18,8 +18,9 @@ use yard_core::command::{Actor, Cluster, Command, Rejection, Stamp};
 
 /// How often a leader whose entries do not land looks whether a majority still answers it.
 const LEASE_LOOK: Duration = Duration::from_millis(200);
-/// Pause before a leader tries again to commit its first entry.
-const BARRIER_AGAIN: Duration = Duration::from_millis(50);
+/// Pause before a leader tries again to commit its first entry: it has no lease before a majority
+/// has answered it, and until then nobody can write.
+const BARRIER_AGAIN: Duration = Duration::from_millis(5);
 
 /// Who leads, as far as this member knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

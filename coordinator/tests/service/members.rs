@@ -10,10 +10,12 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
-use yard_common::id::MemberId;
+use yard_common::id::{MemberId, PrincipalId};
+use yard_common::limits::LOG_KEPT_ENTRIES;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::proposer::Leadership;
 use yard_coordinator::{Handle, JoinError, JoinOptions, Options, ServeError, Service, join};
+use yard_core::command::{Access, Actor, Command};
 use yard_proto::convert::error::Refused;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{JoinMemberRequest, JoinMemberResponse, ReadIndexRequest};
@@ -214,6 +216,42 @@ async fn a_member_restarts_and_catches_up() {
     if other.state().0 == own.state().0 {
         assert_eq!(hash(other.state().1), hash(own.state().1));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_late_gets_a_snapshot() {
+    let cluster = Cluster::start().await;
+    let raft = cluster.handle.raft();
+    let add = |nth: u64| {
+        let raft = raft.clone();
+        async move {
+            let (name, unix, grants) = (format!("user-{nth}"), None, vec![]);
+            let add = Command::Access(Access::AddUser { name, unix, grants });
+            raft.propose(Actor::User(PrincipalId(0)), None, &add).await.unwrap().unwrap();
+        }
+    };
+    // One entry each: more than are kept behind a snapshot.
+    for nth in 0..=LOG_KEPT_ENTRIES {
+        add(nth).await;
+    }
+    let (index, _) = raft.state();
+    raft.take_snapshot().await.unwrap();
+    comes("the snapshot", || async {
+        raft.snapshot().is_some_and(|(at, _)| at >= index).then_some(())
+    })
+    .await;
+    // Let it drop what the snapshot holds.
+    sleep(Duration::from_millis(100)).await;
+    let other = Other::join(&cluster).await;
+    let late = other.handle().raft();
+    late.applied().wait_for(|applied| *applied >= index).await.unwrap();
+    let (own, found) = (raft.state(), late.state());
+    assert_eq!(found.1.principals.len(), own.1.principals.len());
+    assert!(late.snapshot().is_some(), "the log alone does not reach back that far");
+    add(99_999).await;
+    let (index, expected) = raft.state();
+    late.applied().wait_for(|applied| *applied >= index).await.unwrap();
+    assert_eq!(late.state().1.principals.len(), expected.principals.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

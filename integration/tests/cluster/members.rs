@@ -4,7 +4,9 @@ use crate::world::gate::Gate;
 use crate::world::yard::Running;
 use crate::world::{COORDINATOR, Cluster, Port, await_some, await_true};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A cluster of `yard dev` with three coordinators.
 struct Trio {
@@ -88,6 +90,41 @@ fn leaders_are_killed_and_nobody_notices() {
 }
 
 #[test]
+fn a_rolling_restart_fails_no_command() {
+    let trio = Trio::start(1);
+    let cluster = &trio.cluster;
+    let over = AtomicBool::new(false);
+    let acked = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut acked = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                // Ends with another code than 0 if nobody answered in all of its patience.
+                acked.push(cluster.submit(&["--", "true"]));
+            }
+            acked
+        });
+        for member in [1, 2, 3] {
+            let process = cluster.part(&part(member));
+            process.terminate();
+            process.await_end();
+            cluster.start_again();
+            await_true("it is up to date", || {
+                self::member(cluster, member).is_some_and(|it| it["lag_entries"] == 0)
+            });
+        }
+        over.store(true, Ordering::Relaxed);
+        client.join().expect("every command is answered")
+    });
+    let distinct: BTreeSet<u64> = acked.iter().copied().collect();
+    assert_eq!(distinct.len(), acked.len(), "two jobs with one number: {acked:?}");
+    for job in acked {
+        assert_eq!(cluster.wait(job), 0);
+    }
+    let text = fs::read_to_string(cluster.dev("coordinator.log")).expect("there is a log");
+    assert!(text.contains("hands the lead over"), "the first leader handed over: {text}");
+}
+
+#[test]
 fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     let trio = Trio::start(1);
     let cluster = &trio.cluster;
@@ -96,6 +133,12 @@ fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     let learnt = cluster.home.path("config/yard/contexts/dev/members.toml");
     let text = fs::read_to_string(&learnt).expect("the list was kept");
     assert_eq!(text.matches("127.0.0.1:").count(), 3, "{text}");
+    // The agent joined when there was one; it renews its lease with all of them.
+    await_true("the agent knows all members", || {
+        let log = fs::read_to_string(cluster.dev("n1.log")).unwrap_or_default();
+        let answered = |member| log.contains(&format!("renewals are answered member={member}"));
+        (1..=3).all(answered)
+    });
     cluster.yard(&["cluster", "transfer-leader", "2"]).ok().says(&["member 2 leads"]);
     assert_eq!(trio.leader(), 2);
     cluster.yard(&["cluster", "transfer-leader"]).ok();
@@ -114,6 +157,10 @@ fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     // Two are left, and each of them knows of the other alone.
     let text = fs::read_to_string(&learnt).expect("the list was kept");
     assert_eq!(text.matches("127.0.0.1:").count(), 2, "{text}");
+    await_true("the one that was removed says so", || {
+        let log = fs::read_to_string(cluster.dev(&format!("{}.log", part(leader))));
+        log.unwrap_or_default().contains("not part of the cluster any more")
+    });
     cluster.kill(&part(leader));
     assert!(rank.lives());
     gate.open(4);

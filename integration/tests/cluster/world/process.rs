@@ -49,6 +49,14 @@ impl Process {
         }
     }
 
+    /// Sends SIGTERM, if it still runs.
+    pub(crate) fn terminate(self) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.lives()) {
+            // It may have ended a moment ago.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
     /// Waits until nothing of it is left. A process of several threads that is killed is seen to
     /// be dead while some of them still hold its files, and the port that it listens at.
     pub(crate) fn await_end(self) {
