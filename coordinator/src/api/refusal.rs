@@ -20,6 +20,11 @@ const AGAIN_MS: u64 = 100;
 pub(crate) struct Refusal(Box<Refused>);
 
 impl Refusal {
+    /// Whether another member may do what this one cannot.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.0.code == Code::Unavailable
+    }
+
     /// A refusal with a stable code.
     pub(crate) fn new(code: Code, error: ErrorCode, message: impl Into<String>) -> Refusal {
         Refused::new(code, error, message).into()

@@ -128,6 +128,10 @@ impl Api {
         found: impl Fn(&Job, JobId) -> bool,
     ) -> Result<SubmitResponse, Refusal> {
         let Err(refusal) = answer else { return answer };
+        if refusal.is_unavailable() {
+            // Nobody who knows is reached from here. Whoever asks may reach another member.
+            return Err(refusal);
+        }
         let Ok(view) = self.view(who, None).await else { return Err(refusal) };
         let known = view.state.dedup.get(Actor::User(view.user), request);
         let id = match known.map(|answer| &answer.made) {

@@ -20,6 +20,9 @@ use yard_runtime::backoff::Backoff;
 
 /// How long a write may take, all tries together.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a member looks for a leader that takes it: longer than an election takes. Whoever asks
+/// may reach one that this member does not.
+const SEARCH: Duration = Duration::from_secs(2);
 
 /// What came of a command, and where it stands in the log.
 pub(super) struct Written {
@@ -103,12 +106,14 @@ impl Api {
         let forward = Forward { actor, request: Some(request), command };
         let mut pause = Backoff::new(20, 500);
         let mut leadership = self.raft.leadership();
+        let until = Instant::now() + SEARCH;
         for _ in 0..FORWARD_TRIES_MAX {
             let now = *leadership.borrow_and_update();
             let tried = match now {
                 Leadership::Leader { .. } => self.try_here(&forward).await,
                 Leadership::Follower { leader: Some(leader) } => {
-                    self.try_at(leader, &forward).await
+                    let tried = timeout_at(until, self.try_at(leader, &forward)).await;
+                    tried.unwrap_or(Try::Unknown)
                 }
                 Leadership::Follower { leader: None } => Try::Elsewhere,
             };
@@ -117,6 +122,9 @@ impl Api {
                 Try::Refused(refusal) => return Err(refusal),
                 // The same request takes effect once, so that it can be asked again either way.
                 Try::Elsewhere | Try::Unknown => {}
+            }
+            if Instant::now() >= until {
+                break;
             }
             // Whether it changed or the time is over: the next try sees.
             let _ = timeout(pause.next(self.env.random()), leadership.changed()).await;

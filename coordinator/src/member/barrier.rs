@@ -13,8 +13,9 @@ use yard_common::id::{LogIndex, MemberId};
 use yard_common::limits::READS_WAITING_MAX;
 use yard_runtime::backoff::Backoff;
 
-/// How long a read waits for a leader.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a read waits for a leader: longer than an election takes. Whoever asks may reach a
+/// leader that this member does not.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a read cannot be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -16,8 +16,10 @@ use yard_common::id::{LeaderId, LogIndex, MemberId};
 use yard_common::limits::BATCHES_IN_FLIGHT_MAX;
 use yard_core::command::{Actor, Cluster, Command, Rejection, Stamp};
 
-/// How often a leader whose entries do not land looks whether a majority still answers it.
+/// How often a leader looks whether a majority still answers it.
 const LEASE_LOOK: Duration = Duration::from_millis(200);
+/// So many looks without an answer, one after the other, and the leader is cut off.
+const CUT_OFF_LOOKS: u32 = 3;
 /// Pause before a leader tries again to commit its first entry: it has no lease before a majority
 /// has answered it, and until then nobody can write.
 const BARRIER_AGAIN: Duration = Duration::from_millis(5);
@@ -91,6 +93,8 @@ struct Running {
     /// A proposal that did not fit into the last entry.
     left_over: Option<Proposal>,
     in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// Looks at which no majority answered, one after the other.
+    unanswered: u32,
 }
 
 impl Proposer {
@@ -98,8 +102,9 @@ impl Proposer {
     pub(super) async fn run(self) {
         let roles = self.consensus.roles();
         let in_flight = FuturesUnordered::new();
-        let (lead, known, left_over) = (None, None, None);
-        let mut running = Running { proposer: self, roles, lead, known, left_over, in_flight };
+        let (lead, known, left_over, unanswered) = (None, None, None, 0);
+        let mut running =
+            Running { proposer: self, roles, lead, known, left_over, in_flight, unanswered };
         running.follow_role().await;
         running.work().await;
         running.end();
@@ -132,12 +137,12 @@ impl Running {
                     true => self.follow_role().await,
                     false => return,
                 },
+                _ = looks.tick(), if self.lead.is_some() => self.refuse_if_cut_off(),
                 Some(landed) = self.in_flight.next() => self.land(landed).await,
                 proposal = next, if takes => match proposal {
                     Some(proposal) => self.take(proposal).await,
                     None => return,
                 },
-                _ = looks.tick(), if !takes => self.refuse_if_cut_off(),
             }
         }
     }
@@ -148,6 +153,7 @@ impl Running {
             Role::Leads(id) if self.lead.as_ref().is_some_and(|lead| lead.id == id) => (),
             Role::Leads(id) => {
                 self.lead = Some(Lead { id, clock: None });
+                self.unanswered = 0;
                 self.announce(None, None);
                 self.raise_barrier(id, Duration::ZERO);
             }
@@ -159,16 +165,24 @@ impl Running {
         }
     }
 
-    /// A leader that no majority answers goes on leading, for all it knows. Who waits behind the
-    /// entries that it cannot commit should ask elsewhere.
+    /// A leader that no majority answers goes on leading, for all it knows. Who waits for it
+    /// should ask elsewhere: those whose commands it has not proposed at once, and those whose
+    /// commands are on their way when it is clear that it is cut off. These may take effect yet.
     fn refuse_if_cut_off(&mut self) {
         if self.proposer.consensus.holds_lease() {
+            self.unanswered = 0;
             return;
         }
         let left_over = self.left_over.take();
         let waiting = std::iter::from_fn(|| self.proposer.queue.try_recv().ok());
         for proposal in left_over.into_iter().chain(waiting) {
             proposal.refuse(ProposeError::NotLeader { hint: None });
+        }
+        self.unanswered += 1;
+        let works = self.lead.as_ref().is_some_and(|lead| lead.clock.is_some());
+        if self.unanswered >= CUT_OFF_LOOKS && works {
+            // Whoever waits hears that nobody can say yet what comes of it.
+            self.in_flight.clear();
         }
     }
 

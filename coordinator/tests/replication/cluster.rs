@@ -132,6 +132,33 @@ async fn a_deposed_leader_answers_everyone_who_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asked_a_leader_that_is_cut_off_soon_hears_that_nobody_knows() {
+    let net = Net::default();
+    let members = three(&net).await;
+    let old = &members[0];
+    old.leads().await;
+    net.cut(old.id, true);
+    // It holds its lease yet, and proposes.
+    let command = add_user("on-its-way");
+    let asked = old.handle.propose(ADMIN, request(1), &command);
+    let answer = tokio::time::timeout(Duration::from_millis(1_500), asked).await;
+    assert_eq!(answer.expect("it is answered soon"), Err(ProposeError::Unknown));
+    // Nothing more is taken, and the next question is answered at once.
+    let late = add_user("too-late");
+    let asked = old.handle.propose(ADMIN, request(2), &late);
+    let answer = tokio::time::timeout(Duration::from_millis(300), asked).await;
+    assert_eq!(answer.expect("it is answered"), Err(ProposeError::NotLeader { hint: None }));
+    net.cut(old.id, false);
+    let rest = [&members[1], &members[2]];
+    let new = rest[leader_of(&rest).await];
+    let again = new.handle.propose(ADMIN, request(1), &command).await.unwrap();
+    assert!(again.is_ok(), "the same request takes effect once: {again:?}");
+    let index = new.handle.read_barrier().await.unwrap();
+    let state = old.applied(index).await;
+    assert!(has_user(&state, "on-its-way") && !has_user(&state, "too-late"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_that_comes_late_gets_a_snapshot() {
     let net = Net::default();
     let first = Member::start(&net, 1, &MemoryDisk::default()).await;
