@@ -77,6 +77,9 @@ pub(crate) fn text(member: &Member) -> String {
     };
     gauge("applied_index", "The last applied position of the log", index.0);
     gauge("leads", "Whether this member leads", u64::from(member.leads()));
+    gauge("members", "Members that get the log", member.raft.peers().len() as u64);
+    let flush = "Of the latest writes of the log, 99 of 100 were durable after this long";
+    gauge("log_flush_p99_microseconds", flush, member.raft.flush_p99_us().unwrap_or(0));
     gauge("sessions", "Control streams of agents", member.sessions.count() as u64);
     gauge("jobs", "Jobs in the state, ended ones included", state.jobs.len() as u64);
     gauge("jobs_pending", "Jobs with a task that waits in its queue", state.pending.len() as u64);

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use yard_common::id::{LogIndex, MemberId, NodeId};
-use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
+use yard_common::limits::{MEMBER_FRAME_BYTES_MAX, MEMBERS_MAX};
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
     AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
@@ -28,6 +28,8 @@ use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
 use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel};
 
+/// Connections that are kept: a few to each member.
+const CHANNELS_MAX: usize = 4 * MEMBERS_MAX;
 /// How long the leader may take to confirm a read.
 const READ_WAIT: Duration = Duration::from_secs(2);
 /// How long the leader may take to commit a command.
@@ -110,6 +112,10 @@ impl Peers {
         let channel = match known {
             Some((_, channel)) => channel.clone(),
             None => {
+                if channels.len() >= CHANNELS_MAX {
+                    // Of members that are gone; those that are there connect again.
+                    channels.clear();
+                }
                 let only = Expect::Only(Principal::Member(to));
                 let channel = channel(address, &self.tls, only)?;
                 channels.insert((to, line), (address.to_string(), channel.clone()));

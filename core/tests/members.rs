@@ -104,6 +104,15 @@ fn a_member_that_is_to_leave_does_not_come_back_with_its_token() {
 }
 
 #[test]
+fn a_restored_cluster_has_no_members_that_joined_and_uses_no_number_again() {
+    let mut lab = lab();
+    joined(&mut lab, 1);
+    lab.ok(Actor::Leader, Command::Cluster(Cluster::Restored));
+    assert!(lab.state.members.is_empty());
+    assert_eq!(joined(&mut lab, 2), MemberId(3));
+}
+
+#[test]
 fn a_bad_request_costs_no_token() {
     let mut lab = lab();
     joined(&mut lab, 1);

@@ -134,6 +134,12 @@ impl Api {
             0 => self.raft.successor(),
             id => Some(MemberId(id)).filter(|id| state.membership.is_voter(*id)),
         };
+        // One that does not answer would be waited for, and nobody could write meanwhile.
+        let answers = |to| self.raft.view().is_some_and(|view| view.standing.answers.contains(&to));
+        if let Some(to) = to.filter(|to| !answers(*to)) {
+            let message = format!("member {to} does not answer");
+            return Err(Refusal::new(Code::FailedPrecondition, ErrorCode::WrongState, message));
+        }
         let to = self.hand_over_to(to).await?;
         let (_, state) = self.raft.state();
         let term = state.leader.filter(|id| id.member == to).map_or(0, |id| id.term);

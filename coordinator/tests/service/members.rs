@@ -305,7 +305,7 @@ async fn nobody_is_removed_if_the_rest_could_not_work() {
     let (cluster, mut others) = three().await;
     others[0].stop().await;
     let mut admin = cluster.admin();
-    let refused = comes("silence is noticed", || {
+    comes("silence is noticed", || {
         let mut admin = admin.clone();
         async move {
             let status = admin.cluster.status(v1::StatusRequest::default()).await.ok()?;
@@ -315,7 +315,9 @@ async fn nobody_is_removed_if_the_rest_could_not_work() {
         }
     })
     .await;
-    let () = refused;
+    let to = v1::TransferLeaderRequest { member_id: 2 };
+    let refused = admin.cluster.transfer_leader(to).await.unwrap_err();
+    assert!(refused.message().contains("does not answer"), "{refused:?}");
     let well = v1::RemoveMemberRequest { member_id: 3 };
     let refused = admin.cluster.remove_member(well).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);

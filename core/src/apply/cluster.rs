@@ -5,6 +5,7 @@ use super::bound::between;
 use crate::command::{Cluster, Grant, Object, PoolChange, QueueChange, Rejection, Reply, Role};
 use crate::lease::{Membership, MembershipId};
 use crate::state::State;
+use crate::table::Ordered;
 use std::collections::BTreeSet;
 use yard_common::id::{ClusterId, FeatureLevel, Incarnation, LeaseId, MemberId};
 use yard_common::limits::VOTERS_MAX;
@@ -61,6 +62,8 @@ impl State {
         self.incarnation = Incarnation(self.incarnation.0 + 1);
         // A token that was used after the backup would be good again.
         self.drop_tokens(context, |_| true);
+        // Whoever joined is part of the cluster that was, and joins anew; no number is used again.
+        self.members = Ordered::default();
         let nodes: Vec<_> = self.nodes.iter().map(|(id, _)| id).collect();
         for id in nodes {
             let node = &mut self.nodes[id];
