@@ -77,6 +77,13 @@ pub(crate) fn text(member: &Member) -> String {
     };
     gauge("applied_index", "The last applied position of the log", index.0);
     gauge("leads", "Whether this member leads", u64::from(member.leads()));
+    let disk = member.raft.disks().get(&member.id).copied();
+    let (is_full, free_bytes) = disk.map_or((false, 0), |disk| (disk.is_full, disk.free_bytes));
+    gauge("disk_full", "Whether the disk has too little room for new work", u64::from(is_full));
+    gauge("disk_free_bytes", "Bytes that are free on the disk", free_bytes);
+    let (equal, unequal) = member.raft.compared();
+    gauge("slices_equal", "Slices of the state found equal with another member's", equal);
+    gauge("members_differ", "Differences from other members", unequal);
     gauge("sessions", "Control streams of agents", member.sessions.count() as u64);
     gauge("jobs", "Jobs in the state, ended ones included", state.jobs.len() as u64);
     gauge("jobs_pending", "Jobs with a task that waits in its queue", state.pending.len() as u64);

@@ -8,7 +8,7 @@ use crate::output::say;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use yard_coordinator::env::SystemEnv;
-use yard_coordinator::{EXIT_CODE, InitOptions, Options, ServeError, Service};
+use yard_coordinator::{EXIT_CODE, EXIT_FOLDER, InitOptions, Options, ServeError, Service};
 use yard_runtime::shutdown::{Signal, Signals};
 
 /// Where the settings are unless the command line says otherwise.
@@ -117,13 +117,21 @@ pub(crate) async fn run(args: &CoordinatorRunArgs) -> Result<u8, Failure> {
 
 fn failure(error: &ServeError) -> Failure {
     let code = match error {
+        _ if error.is_of_folder() => EXIT_FOLDER,
         ServeError::Fatal(_) | ServeError::Part(_) => EXIT_CODE,
         _ => exit::REFUSED,
     };
     let hint = match error {
         ServeError::Identity(_) => "make the cluster first: yard coordinator init HOST:PORT",
         ServeError::Listen(..) => "name another address with --listen, or stop what uses this one",
+        _ if error.is_of_folder() => {
+            "remove this coordinator with `yard cluster remove ID` on another one, run `yard \
+             coordinator reset` here, and join under a new id; if it was the only one, restore a \
+             snapshot"
+        }
         _ => "",
     };
-    Failure::new(code, crate::failure::chain(error), hint)
+    let mut failure = Failure::new(code, crate::failure::chain(error), hint);
+    failure.code = error.code().map(|code| code.to_string());
+    failure
 }

@@ -220,6 +220,12 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
     out.push('\n');
     let members = Listing { kind: "Member", columns: member_columns(), rows: members(status) };
     out.push_str(&members.render(crate::output::Format::Table));
+    for alarm in &status.alarms {
+        let (code, member, message) = (&alarm.code, alarm.member_id, &alarm.message);
+        out.push_str(&format!("alarm[{code}]: member {member}: {message}\n"));
+    }
+    let alarm = |alarm: &v1::Alarm| json!({ "member": alarm.member_id, "code": alarm.code, "message": alarm.message });
+    let alarms: Vec<Value> = status.alarms.iter().map(alarm).collect();
     let values: Vec<Value> = members.rows.into_iter().map(|row| row.value).collect();
     let value = json!({
         "cluster_id": id,
@@ -237,6 +243,7 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
         "jobs_live": counts.jobs_live,
         "gpus": counts.gpus,
         "gpus_free": counts.gpus_free,
+        "alarms": alarms,
     });
     (Row { cells: Vec::new(), value, name: id, tones: Vec::new() }, out)
 }

@@ -5,7 +5,7 @@ use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
 use super::serve::serve;
-use crate::proposer::Leadership;
+use crate::proposer::{DiskReport, Leadership};
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::Code;
@@ -64,8 +64,20 @@ impl Api {
             answered_by: self.id.0,
             version: env!("CARGO_PKG_VERSION").into(),
             counts: Some(counts(&state)),
+            alarms: self.alarms(),
             features: self.features.list().map(|feature| feature.name().to_string()).collect(),
         })
+    }
+
+    /// Disks that are full, as far as it was heard of.
+    fn alarms(&self) -> Vec<v1::Alarm> {
+        let full = self.raft.disks().into_iter().filter(|(_, disk)| disk.is_full);
+        let alarm = |(member, disk): (MemberId, DiskReport)| v1::Alarm {
+            member_id: member.0,
+            code: ErrorCode::DiskFull.to_string(),
+            message: format!("the disk is full: {} MiB are free", disk.free_bytes >> 20),
+        };
+        full.map(alarm).collect()
     }
 
     fn told_members(&self, state: &State, leader: Option<MemberId>) -> Vec<v1::Member> {

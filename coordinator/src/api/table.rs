@@ -44,6 +44,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.internal.v1.AgentService/RenewCertificate", Agent),
     ("/yard.internal.v1.MemberService/Append", Member),
     ("/yard.internal.v1.MemberService/CallAgent", Member),
+    ("/yard.internal.v1.MemberService/Compare", Member),
     ("/yard.internal.v1.MemberService/Forward", Member),
     ("/yard.internal.v1.MemberService/Join", Later("members that join")),
     ("/yard.internal.v1.MemberService/PreVote", Member),

@@ -100,6 +100,7 @@ impl Machine {
             FatalError::Broken { index, what: what.into() }
         })?;
         inner.last = Some(position);
+        inner.note();
         let update = (!outcomes.is_empty())
             .then(|| Update::Entry(Arc::new(AppliedEntry { index, outcomes })));
         self.shared.tell(&inner, update);
@@ -120,8 +121,7 @@ impl Machine {
         kept.map_err(FatalError::Storage)?;
         {
             let mut inner = self.shared.lock();
-            let (members, members_at) = (meta.members, meta.members_at);
-            *inner = Inner { state, last: Some(meta.last), members, members_at };
+            inner.replace(state, meta);
             self.shared.tell(&inner, Some(Update::Replaced(index)));
         }
         Ok(())

@@ -8,7 +8,7 @@ use yard_coordinator::env::{Crash, MemoryDisk};
 use yard_coordinator::proposer::{Leadership, ProposeError, ReadError};
 
 /// Members 1, 2 and 3, led by 1.
-async fn three(net: &Net) -> Vec<Member> {
+pub(crate) async fn three(net: &Net) -> Vec<Member> {
     let mut members = Vec::new();
     for id in 1..=3 {
         members.push(Member::start(net, id, &MemoryDisk::default()).await);
@@ -21,12 +21,12 @@ async fn three(net: &Net) -> Vec<Member> {
     members
 }
 
-fn ids(ids: &[u64]) -> BTreeSet<MemberId> {
+pub(crate) fn ids(ids: &[u64]) -> BTreeSet<MemberId> {
     ids.iter().copied().map(MemberId).collect()
 }
 
 /// Waits until one of these members leads.
-async fn leader_of(members: &[&Member]) -> usize {
+pub(crate) async fn leader_of(members: &[&Member]) -> usize {
     loop {
         for (at, member) in members.iter().enumerate() {
             let now = *member.handle.leadership().borrow();
