@@ -9,6 +9,7 @@ mod agent;
 mod array;
 mod coordinator;
 mod dev;
+mod disk;
 mod documents;
 mod hand;
 mod mpi;

@@ -59,6 +59,23 @@ impl Yard {
         self
     }
 
+    /// Runs it by another program, which gets it with its words behind these.
+    pub(crate) fn within(mut self, words: &[&str]) -> Yard {
+        let mut outer = Command::new(words[0]);
+        outer.args(&words[1..]).arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
+            };
+        }
+        if let Some(directory) = self.command.get_current_dir() {
+            outer.current_dir(directory);
+        }
+        self.command = outer;
+        self
+    }
+
     /// What it reads from standard input.
     pub(crate) fn input(mut self, input: &str) -> Yard {
         self.input = input.into();
@@ -115,6 +132,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
