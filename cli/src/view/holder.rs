@@ -224,8 +224,11 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
         let (code, member, message) = (&alarm.code, alarm.member_id, &alarm.message);
         out.push_str(&format!("alarm[{code}]: member {member}: {message}\n"));
     }
-    let alarm = |alarm: &v1::Alarm| json!({ "member": alarm.member_id, "code": alarm.code, "message": alarm.message });
-    let alarms: Vec<Value> = status.alarms.iter().map(alarm).collect();
+    let alarms = status.alarms.iter().map(|alarm| {
+        let (code, message) = (&alarm.code, &alarm.message);
+        json!({ "member": alarm.member_id, "code": code, "message": message })
+    });
+    let alarms: Vec<Value> = alarms.collect();
     let values: Vec<Value> = members.rows.into_iter().map(|row| row.value).collect();
     let value = json!({
         "cluster_id": id,

@@ -2,8 +2,8 @@
 //!
 //! Among those that were heard, the largest group of members that hold the same is right, as far
 //! as anybody can tell. Without a largest one it is the group of the leader: clients have been
-//! answered from its state, and a leader that stops makes way for one that may be the wrong one. Then
-//! the others stop, so nothing is committed any more without a majority that agrees.
+//! answered from its state, and if it stopped, one that may be wrong would lead at once. Then the
+//! others stop, so that nothing is committed any more without a majority that agrees.
 
 use std::collections::{BTreeMap, BTreeSet};
 use yard_common::id::MemberId;

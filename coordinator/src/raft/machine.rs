@@ -231,6 +231,15 @@ impl RaftSnapshotBuilder<Config> for Builder {
             Ok(built) => keep(&self.snapshots, &self.current, built.clone()).await.map(|()| built),
             Err(error) => Err(error),
         };
+        let last = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = match (kept, last) {
+            // The log is as long as it was, and the one before is as good as it was.
+            (Err(error), Some(last)) if error.is_full() => {
+                tracing::warn!(%error, "no room for a snapshot");
+                Ok(last)
+            }
+            (kept, _) => kept,
+        };
         // openraft purges the log before it, which is safe for a newer one too.
         kept.map(to_raft).map_err(|error| fail(&self.fault, FatalError::Storage(error)))
     }

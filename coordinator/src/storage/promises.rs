@@ -134,7 +134,8 @@ impl Promises {
     /// Makes promises durable. They are when this returns; all of them share one flush.
     ///
     /// # Errors
-    /// If they cannot be made durable. None of them may be made then, and the process must end.
+    /// If they cannot be made durable. None of them may be made then, and the process must end,
+    /// unless it is only that the disk is full.
     pub async fn persist(&self, records: Vec<PromiseRecord>) -> Result<(), StorageError> {
         let kept = Arc::clone(&self.kept);
         let write = move || {
@@ -143,7 +144,8 @@ impl Promises {
                 return Err(error.clone());
             }
             let outcome = kept.persist(&records);
-            kept.failed = outcome.as_ref().err().cloned();
+            // On a full disk nothing was begun; there may be room later.
+            kept.failed = outcome.as_ref().err().filter(|error| !error.is_full()).cloned();
             outcome
         };
         run_blocking(&*self.env, write).await

@@ -86,7 +86,11 @@ pub(super) fn write_whole(
         crc = frame::finish(&mut buffer, at, crc);
     }
     buffer.resize(buffer.len().max(length), 0);
-    file.write_at(0, &buffer).map_err(StorageError::io("write", &temporary))?;
+    if let Err(error) = file.write_at(0, &buffer).map_err(StorageError::io("write", &temporary)) {
+        // Whatever comes of it: half a file is of no use, and the next try needs its name.
+        let _ = folder.remove(&temporary);
+        return Err(error);
+    }
     file.sync().map_err(StorageError::io("sync", &temporary))?;
     folder.rename(&temporary, name).map_err(StorageError::io("rename", &temporary))?;
     folder.sync().map_err(StorageError::io("sync the folder of", name))

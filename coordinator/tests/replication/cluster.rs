@@ -163,6 +163,43 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_snapshot_that_comes_in_survives_a_crash_at_any_step() {
+    let net = Net::default();
+    let first = Member::start(&net, 1, &MemoryDisk::default()).await;
+    first.init().await.unwrap();
+    for nth in 0..1_050 {
+        let name = format!("user-{nth}");
+        first.handle.propose(ADMIN, None, &add_user(&name)).await.unwrap().unwrap();
+    }
+    let (index, _) = first.handle.state();
+    first.handle.take_snapshot().await.unwrap();
+    while first.handle.snapshot().is_none_or(|(at, _)| at < index) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut failed = 0;
+    for step in 12..40 {
+        let (id, disk) = (step, MemoryDisk::default());
+        let late = Member::start(&net, id, &disk).await;
+        disk.fail_at(step);
+        let (handle, peer) = (first.handle.clone(), late.peer());
+        let adding = tokio::spawn(async move { handle.add_learner(MemberId(id), peer).await });
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        failed += u32::from(late.handle.fatal().is_some());
+        let disk = late.kill(Crash::Some(step)).await;
+        let late = Member::start(&net, id, &disk).await;
+        let (index, expected) = first.handle.state();
+        let state = late.applied(index).await;
+        assert_eq!(state.history_hash, expected.history_hash, "step {step}");
+        assert!(state.to_bytes() == expected.to_bytes(), "step {step}");
+        // Whether the first try or a later one: it is a learner now.
+        drop(adding.await);
+        late.stop().await.unwrap();
+    }
+    assert!(failed > 10, "{failed} of the disks failed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_minority_that_dies_costs_less_than_a_second() {
     let net = Net::default();
     let mut members = three(&net).await;

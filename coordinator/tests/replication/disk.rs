@@ -92,6 +92,34 @@ async fn alone_it_keeps_room_for_what_ends_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_snapshot_that_finds_no_room_costs_nothing() {
+    let (net, disk) = (Net::default(), MemoryDisk::default());
+    let member = Member::start(&net, 1, &disk).await;
+    member.init().await.unwrap();
+    member.handle.take_snapshot().await.unwrap();
+    let first = loop {
+        match member.handle.snapshot() {
+            Some((index, _)) => break index,
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    for nth in 0..50 {
+        member.handle.propose(ADMIN, None, &add_user(&format!("u{nth}"))).await.unwrap().unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    disk.set_capacity(Some(disk.used_bytes() + 200));
+    member.handle.take_snapshot().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(member.handle.snapshot().map(|(index, _)| index), Some(first));
+    assert!(!disk.names().iter().any(|name| name.ends_with(".tmp")), "{:?}", disk.names());
+    disk.set_capacity(None);
+    member.handle.take_snapshot().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(member.handle.snapshot().is_some_and(|(index, _)| index > first));
+    assert!(member.handle.fatal().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_leader_whose_disk_is_full_hands_over_to_one_with_room() {
     let net = Net::default();
     let members = three(&net).await;

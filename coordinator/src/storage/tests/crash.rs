@@ -125,6 +125,24 @@ async fn no_promise_is_lost_while_their_file_is_written_anew() {
 }
 
 #[tokio::test]
+async fn a_promise_on_a_full_disk_can_be_made_later() {
+    let (disk, acked) = begun().await;
+    let store = open(&disk).await.unwrap();
+    disk.set_capacity(Some(disk.used_bytes()));
+    let records: Vec<_> = (5_000..6_000).map(promise).collect();
+    for _ in 0..2 {
+        let error = store.promises.persist(records.clone()).await.unwrap_err();
+        assert!(error.is_full(), "{error}");
+    }
+    close(store).await;
+    let store = open(&disk).await.unwrap();
+    assert_eq!(store.promises.all().len(), acked.promises.len(), "none of them was made");
+    disk.set_capacity(None);
+    store.promises.persist(records).await.unwrap();
+    assert_eq!(store.promises.all().len(), acked.promises.len() + 1_000);
+}
+
+#[tokio::test]
 async fn a_full_disk_takes_what_the_reserve_has_room_for() {
     let disk = MemoryDisk::default();
     let store = open(&disk).await.unwrap();
