@@ -1,5 +1,6 @@
 //! Starts and owns the tasks of a member.
 
+use super::batch::Proposal;
 use super::handle::{Handle, Parts};
 use super::lead::{Leadership, Proposer};
 use super::reads;
@@ -8,7 +9,7 @@ use super::watchdog::Watchdog;
 use crate::compare::{self, Comparer};
 use crate::env::{Env, Guard};
 use crate::raft::{self, Acks, Consensus, FatalError, Fault, Shared, Transport};
-use crate::storage::{Identity, StorageError, Store};
+use crate::storage::{Identity, Log, StorageError, Store};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,39 +117,6 @@ impl Service {
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let (reads, readers) = mpsc::channel(READS_WAITING_MAX);
         let (leadership, now) = watch::channel(Leadership::Follower { leader: None });
-        let proposer = Proposer {
-            consensus: consensus.clone(),
-            env: Arc::clone(&env),
-            shared: shared.clone(),
-            queue,
-            leadership,
-            stop: stop.clone(),
-        };
-        let watchdog = Watchdog {
-            consensus: consensus.clone(),
-            log,
-            shared: shared.clone(),
-            room: room.clone(),
-            stuck_ms: disk.stuck_ms,
-            fault: fault.clone(),
-            stop: stop.clone(),
-        };
-        let janitor = Janitor {
-            room: room.clone(),
-            comparer: comparer.clone(),
-            consensus: consensus.clone(),
-            env: Arc::clone(&env),
-            fault: fault.clone(),
-            stop: stop.clone(),
-        };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(proposer.run());
-        tasks.spawn(watchdog.run());
-        tasks.spawn(janitor.run());
-        tasks.spawn(compare::run(comparer.clone(), stop.clone()));
-        tasks.spawn(compare::scan(comparer.clone(), stop.clone()));
-        tasks.spawn(reads::run(consensus.clone(), shared.clone(), readers, stop.clone()));
-        tasks.spawn(look_for_faults(consensus.clone(), fault.clone(), stop.clone()));
         let room_kib = Arc::new(Semaphore::new(PROPOSALS_KIB_MAX as usize));
         let handle = Handle(Arc::new(Parts {
             consensus,
@@ -164,6 +132,9 @@ impl Service {
             fault,
             stop,
         }));
+        let mut tasks = JoinSet::new();
+        spawn_work(&mut tasks, &handle, queue, leadership, readers);
+        spawn_care(&mut tasks, &handle, log, disk);
         Ok(Service { handle, tasks, writer, guard })
     }
 
@@ -207,6 +178,54 @@ impl Service {
         self.writer.await;
         drop(self.guard);
     }
+}
+
+/// What callers wait for.
+fn spawn_work(
+    tasks: &mut JoinSet<()>,
+    handle: &Handle,
+    queue: mpsc::Receiver<Proposal>,
+    leadership: watch::Sender<Leadership>,
+    readers: mpsc::Receiver<reads::Reader>,
+) {
+    let Parts { consensus, shared, env, stop, .. } = &*handle.0;
+    let proposer = Proposer {
+        consensus: consensus.clone(),
+        env: Arc::clone(env),
+        shared: shared.clone(),
+        queue,
+        leadership,
+        stop: stop.clone(),
+    };
+    tasks.spawn(proposer.run());
+    tasks.spawn(reads::run(consensus.clone(), shared.clone(), readers, stop.clone()));
+}
+
+/// What looks after the member itself.
+fn spawn_care(tasks: &mut JoinSet<()>, handle: &Handle, log: Log, disk: DiskOptions) {
+    let Parts { consensus, shared, env, comparer, room, fault, stop, .. } = &*handle.0;
+    let watchdog = Watchdog {
+        consensus: consensus.clone(),
+        log,
+        shared: shared.clone(),
+        room: room.clone(),
+        stuck_ms: disk.stuck_ms,
+        fault: fault.clone(),
+        stop: stop.clone(),
+    };
+    let janitor = Janitor {
+        room: room.clone(),
+        comparer: comparer.clone(),
+        consensus: consensus.clone(),
+        env: Arc::clone(env),
+        fault: fault.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(watchdog.run());
+    tasks.spawn(janitor.run());
+    tasks.spawn(compare::run(comparer.clone(), stop.clone()));
+    tasks.spawn(compare::scan(comparer.clone(), stop.clone()));
+    tasks.spawn(look_for_faults(consensus.clone(), fault.clone(), stop.clone()));
 }
 
 /// Stops everything at the first fatal error.

@@ -6,10 +6,9 @@ use futures_util::future::BoxFuture;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
-use tokio::runtime::Handle;
-use tokio::time::timeout;
-use yard_coordinator::env::{Env, File, Folder, Guard, Job, MemoryDisk, TestEnv};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use yard_coordinator::env::{Env, File, Folder, Guard, Job, MemoryDisk, SystemEnv, TestEnv};
 use yard_coordinator::proposer::ProposeError;
 use yard_coordinator::raft::FatalError;
 
@@ -58,19 +57,10 @@ impl Env for SlowEnv {
 
     fn worker(
         &self,
-        _: &'static str,
+        name: &'static str,
         work: BoxFuture<'static, ()>,
     ) -> io::Result<BoxFuture<'static, ()>> {
-        let (done, ended) = tokio::sync::oneshot::channel::<()>();
-        let runtime = Handle::current();
-        std::thread::spawn(move || {
-            runtime.block_on(work);
-            drop(done);
-        });
-        Ok(Box::pin(async move {
-            // The thread has ended, whichever way.
-            let _ = ended.await;
-        }))
+        SystemEnv.worker(name, work)
     }
 }
 
