@@ -365,6 +365,7 @@ const _: () = assert!(SPEC_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 1024);
 const _: () = assert!(ENTRIES_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
+const _: () = assert!(LOG_LAST_BYTES < LOG_GROW_BYTES && LOG_LAST_BYTES < LOG_RESERVE_BYTES);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
 const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);

@@ -98,6 +98,8 @@ fn open(
         create(&*folder, &names, &identity, sizes)?;
         names = folder.list().map_err(StorageError::io("list", &shown))?;
     }
+    // Names that a killed process gave may not be on the disk yet.
+    folder.sync().map_err(StorageError::io("sync", &shown))?;
     let snapshots = Snapshots::open(env, &folder, identity, &names)?;
     let promises = Promises::open(env, &folder, identity)?;
     let reserve = Reserve::open(&folder, &names)?;

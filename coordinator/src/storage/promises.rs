@@ -70,6 +70,8 @@ impl Kept {
         if scan.torn {
             mend(&*file, NAME, &bytes, &scan)?;
         }
+        // What a killed process left behind may be in memory only.
+        file.sync().map_err(StorageError::io("sync", NAME))?;
         let (folder, length) = (Arc::clone(folder), head.length);
         let (end, crc) = (scan.end as u64, scan.crc);
         let latest = BTreeMap::new();

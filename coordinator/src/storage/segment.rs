@@ -238,7 +238,9 @@ impl Segment {
         if scan.torn {
             mend(&*self.file, &self.name, bytes, scan)?;
         }
-        Ok(())
+        // A process that was killed may have left what is not on the disk yet, and what is read
+        // here counts as if it were.
+        self.file.sync().map_err(StorageError::io("sync", &self.name))
     }
 }
 

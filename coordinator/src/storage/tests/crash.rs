@@ -91,7 +91,14 @@ where
             let case = format!("step {at}, {crash:?}, {} entries acked", acked.entries);
             let store = open(&disk).await.unwrap_or_else(|error| panic!("{case}: {error}"));
             check(&store, &acked, &case).await;
+            // What was read is relied on, so the next loss of power must not take it.
+            let (found, promises) = (seen(&store.log).await, store.promises.all());
+            disk.crash(Crash::Nothing);
             close(store).await;
+            let again = open(&disk).await.unwrap_or_else(|error| panic!("{case}: {error}"));
+            assert_eq!(seen(&again.log).await, found, "{case}");
+            assert_eq!(again.promises.all(), promises, "{case}");
+            close(again).await;
         }
     }
 }
