@@ -6,7 +6,8 @@ use std::fmt;
 /// Declares the codes with number and title.
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $title:literal;)+) => {
-        /// A stable error code. `Y1...`: a job file; `Y2...`: refused by the cluster's state.
+        /// A stable error code. `Y1...`: a job file; `Y2...`: refused by the cluster's state;
+        /// `Y3...`: the machine of a coordinator.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             $($(#[$doc])* $variant,)+
@@ -95,6 +96,17 @@ codes! {
     QueueClosed = 2014, "The queue is closed";
     /// The principal is disabled or revoked.
     Revoked = 2015, "The identity is disabled or revoked";
+
+    /// The disks of too many coordinators have no room for new work.
+    DiskFull = 3001, "The coordinator's disk is full";
+    /// What the disk of a coordinator holds is not what was written.
+    FolderDamaged = 3002, "The data folder is damaged";
+    /// The folder is of another member, cluster, life or version.
+    FolderForeign = 3003, "The data folder belongs to another member or version";
+    /// The folder lacks what its member is known to have had.
+    FolderOutdated = 3004, "The data folder is an older copy";
+    /// A member has come to another state than the others.
+    MembersDiffer = 3005, "The coordinator differs from the others";
 }
 
 impl fmt::Display for ErrorCode {

@@ -148,6 +148,11 @@ pub const LOG_FLUSH_BYTES_MAX: usize = 8 << 20;
 pub const LOG_SEGMENT_BYTES: u64 = 16 << 20;
 /// Bytes by which a file of the log grows ahead of what is written.
 pub const LOG_GROW_BYTES: u64 = 1 << 20;
+/// Bytes of a file that is kept for the log of a member whose disk is full; then the member takes
+/// nothing any more.
+pub const LOG_RESERVE_BYTES: u64 = 16 << 20;
+/// Bytes of the last file of the log that a member with a full disk keeps for its votes.
+pub const LOG_LAST_BYTES: u64 = 256 << 10;
 /// Bytes of the latest entries kept in memory; older ones are read from the disk.
 pub const LOG_CACHE_BYTES_MAX: usize = 32 << 20;
 /// Bytes of the log after which a snapshot is taken, unless the last snapshot is larger.
@@ -160,8 +165,14 @@ pub const ENTRIES_READ_BYTES_MAX: usize = 1 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of one message between members.
 pub const MEMBER_MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of the file of promises; then it is written anew.
-pub const PROMISES_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of the file of promises beyond those that it begins with; then it is written anew.
+pub const PROMISES_ROOM_BYTES: u64 = 64 << 10;
+/// Entries of which a member remembers what came of them, to compare it with the others.
+pub const OPINIONS_KEPT_MAX: usize = 16_384;
+/// Slices of the state that are hashed in one go; the rest is hashed in turn.
+pub const SLICES_PER_SCAN_MAX: u16 = 4;
+/// Scans of slices that a member remembers, to compare them with those of the others.
+pub const SCANS_KEPT_MAX: usize = 4;
 /// Entries that a subscriber may be behind; beyond it the subscriber reads the state again.
 pub const OUTCOMES_MAX: usize = 4_096;
 
@@ -361,6 +372,7 @@ const _: () = assert!(COMMAND_BYTES_MAX as u64 <= PROPOSALS_KIB_MAX as u64 * 102
 const _: () = assert!(ENTRIES_READ_BYTES_MAX + 2 * COMMAND_BYTES_MAX < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES < MEMBER_MESSAGE_BYTES_MAX);
 const _: () = assert!(VOTERS_MAX <= MEMBERS_MAX);
+const _: () = assert!(LOG_LAST_BYTES < LOG_GROW_BYTES && LOG_LAST_BYTES < LOG_RESERVE_BYTES);
 const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
 const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);

@@ -1,11 +1,15 @@
 //! The file of a member's settings: addresses and paths. What concerns the whole cluster is
 //! replicated, and not here.
 
+use crate::proposer::DiskOptions;
 use crate::service::Options;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use yard_core::lease::{LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes};
 use yard_runtime::config::{self, ConfigError, Section};
+
+/// The most room on a disk that a setting may ask for, in MiB: 1 TiB.
+const DISK_MIB_MAX: u64 = 1 << 20;
 
 impl Options {
     /// Where a member's folder is unless somebody says otherwise.
@@ -20,6 +24,9 @@ impl Options {
     /// folder = "/var/lib/yard/coordinator"
     /// listen = "0.0.0.0:7100"
     /// longest_lease_ms = 3000   # of any pool; the same on all members
+    /// disk_floor_mib = 64       # with less room there is no new work
+    /// disk_reserve_mib = 16     # kept for what must go on then
+    /// disk_stuck_ms = 500       # a leader whose flush takes longer hands over
     /// ```
     ///
     /// # Errors
@@ -33,8 +40,18 @@ impl Options {
         let listen = root.value("listen", Options::LISTEN, "an address such as \"0.0.0.0:7100\"");
         let default_ms = LeaseTimes::DEFAULT.lease_ms();
         let lease_ms = root.number("longest_lease_ms", default_ms, LEASE_MS_MIN..=LEASE_MS_MAX);
-        Some(Options { lease: times(lease_ms), ..Options::new(folder, listen) })
+        let disk = disk(root);
+        Some(Options { lease: times(lease_ms), disk, ..Options::new(folder, listen) })
     }
+}
+
+fn disk(root: &mut Section<'_>) -> DiskOptions {
+    let DiskOptions { stuck_ms, floor_bytes, reserve_bytes } = DiskOptions::DEFAULT;
+    let floor_mib = root.number("disk_floor_mib", floor_bytes >> 20, 0..=DISK_MIB_MAX);
+    // A frame of the log must fit into what is kept.
+    let reserve_mib = root.number("disk_reserve_mib", reserve_bytes >> 20, 1..=DISK_MIB_MAX);
+    let stuck_ms = root.number("disk_stuck_ms", stuck_ms, 100..=60_000);
+    DiskOptions { stuck_ms, floor_bytes: floor_mib << 20, reserve_bytes: reserve_mib << 20 }
 }
 
 /// The times of a lease of this length, within its bounds: renewed six times, as the default one.
@@ -59,6 +76,10 @@ mod tests {
         let options = config::parse("listen = \"127.0.0.1:1\"", "c.toml", Options::build).unwrap();
         assert_eq!(options.listen, "127.0.0.1:1".parse().unwrap());
         assert_eq!(options.folder, Path::new(Options::FOLDER));
+        assert_eq!(options.disk, DiskOptions::DEFAULT);
+        let text = "disk_floor_mib = 3\ndisk_reserve_mib = 2\ndisk_stuck_ms = 100";
+        let disk = config::parse(text, "c.toml", Options::build).unwrap().disk;
+        assert_eq!((disk.floor_bytes, disk.reserve_bytes, disk.stuck_ms), (3 << 20, 2 << 20, 100));
         let bad = "listen = \"x\"\nlongest_lease_ms = 1\nfoldr = \"/x\"\n";
         let error = config::parse(bad, "c.toml", Options::build).unwrap_err();
         assert_eq!(error.problems().len(), 3, "{error}");

@@ -80,6 +80,13 @@ pub(crate) fn text(member: &Member) -> String {
     gauge("members", "Members that get the log", member.raft.peers().len() as u64);
     let flush = "Of the latest writes of the log, 99 of 100 were durable after this long";
     gauge("log_flush_p99_microseconds", flush, member.raft.flush_p99_us().unwrap_or(0));
+    let disk = member.raft.disks().get(&member.id).copied();
+    let (is_full, free_bytes) = disk.map_or((false, 0), |disk| (disk.is_full, disk.free_bytes));
+    gauge("disk_full", "Whether the disk has too little room for new work", u64::from(is_full));
+    gauge("disk_free_bytes", "Bytes that are free on the disk", free_bytes);
+    let (equal, unequal) = member.raft.compared();
+    gauge("slices_equal", "Slices of the state found equal with another member's", equal);
+    gauge("members_differ", "Differences from other members", unequal);
     gauge("sessions", "Control streams of agents", member.sessions.count() as u64);
     gauge("jobs", "Jobs in the state, ended ones included", state.jobs.len() as u64);
     gauge("jobs_pending", "Jobs with a task that waits in its queue", state.pending.len() as u64);

@@ -13,7 +13,7 @@
 use crate::env::Env;
 use crate::peers::Peers;
 use crate::place::{Place, PlaceError};
-use crate::proposer::{self, StartError};
+use crate::proposer::{self, DiskOptions, StartError};
 use crate::raft::{FatalError, MembersError};
 use crate::storage::{self, Peer};
 use std::path::{Path, PathBuf};
@@ -147,7 +147,9 @@ async fn fill(
     identity.save(&places.identity)?;
     let peers = Arc::new(Peers::new(ClientTls::new(&identity)?));
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
-    let options = proposer::Options { identity: own, folder: places.data };
+    // How much room there must be is a setting of the process that will run.
+    let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
+    let options = proposer::Options { identity: own, folder: places.data, disk };
     let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
     let handle = service.handle();
     let first = Cluster::Initialise { cluster, admin: admin.to_string(), unix };

@@ -5,6 +5,7 @@
 //! | [`mod@env`] | the seam to clocks, chance, files and work that blocks |
 //! | [`storage`] | log, snapshots and promises on the disk |
 //! | [`raft`], [`proposer`] | the consensus, and what it offers to everything above |
+//! | `compare` | members compare what they hold |
 //! | `member` | what every member does: leases, recent events, reads that are not stale |
 //! | `leader` | the work of a leader: scheduler, time, judgement of silence |
 //! | `sessions` | control streams of agents, and questions to them |
@@ -17,6 +18,7 @@
 
 mod api;
 mod certificate;
+mod compare;
 mod config;
 mod counters;
 pub mod env;
@@ -38,4 +40,4 @@ pub use folder::{InitError, InitOptions, Initialised, init};
 pub use join::{JoinError, JoinOptions, Joined, join};
 pub use place::PlaceError;
 pub use reset::{ResetError, Resident, reset, resident};
-pub use service::{EXIT_CODE, Handle, Options, ServeError, Service, features};
+pub use service::{EXIT_CODE, EXIT_FOLDER, Handle, Options, ServeError, Service, features};

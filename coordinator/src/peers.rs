@@ -249,6 +249,7 @@ impl Transport for Peers {
                     Question::PreVote => client.pre_vote(message).await,
                     Question::Snapshot => client.snapshot(message).await,
                     Question::Transfer => client.transfer_leader(message).await,
+                    Question::Compare => client.compare(message).await,
                 }
             };
             match timeout(deadline, answer).await {

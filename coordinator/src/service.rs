@@ -11,7 +11,7 @@ use crate::member::leases::Leases;
 use crate::member::recent::Recent;
 use crate::member::{Member, catch_up, follow};
 use crate::peers::Peers;
-use crate::proposer::{self, Leadership};
+use crate::proposer::{self, DiskOptions, Leadership, StartError};
 use crate::raft::{FatalError, Transport};
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use yard_common::ErrorCode;
 use yard_common::id::LeaderId;
 use yard_common::limits::{HEADER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 use yard_common::spec::{Feature, Features};
@@ -47,6 +48,9 @@ const ADDRESS_AGAIN: Duration = Duration::from_millis(10);
 const PING: Duration = Duration::from_secs(10);
 /// The status with which a process ends whose member had to stop.
 pub const EXIT_CODE: u8 = 70;
+/// The status with which a process ends whose folder cannot be relied on, or is not its own: to
+/// start it again does not help.
+pub const EXIT_FOLDER: u8 = 65;
 
 /// What a member needs to run. Its folder was made by [`crate::init`].
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// What jobs may ask for.
     pub features: Features,
+    /// How it treats its disk.
+    pub disk: DiskOptions,
     /// The longest lease that a pool may give its nodes; the same on all members.
     pub lease: LeaseTimes,
 }
@@ -65,7 +71,8 @@ impl Options {
     /// A member with the defaults of this version.
     #[must_use]
     pub fn new(folder: PathBuf, listen: SocketAddr) -> Options {
-        Options { folder, listen, features: features(), lease: LeaseTimes::DEFAULT }
+        let (disk, lease) = (DiskOptions::DEFAULT, LeaseTimes::DEFAULT);
+        Options { folder, listen, features: features(), disk, lease }
     }
 }
 
@@ -111,6 +118,42 @@ pub enum ServeError {
     /// A part of the member ended by itself.
     #[error("the part {} of the member ended: {:?}", .0.name, .0.outcome)]
     Part(Ended),
+}
+
+impl ServeError {
+    /// The page that says more.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            ServeError::Start(StartError::Storage(error)) => error.code(),
+            ServeError::Start(StartError::Consensus(error)) | ServeError::Fatal(error) => {
+                error.code()
+            }
+            ServeError::Identity(_)
+            | ServeError::NotAMember(_)
+            | ServeError::Tls(_)
+            | ServeError::Listen(..)
+            | ServeError::Reflection(_)
+            | ServeError::Part(_) => None,
+        }
+    }
+
+    /// Whether what is in the folder cannot be relied on: the process ends with [`EXIT_FOLDER`].
+    #[must_use]
+    pub fn is_of_folder(&self) -> bool {
+        match self {
+            ServeError::Start(StartError::Storage(error)) => error.is_of_content(),
+            ServeError::Start(StartError::Consensus(error)) | ServeError::Fatal(error) => {
+                error.is_of_content()
+            }
+            ServeError::Identity(_)
+            | ServeError::NotAMember(_)
+            | ServeError::Tls(_)
+            | ServeError::Listen(..)
+            | ServeError::Reflection(_)
+            | ServeError::Part(_) => false,
+        }
+    }
 }
 
 /// A running member.
@@ -214,7 +257,8 @@ impl Service {
         let listen = listen.map_err(|error| ServeError::Listen(options.listen, error))?;
         let peers = Arc::new(Peers::new(Arc::clone(&client_tls)));
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
-        let data = proposer::Options { identity: own, folder: places.data.clone() };
+        let (folder, disk) = (places.data.clone(), options.disk);
+        let data = proposer::Options { identity: own, folder, disk };
         let raft = proposer::Service::start(data, Arc::clone(&env), transport).await?;
         let handle = raft.handle();
         let (index, state, updates) = handle.subscribe();

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::{
-    EXIT_CODE, InitOptions, JoinError, JoinOptions, Joined, Options, ServeError, Service,
+    EXIT_CODE, EXIT_FOLDER, InitOptions, JoinError, JoinOptions, Joined, Options, ServeError,
+    Service,
 };
 use yard_runtime::identity::{Token, TokenKind};
 use yard_runtime::shutdown::{Signal, Signals};
@@ -207,6 +208,7 @@ pub(crate) async fn run(args: &CoordinatorRunArgs) -> Result<u8, Failure> {
 
 fn failure(error: &ServeError) -> Failure {
     let code = match error {
+        _ if error.is_of_folder() => EXIT_FOLDER,
         ServeError::Fatal(_) | ServeError::Part(_) => EXIT_CODE,
         _ => exit::REFUSED,
     };
@@ -216,7 +218,14 @@ fn failure(error: &ServeError) -> Failure {
              coordinator join"
         }
         ServeError::Listen(..) => "name another address with --listen, or stop what uses this one",
+        _ if error.is_of_folder() => {
+            "remove this coordinator with `yard cluster remove ID` on another one, run `yard \
+             coordinator reset` here, and join under a new id; if it was the only one, restore a \
+             snapshot"
+        }
         _ => "",
     };
-    Failure::new(code, crate::failure::chain(error), hint)
+    let mut failure = Failure::new(code, crate::failure::chain(error), hint);
+    failure.code = error.code().map(|code| code.to_string());
+    failure
 }

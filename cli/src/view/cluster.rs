@@ -27,6 +27,15 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
     let now = status.now.as_ref().map_or(0, |now| now.wall_ms);
     let members = members(&status.members, now);
     out.push_str(&members.render(Format::Table));
+    for alarm in &status.alarms {
+        let (code, member, message) = (&alarm.code, alarm.member_id, &alarm.message);
+        out.push_str(&format!("alarm[{code}]: member {member}: {message}\n"));
+    }
+    let alarms = status.alarms.iter().map(|alarm| {
+        let (code, message) = (&alarm.code, &alarm.message);
+        json!({ "member": alarm.member_id, "code": code, "message": message })
+    });
+    let alarms: Vec<Value> = alarms.collect();
     for note in notes(status) {
         out.push_str(&format!("note: {note}\n"));
     }
@@ -47,6 +56,7 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
         "jobs_live": counts.jobs_live,
         "gpus": counts.gpus,
         "gpus_free": counts.gpus_free,
+        "alarms": alarms,
     });
     (Row { cells: Vec::new(), value, name: id, tones: Vec::new() }, out)
 }

@@ -3,9 +3,10 @@
 use super::Api;
 use super::gate::Who;
 use super::refusal::Refusal;
-use crate::proposer::Leadership;
+use crate::proposer::{DiskReport, Leadership};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
+use yard_common::ErrorCode;
 use yard_common::id::{FeatureLevel, MemberId};
 use yard_common::state::NodeState;
 use yard_core::state::State;
@@ -50,7 +51,19 @@ impl Api {
             counts: Some(counts(&state)),
             features: self.features.list().map(|feature| feature.name().to_string()).collect(),
             members_index: state.membership.id.0.0,
+            alarms: self.alarms(),
         })
+    }
+
+    /// Disks that are full, as far as it was heard of.
+    fn alarms(&self) -> Vec<v1::Alarm> {
+        let full = self.raft.disks().into_iter().filter(|(_, disk)| disk.is_full);
+        let alarm = |(member, disk): (MemberId, DiskReport)| v1::Alarm {
+            member_id: member.0,
+            code: ErrorCode::DiskFull.to_string(),
+            message: format!("the disk is full: {} MiB are free", disk.free_bytes >> 20),
+        };
+        full.map(alarm).collect()
     }
 
     /// Asks all members at once, each with a deadline; with `brief` only itself.

@@ -3,6 +3,7 @@
 use super::Api;
 use super::gate::Who;
 use super::refusal::Refusal;
+use super::write::disk_full;
 use crate::proposer::{ProposeError, ReadError};
 use crate::raft::{AnswerError, Question};
 use tonic::{Code, Request, Response, Status};
@@ -45,6 +46,13 @@ impl MemberService for Api {
         request: Request<RaftMessage>,
     ) -> Result<Response<RaftMessage>, Status> {
         self.consensus(Question::Transfer, request).await
+    }
+
+    async fn compare(
+        &self,
+        request: Request<RaftMessage>,
+    ) -> Result<Response<RaftMessage>, Status> {
+        self.consensus(Question::Compare, request).await
     }
 
     async fn read_index(
@@ -130,7 +138,10 @@ impl Api {
             AnswerError::TooLong(_) | AnswerError::Unknown(_) => {
                 Status::new(Code::InvalidArgument, error.to_string())
             }
-            AnswerError::Stopped(_) => Status::new(Code::Unavailable, error.to_string()),
+            // Whoever asks tries again after a pause, as with a member that is away.
+            AnswerError::Stopped(_) | AnswerError::Full => {
+                Status::new(Code::Unavailable, error.to_string())
+            }
         })?;
         Ok(Response::new(RaftMessage { payload: answer }))
     }
@@ -162,6 +173,7 @@ impl Api {
                 | ProposeError::Stopped
                 | ProposeError::Unknown),
             ) => return Err(Refusal::unavailable(error.to_string())),
+            Err(error @ ProposeError::DiskFull) => return Err(disk_full(&error)),
         };
         Ok(internal::ForwardResponse { answer: Some(answer) })
     }

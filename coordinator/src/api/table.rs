@@ -43,6 +43,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.internal.v1.MemberService/About", Member),
     ("/yard.internal.v1.MemberService/Append", Member),
     ("/yard.internal.v1.MemberService/CallAgent", Member),
+    ("/yard.internal.v1.MemberService/Compare", Member),
     ("/yard.internal.v1.MemberService/Forward", Member),
     ("/yard.internal.v1.MemberService/Join", Token),
     ("/yard.internal.v1.MemberService/PreVote", Member),

@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// may reach one that this member does not.
 const SEARCH: Duration = Duration::from_secs(2);
 
+/// When to ask again while the disk is full, in milliseconds.
+const DISK_FULL_MS: u64 = 5_000;
+
 /// What came of a command, and where it stands in the log.
 pub(super) struct Written {
     /// Everybody who has applied this sees it.
@@ -140,6 +143,7 @@ impl Api {
             Err(ProposeError::Unknown) => Try::Unknown,
             Err(error @ ProposeError::TooLarge { .. }) => Try::Refused(too_large(&error)),
             Err(error @ ProposeError::Overloaded) => Try::Refused(busy(error.to_string(), 50)),
+            Err(error @ ProposeError::DiskFull) => Try::Refused(disk_full(&error)),
             Err(error @ ProposeError::Stopped) => {
                 Try::Refused(Refusal::unavailable(error.to_string()))
             }
@@ -159,6 +163,9 @@ impl Api {
                 Try::Refused(busy("the leader is busy".into(), retry_after_ms))
             }
             Err(PeerError::Payload(error)) => Try::Refused(error.into()),
+            Err(PeerError::Call(status)) if is_disk_full(&status) => {
+                Try::Refused(disk_full(&ProposeError::DiskFull))
+            }
             Err(error) => {
                 tracing::debug!(%leader, %error, "a command was not forwarded");
                 Try::Unknown
@@ -178,6 +185,17 @@ fn check_size(command: &Command) -> Result<(), Refusal> {
 
 fn too_large(error: &ProposeError) -> Refusal {
     Refusal::new(Code::InvalidArgument, ErrorCode::LimitReached, error.to_string())
+}
+
+/// The disks have no room. It passes by itself once somebody has made some.
+pub(super) fn disk_full(error: &ProposeError) -> Refusal {
+    let message = format!("{error}; `yard cluster status` says on which coordinator");
+    let refused = Refused::new(Code::ResourceExhausted, ErrorCode::DiskFull, message);
+    refused.retry_after(DISK_FULL_MS).into()
+}
+
+fn is_disk_full(status: &tonic::Status) -> bool {
+    Refused::read(status).reason == ErrorCode::DiskFull.to_string()
 }
 
 fn busy(message: String, retry_after_ms: u64) -> Refusal {

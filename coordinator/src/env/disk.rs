@@ -82,6 +82,13 @@ impl Folder for DiskFolder {
         Ok(fs::fsync(&self.0)?)
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let room = fs::fstatvfs(&self.0)?;
+        // Without inodes there is no room for another file, however many bytes are free.
+        let blocks = if room.f_files > 0 && room.f_favail == 0 { 0 } else { room.f_bavail };
+        Ok(blocks.saturating_mul(room.f_frsize))
+    }
+
     fn lock(&self, name: &str) -> io::Result<Box<dyn Guard>> {
         let file = self.open_file(name, OFlags::CREATE)?;
         match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -122,10 +129,6 @@ impl File for DiskFile {
             }
         }
         Ok(())
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        Ok(fs::ftruncate(&self.0, len)?)
     }
 
     fn sync(&self) -> io::Result<()> {

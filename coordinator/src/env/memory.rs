@@ -41,6 +41,8 @@ struct Disk {
     life: u64,
     steps: u64,
     fail_at: Option<u64>,
+    /// Bytes that fit; none: as many as one likes.
+    capacity: Option<u64>,
     /// After a failure everything fails.
     breaks: bool,
     broken: bool,
@@ -112,6 +114,17 @@ impl MemoryDisk {
     pub fn fail_once_at(&self, step: u64) {
         let mut disk = self.lock();
         (disk.fail_at, disk.breaks) = (Some(step), false);
+    }
+
+    /// From now on only so many bytes fit, or any number. What is there stays.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity = bytes;
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().used_bytes()
     }
 
     /// The process or the machine dies; what it had open is closed, and the disk works again.
@@ -193,6 +206,7 @@ impl MemoryDisk {
             next: disk.next,
             names: disk.names.clone(),
             durable_names: disk.durable_names.clone(),
+            capacity: disk.capacity,
             renames: disk.renames.clone(),
             life: disk.life + 1,
             ..Disk::default()
@@ -218,6 +232,17 @@ impl MemoryDisk {
             return Err(io::Error::other("the disk fails, as the test asked"));
         }
         Ok(disk)
+    }
+}
+
+impl Disk {
+    fn used_bytes(&self) -> u64 {
+        let named = self.names.values().filter_map(|file| self.files.get(file));
+        named.map(|bytes| bytes.now.len() as u64).sum()
+    }
+
+    fn free_bytes(&self) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used_bytes()))
     }
 }
 
@@ -309,6 +334,10 @@ impl Folder for MemoryFolder {
         Ok(())
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.disk.enter(self.life)?.free_bytes())
+    }
+
     fn lock(&self, name: &str) -> io::Result<Box<dyn Guard>> {
         let mut disk = self.disk.enter(self.life)?;
         if disk.locked.contains_key(name) {
@@ -360,11 +389,15 @@ impl File for MemoryFile {
     }
 
     fn write_at(&self, offset: u64, new: &[u8]) -> io::Result<()> {
-        self.change(|bytes| bytes.write(usize::try_from(offset).unwrap_or(usize::MAX), new))
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.change(|bytes| bytes.now.resize(usize::try_from(len).unwrap_or(usize::MAX), 0))
+        let mut disk = self.disk.step(self.life)?;
+        let free = disk.free_bytes();
+        let bytes = disk.files.get_mut(&self.file).ok_or(io::ErrorKind::NotFound)?;
+        let end = offset.saturating_add(new.len() as u64);
+        if end.saturating_sub(bytes.now.len() as u64) > free {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        bytes.write(usize::try_from(offset).unwrap_or(usize::MAX), new);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

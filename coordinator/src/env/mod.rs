@@ -93,6 +93,12 @@ pub trait Folder: Send + Sync {
     /// Those of the file system. What was not durable before may be lost then.
     fn sync(&self) -> io::Result<()>;
 
+    /// Bytes that are free on its disk, for whoever is not privileged.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn free_bytes(&self) -> io::Result<u64>;
+
     /// Locks a file of this name for this process until the guard is dropped.
     ///
     /// # Errors
@@ -122,12 +128,6 @@ pub trait File: Send + Sync {
     /// # Errors
     /// Those of the file system. Some of the bytes may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-
-    /// Cuts the file to this length.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    fn truncate(&self, len: u64) -> io::Result<()>;
 
     /// Makes bytes and length durable.
     ///

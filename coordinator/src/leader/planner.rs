@@ -92,6 +92,10 @@ async fn round(member: &Member, cache: &mut Cache) -> Round {
         return Round::Idle;
     }
     let Some(now_ms) = member.raft.cluster_ms() else { return Round::Futile };
+    if !member.raft.has_room() {
+        // What starts now writes on for as long as it runs.
+        return Round::Futile;
+    }
     let now_ms = now_ms.max(state.now_ms());
     let began = Instant::now();
     let Some(planned) = decide(member, cache, state, now_ms).await else {

@@ -8,7 +8,9 @@ use crate::env::Env;
 use crate::proposer::Handle;
 use crate::raft::FatalError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use yard_common::id::{MemberId, NodeId};
 use yard_common::limits::PROMISE_BATCHES_MAX;
@@ -17,6 +19,9 @@ use yard_core::lease::{
 };
 use yard_core::state::State;
 use yard_proto::wire::{Sweep, Swept};
+
+/// Pause before a promise that found no room on the disk is tried again.
+const FULL_AGAIN: Duration = Duration::from_secs(1);
 
 /// What one member knows about leases.
 pub(crate) struct Leases {
@@ -158,8 +163,16 @@ impl Promiser {
             };
             let Some(Write { intents, done }) = write else { return };
             let records: Vec<PromiseRecord> = intents.iter().map(Intent::record).collect();
-            if let Err(error) = self.raft.promises().persist(records).await {
-                return self.raft.fail(FatalError::Storage(error));
+            // On a full disk a promise has to wait. Until it is durable it is not made.
+            while let Err(error) = self.raft.promises().persist(records.clone()).await {
+                if !error.is_full() {
+                    return self.raft.fail(FatalError::Storage(error));
+                }
+                tracing::warn!(%error, "a promise has to wait");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(FULL_AGAIN) => {}
+                }
             }
             let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
             let promises = intents.into_iter().map(|intent| keeper.confirm(intent)).collect();
@@ -175,7 +188,6 @@ mod tests {
     use super::*;
     use crate::env::{MemoryDisk, TestEnv};
     use futures_util::poll;
-    use std::time::Duration;
     use yard_common::id::{LeaderId, LeaseId};
 
     const NODE: NodeId = NodeId(4);

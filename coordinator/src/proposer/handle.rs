@@ -3,6 +3,8 @@
 use super::batch::Proposal;
 use super::lead::Leadership;
 use super::reads::{ReadError, Reader};
+use super::room::{Room, is_new_work, is_short};
+use crate::compare::{Comparer, Own};
 use crate::env::Env;
 use crate::raft::{
     AnswerError, Consensus, FatalError, Fault, LeaderView, MembersError, NotDone, Question, Shared,
@@ -39,6 +41,10 @@ pub enum ProposeError {
         /// Its size.
         bytes: usize,
     },
+    /// The disks of this leader, or of too many members, have no room for it. The command had no
+    /// effect.
+    #[error("the disk is full: nothing new is taken; cancels and the ends of jobs are")]
+    DiskFull,
     /// This member has stopped. The command had no effect.
     #[error("this member has stopped")]
     Stopped,
@@ -58,6 +64,8 @@ pub(super) struct Parts {
     pub(super) shared: Shared,
     pub(super) env: Arc<dyn Env>,
     pub(super) promises: Promises,
+    pub(super) comparer: Comparer,
+    pub(super) room: Room,
     pub(super) proposals: mpsc::Sender<Proposal>,
     pub(super) room_kib: Arc<Semaphore>,
     pub(super) reads: mpsc::Sender<Reader>,
@@ -65,6 +73,18 @@ pub(super) struct Parts {
     pub(super) fault: Fault,
     pub(super) stop: CancellationToken,
 }
+
+/// What a member says of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskReport {
+    /// Whether it has too little room for new work.
+    pub is_full: bool,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+}
+
+/// How long a report of another member is worth showing, in milliseconds.
+const REPORT_MS_MAX: u64 = 10_000;
 
 /// What is applied from some index on.
 pub struct Subscription(broadcast::Receiver<Update>);
@@ -106,10 +126,16 @@ impl Handle {
         request: Option<RequestId>,
         command: &Command,
     ) -> Result<Result<Reply, Rejection>, ProposeError> {
+        let is_new = is_new_work(command);
         let command = minicbor::to_vec(command).expect("writing to memory does not fail");
         let bytes = command.len();
         if bytes > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes });
+        }
+        if matches!(*self.0.leadership.borrow(), Leadership::Leader { .. })
+            && (is_new && !self.has_room() || !self.0.room.fits(bytes as u64))
+        {
+            return Err(ProposeError::DiskFull);
         }
         let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.0.room_kib).try_acquire_many_owned(kib);
@@ -122,6 +148,30 @@ impl Handle {
         })?;
         // Dropped without an answer: it was on its way when this member stopped.
         answered.await.unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    /// Whether the disks of this member, and of enough others, have room for new work.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let Parts { room, comparer, consensus, .. } = &*self.0;
+        !is_short(room, comparer, &consensus.voters())
+    }
+
+    /// How many slices of the state were found equal with those of other members, and how many
+    /// differences there were.
+    #[must_use]
+    pub fn compared(&self) -> (u64, u64) {
+        self.0.comparer.counts()
+    }
+
+    /// What the members say of their disks; none of those that were not heard lately.
+    #[must_use]
+    pub fn disks(&self) -> BTreeMap<MemberId, DiskReport> {
+        let report = |own: &Own| DiskReport { is_full: own.is_full, free_bytes: own.free_bytes };
+        let others = self.0.comparer.others();
+        let fresh = others.iter().filter(|(_, (_, ms))| *ms < REPORT_MS_MAX);
+        let others = fresh.map(|(member, (own, _))| (*member, report(own)));
+        others.chain([(self.0.consensus.own(), report(&self.0.comparer.own()))]).collect()
     }
 
     /// The last entry that is applied here, and the state there. Costs nothing; may be behind the
@@ -198,7 +248,7 @@ impl Handle {
             ProposeError::NotLeader { hint } => MembersError::NotLeader { hint },
             ProposeError::Unknown => MembersError::Unknown,
             ProposeError::Stopped => MembersError::Stopped,
-            ProposeError::Overloaded | ProposeError::TooLarge { .. } => {
+            ProposeError::Overloaded | ProposeError::TooLarge { .. } | ProposeError::DiskFull => {
                 MembersError::Refused(error.to_string())
             }
         })
@@ -290,7 +340,10 @@ impl Handle {
     /// # Errors
     /// If the message makes no sense, or this member has stopped.
     pub async fn answer(&self, question: Question, body: &[u8]) -> Result<Bytes, AnswerError> {
-        self.0.consensus.answer(question, body).await
+        match question {
+            Question::Compare => self.0.comparer.answer(body),
+            _ => self.0.consensus.answer(question, body).await,
+        }
     }
 
     /// Promises about leases that survive this process.

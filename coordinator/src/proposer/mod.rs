@@ -12,10 +12,13 @@ mod batch;
 mod handle;
 mod lead;
 mod reads;
+mod room;
 mod service;
 mod watchdog;
 
-pub use handle::{Handle, ProposeError, Subscription, SubscriptionError};
+pub use handle::{DiskReport, Handle, ProposeError, Subscription, SubscriptionError};
 pub use lead::{LeaderClock, Leadership};
 pub use reads::ReadError;
-pub use service::{Options, Service, StartError};
+pub use service::{DiskOptions, Options, Service, StartError};
+
+pub(crate) use room::Room;

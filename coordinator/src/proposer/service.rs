@@ -1,20 +1,24 @@
 //! Starts and owns the tasks of a member.
 
+use super::batch::Proposal;
 use super::handle::{Handle, Parts};
 use super::lead::{Leadership, Proposer};
 use super::reads;
+use super::room::{Janitor, Room};
 use super::watchdog::Watchdog;
+use crate::compare::{self, Comparer};
 use crate::env::{Env, Guard};
-use crate::raft::{self, Consensus, FatalError, Fault, Shared, Transport};
-use crate::storage::{Identity, StorageError, Store};
+use crate::raft::{self, Acks, Consensus, FatalError, Fault, Shared, Transport};
+use crate::storage::{Identity, Log, StorageError, Store};
 use futures_util::future::BoxFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use yard_common::limits::{PROPOSALS_KIB_MAX, PROPOSALS_MAX, READS_WAITING_MAX};
+use yard_common::limits::{LOG_RESERVE_BYTES, PROPOSALS_KIB_MAX, PROPOSALS_MAX, READS_WAITING_MAX};
 
 /// What a member needs to start.
 #[derive(Clone, Debug)]
@@ -23,6 +27,28 @@ pub struct Options {
     pub identity: Identity,
     /// Where its files are.
     pub folder: PathBuf,
+    /// How it treats its disk.
+    pub disk: DiskOptions,
+}
+
+/// How long the parts of a member may take to end whose disk is stuck.
+const STUCK_GRACE: Duration = Duration::from_millis(500);
+
+/// How a member treats its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// How long a flush of a leader may take until it hands over, in milliseconds.
+    pub stuck_ms: u64,
+    /// With fewer free bytes than this, and what a snapshot takes, there is no new work.
+    pub floor_bytes: u64,
+    /// Bytes that are kept for what must go on while the disk is full; 0: none.
+    pub reserve_bytes: u64,
+}
+
+impl DiskOptions {
+    /// What fits a disk of its own.
+    pub const DEFAULT: DiskOptions =
+        DiskOptions { stuck_ms: 500, floor_bytes: 64 << 20, reserve_bytes: LOG_RESERVE_BYTES };
 }
 
 /// Why a member cannot start.
@@ -55,53 +81,50 @@ impl Service {
         env: Arc<dyn Env>,
         transport: Arc<dyn Transport>,
     ) -> Result<Service, StartError> {
-        let Options { identity, folder } = options;
-        let Store { log, snapshots, promises, writer, guard } =
+        let Options { identity, folder, disk } = options;
+        let Store { log, snapshots, promises, reserve, writer, guard } =
             Store::open(&env, &folder, identity).await?;
         let (shared, fault, stop) = (Shared::new(), Fault::new(), CancellationToken::new());
+        let room = Room::new(log.gauge(), reserve, disk.floor_bytes, disk.reserve_bytes);
+        let acks = Acks::default();
         let parts = raft::Parts {
             own: identity.member,
             env: Arc::clone(&env),
             log: log.clone(),
             snapshots,
-            transport,
+            transport: Arc::clone(&transport),
             shared: shared.clone(),
             fault: fault.clone(),
+            acks: acks.clone(),
+            room: room.clone(),
         };
         let consensus = Consensus::start(parts).await.map_err(|error| {
             // The first error says more than the text that came back through openraft.
             fault.set(error);
             StartError::Consensus(fault.get().expect("it was just set"))
         })?;
+        let comparer = Comparer::new(compare::Parts {
+            own: identity.member,
+            consensus: consensus.clone(),
+            log: log.gauge(),
+            shared: shared.clone(),
+            room: room.clone(),
+            acks,
+            transport,
+            env: Arc::clone(&env),
+            fault: fault.clone(),
+        });
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let (reads, readers) = mpsc::channel(READS_WAITING_MAX);
         let (leadership, now) = watch::channel(Leadership::Follower { leader: None });
-        let proposer = Proposer {
-            consensus: consensus.clone(),
-            env: Arc::clone(&env),
-            shared: shared.clone(),
-            queue,
-            leadership,
-            stop: stop.clone(),
-        };
-        let watchdog = Watchdog {
-            consensus: consensus.clone(),
-            log,
-            shared: shared.clone(),
-            fault: fault.clone(),
-            stop: stop.clone(),
-        };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(proposer.run());
-        tasks.spawn(watchdog.run());
-        tasks.spawn(reads::run(consensus.clone(), shared.clone(), readers, stop.clone()));
-        tasks.spawn(look_for_faults(consensus.clone(), fault.clone(), stop.clone()));
         let room_kib = Arc::new(Semaphore::new(PROPOSALS_KIB_MAX as usize));
         let handle = Handle(Arc::new(Parts {
             consensus,
             shared,
             env,
             promises,
+            comparer,
+            room,
             proposals,
             room_kib,
             reads,
@@ -109,6 +132,9 @@ impl Service {
             fault,
             stop,
         }));
+        let mut tasks = JoinSet::new();
+        spawn_work(&mut tasks, &handle, queue, leadership, readers);
+        spawn_care(&mut tasks, &handle, log, disk);
         Ok(Service { handle, tasks, writer, guard })
     }
 
@@ -123,7 +149,24 @@ impl Service {
     ///
     /// # Errors
     /// The first fatal error.
-    pub async fn wait(mut self) -> Result<(), Arc<FatalError>> {
+    pub async fn wait(self) -> Result<(), Arc<FatalError>> {
+        let fault = self.handle.0.fault.clone();
+        // What waits for a disk that does not answer never ends: the process does instead.
+        let stuck = async {
+            fault.wait().await;
+            match fault.get().as_deref() {
+                Some(FatalError::StuckDisk(_)) => tokio::time::sleep(STUCK_GRACE).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.close() => {}
+            () = stuck => {}
+        }
+        fault.get().map_or(Ok(()), Err)
+    }
+
+    async fn close(mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             // The first task to end takes the others with it.
             self.handle.0.stop.cancel();
@@ -134,8 +177,55 @@ impl Service {
         self.handle.0.consensus.shutdown().await;
         self.writer.await;
         drop(self.guard);
-        self.handle.0.fault.get().map_or(Ok(()), Err)
     }
+}
+
+/// What callers wait for.
+fn spawn_work(
+    tasks: &mut JoinSet<()>,
+    handle: &Handle,
+    queue: mpsc::Receiver<Proposal>,
+    leadership: watch::Sender<Leadership>,
+    readers: mpsc::Receiver<reads::Reader>,
+) {
+    let Parts { consensus, shared, env, stop, .. } = &*handle.0;
+    let proposer = Proposer {
+        consensus: consensus.clone(),
+        env: Arc::clone(env),
+        shared: shared.clone(),
+        queue,
+        leadership,
+        stop: stop.clone(),
+    };
+    tasks.spawn(proposer.run());
+    tasks.spawn(reads::run(consensus.clone(), shared.clone(), readers, stop.clone()));
+}
+
+/// What looks after the member itself.
+fn spawn_care(tasks: &mut JoinSet<()>, handle: &Handle, log: Log, disk: DiskOptions) {
+    let Parts { consensus, shared, env, comparer, room, fault, stop, .. } = &*handle.0;
+    let watchdog = Watchdog {
+        consensus: consensus.clone(),
+        log,
+        shared: shared.clone(),
+        room: room.clone(),
+        stuck_ms: disk.stuck_ms,
+        fault: fault.clone(),
+        stop: stop.clone(),
+    };
+    let janitor = Janitor {
+        room: room.clone(),
+        comparer: comparer.clone(),
+        consensus: consensus.clone(),
+        env: Arc::clone(env),
+        fault: fault.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(watchdog.run());
+    tasks.spawn(janitor.run());
+    tasks.spawn(compare::run(comparer.clone(), stop.clone()));
+    tasks.spawn(compare::scan(comparer.clone(), stop.clone()));
+    tasks.spawn(look_for_faults(consensus.clone(), fault.clone(), stop.clone()));
 }
 
 /// Stops everything at the first fatal error.

@@ -1,6 +1,7 @@
 //! Looks after the disk: takes snapshots when the log has grown, and does not let a leader sit on
 //! a disk that does not answer.
 
+use super::room::Room;
 use crate::raft::{Consensus, FatalError, Fault, Role, Shared};
 use crate::storage::Log;
 use std::time::Duration;
@@ -11,16 +12,15 @@ use yard_common::limits::LOG_SNAPSHOT_BYTES;
 
 /// Period of its looks.
 const PERIOD: Duration = Duration::from_millis(100);
-/// A flush that takes longer makes a leader hand over, in milliseconds.
-const FLUSH_MS_MAX: u64 = 500;
-/// How long the handing over may take until the process ends, in milliseconds.
-const HAND_OVER_MS_MAX: u64 = 500;
-
 /// The task.
 pub(super) struct Watchdog {
     pub(super) consensus: Consensus,
     pub(super) log: Log,
     pub(super) shared: Shared,
+    pub(super) room: Room,
+    /// A flush that takes longer makes a leader hand over, in milliseconds; and as long again, and
+    /// nobody has taken over, ends the process.
+    pub(super) stuck_ms: u64,
     pub(super) fault: Fault,
     pub(super) stop: CancellationToken,
 }
@@ -43,7 +43,11 @@ impl Watchdog {
             }
             let large = self.consensus.snapshot().map_or(0, |(_, bytes)| bytes);
             let caught_up = *applied.borrow() >= begun;
-            if caught_up && self.log.written() - written > LOG_SNAPSHOT_BYTES.max(large) {
+            // A snapshot that finds no room costs the member; the log goes on from its reserve.
+            if caught_up
+                && !self.room.is_low()
+                && self.log.written() - written > LOG_SNAPSHOT_BYTES.max(large)
+            {
                 written = self.log.written();
                 if self.consensus.take_snapshot().await.is_err() {
                     return;
@@ -51,7 +55,7 @@ impl Watchdog {
             }
             let stuck_ms = self.log.flushing_ms();
             let leads = matches!(roles.current(), Role::Leads(_));
-            if stuck_ms < FLUSH_MS_MAX || !leads {
+            if stuck_ms < self.stuck_ms || !leads {
                 handed_over = false;
                 continue;
             }
@@ -60,7 +64,7 @@ impl Watchdog {
             if !handed_over {
                 tracing::warn!(stuck_ms, %successor, "the disk is stuck; handing over");
                 handed_over = self.consensus.transfer(successor).await.is_ok();
-            } else if stuck_ms > FLUSH_MS_MAX + HAND_OVER_MS_MAX {
+            } else if stuck_ms > 2 * self.stuck_ms {
                 return self.fault.set(FatalError::StuckDisk(stuck_ms));
             }
         }

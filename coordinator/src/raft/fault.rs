@@ -4,7 +4,8 @@ use crate::storage::StorageError;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::watch;
-use yard_common::id::LogIndex;
+use yard_common::ErrorCode;
+use yard_common::id::{LogIndex, MemberId};
 
 /// Why a member had to stop. Whoever runs it ends the process with this.
 #[derive(Debug, Error)]
@@ -38,12 +39,67 @@ pub enum FatalError {
         /// The rule.
         what: String,
     },
+    /// This member holds something else than the others. What it would answer may be wrong.
+    #[error(
+        "this member differs from the others, at entry {index} of the log: {what}. It \
+         stops before anybody relies on it"
+    )]
+    Differs {
+        /// An entry that both had applied.
+        index: LogIndex,
+        /// What differs, and from whose.
+        what: String,
+    },
+    /// The folder is an older copy of itself.
+    #[error(
+        "the folder is an older copy of itself: member {from} knows of {what} which is not \
+         in it. It must not be used any more: what was promised from it is forgotten"
+    )]
+    OldCopy {
+        /// Who knows.
+        from: MemberId,
+        /// What is missing.
+        what: &'static str,
+    },
     /// The consensus stopped by itself.
     #[error("the consensus stopped: {0}")]
     Consensus(String),
     /// The disk does not answer, and nobody took the lead over.
     #[error("the disk has not finished a flush for {0} ms, and no other member took over")]
     StuckDisk(u64),
+}
+
+impl FatalError {
+    /// The page that says more.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            FatalError::Storage(error) => error.code(),
+            FatalError::OldCopy { .. } => Some(ErrorCode::FolderOutdated),
+            FatalError::Differs { .. } => Some(ErrorCode::MembersDiffer),
+            FatalError::UnknownEntry { .. }
+            | FatalError::UnknownSnapshot { .. }
+            | FatalError::Broken { .. }
+            | FatalError::Consensus(_)
+            | FatalError::StuckDisk(_) => None,
+        }
+    }
+
+    /// Whether what is in the folder cannot be relied on: to start the process again does not
+    /// help.
+    #[must_use]
+    pub fn is_of_content(&self) -> bool {
+        match self {
+            FatalError::Storage(error) => error.is_of_content(),
+            FatalError::OldCopy { .. } => true,
+            FatalError::UnknownEntry { .. }
+            | FatalError::UnknownSnapshot { .. }
+            | FatalError::Broken { .. }
+            | FatalError::Differs { .. }
+            | FatalError::Consensus(_)
+            | FatalError::StuckDisk(_) => false,
+        }
+    }
 }
 
 impl From<std::io::Error> for FatalError {

@@ -11,6 +11,7 @@ use super::wire::{
 };
 use super::{RaftNode, machine};
 use crate::env::run_blocking;
+use crate::proposer::Room;
 use crate::storage::{
     Payload, Position, SnapshotMeta, SnapshotWriter, Snapshots, StorageError, Vote,
 };
@@ -35,6 +36,9 @@ pub enum AnswerError {
     /// It does not make sense, or a newer version sent it.
     #[error("a message of a form that is not known: {0}")]
     Unknown(String),
+    /// The disk has no room for it.
+    #[error("the disk of this member is full")]
+    Full,
     /// This member has stopped, or its disk refused.
     #[error("this member cannot answer: {0}")]
     Stopped(String),
@@ -43,6 +47,7 @@ pub enum AnswerError {
 /// The snapshot that is coming in.
 #[derive(Clone)]
 pub(super) struct Incoming {
+    room: Room,
     snapshots: Snapshots,
     /// Locked while a piece is being written: all transfers have the same file.
     receiving: Arc<Mutex<Option<Receiving>>>,
@@ -84,11 +89,19 @@ pub(super) async fn answer(
     body: &[u8],
 ) -> Result<Bytes, AnswerError> {
     match question {
-        Question::Append => append(raft, unpack(body)?).await,
+        Question::Append => {
+            let ask: AppendAsk = unpack(body)?;
+            // A heartbeat needs no room, and neither does a vote.
+            if !ask.entries.is_empty() && !incoming.room.fits(body.len() as u64) {
+                return Err(AnswerError::Full);
+            }
+            append(raft, ask).await
+        }
         Question::Vote => vote(raft, unpack(body)?, false).await,
         Question::PreVote => vote(raft, unpack(body)?, true).await,
         Question::Snapshot => incoming.take(raft, unpack(body)?).await,
         Question::Transfer => transfer(raft, unpack(body)?).await,
+        Question::Compare => Err(unknown("it is not for the consensus")),
     }
 }
 
@@ -156,8 +169,8 @@ async fn transfer(raft: &RaftNode, ask: TransferAsk) -> Result<Bytes, AnswerErro
 }
 
 impl Incoming {
-    pub(super) fn new(snapshots: Snapshots) -> Incoming {
-        Incoming { snapshots, receiving: Arc::new(Mutex::new(None)) }
+    pub(super) fn new(snapshots: Snapshots, room: Room) -> Incoming {
+        Incoming { room, snapshots, receiving: Arc::new(Mutex::new(None)) }
     }
 
     /// Takes a piece of a snapshot.
@@ -165,6 +178,9 @@ impl Incoming {
         check([&ask.meta.last].into_iter().chain(&ask.meta.members_at))?;
         if !members_are_sound(&ask.meta.members) {
             return Err(unknown("members without an address"));
+        }
+        if self.room.is_low() {
+            return Err(AnswerError::Full);
         }
         let (vote, last, snapshots) = (ask.vote, ask.last, self.snapshots.clone());
         let mut slot = self.receiving.lock().await;

@@ -100,6 +100,7 @@ impl Machine {
             FatalError::Broken { index, what: what.into() }
         })?;
         inner.last = Some(position);
+        inner.note();
         let update = (!outcomes.is_empty())
             .then(|| Update::Entry(Arc::new(AppliedEntry { index, outcomes })));
         self.shared.tell(&inner, update);
@@ -120,8 +121,7 @@ impl Machine {
         kept.map_err(FatalError::Storage)?;
         {
             let mut inner = self.shared.lock();
-            let (members, members_at) = (meta.members, meta.members_at);
-            *inner = Inner { state, last: Some(meta.last), members, members_at };
+            inner.replace(state, meta);
             self.shared.tell(&inner, Some(Update::Replaced(index)));
         }
         Ok(())
@@ -230,6 +230,15 @@ impl RaftSnapshotBuilder<Config> for Builder {
         let kept = match built {
             Ok(built) => keep(&self.snapshots, &self.current, built.clone()).await.map(|()| built),
             Err(error) => Err(error),
+        };
+        let last = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = match (kept, last) {
+            // The log is as long as it was, and the one before is as good as it was.
+            (Err(error), Some(last)) if error.is_full() => {
+                tracing::warn!(%error, "no room for a snapshot");
+                Ok(last)
+            }
+            (kept, _) => kept,
         };
         // openraft purges the log before it, which is safe for a newer one too.
         kept.map(to_raft).map_err(|error| fail(&self.fault, FatalError::Storage(error)))

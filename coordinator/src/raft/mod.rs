@@ -5,6 +5,7 @@
 //! its index is the index of all of its commands; a change of the members is applied as the
 //! command `Members` by every member alike, at the entry that makes it.
 
+mod acks;
 mod applied;
 mod fault;
 mod flushes;
@@ -25,6 +26,7 @@ pub use fault::FatalError;
 pub use inbound::AnswerError;
 pub use transport::{Lane, Letter, Question, Transport, TransportError};
 
+pub(crate) use acks::{Acked, Acks};
 pub(crate) use applied::Shared;
 pub(crate) use fault::Fault;
 pub(crate) use standing::LeaderView;
@@ -37,6 +39,7 @@ use self::machine::Machine;
 use self::network::Network;
 use self::types::{Commands, Config, leader_to_ours, leader_to_raft};
 use crate::env::Env;
+use crate::proposer::Room;
 use crate::storage::{Log, Peer, Snapshot, Snapshots};
 use bytes::Bytes;
 use openraft::Instant;
@@ -164,17 +167,24 @@ pub(crate) struct Parts {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) shared: Shared,
     pub(crate) fault: Fault,
+    pub(crate) acks: Acks,
+    pub(crate) room: Room,
 }
 
 impl Consensus {
+    /// This member.
+    pub(crate) fn own(&self) -> MemberId {
+        self.own
+    }
+
     /// Starts it. The state is that of the last snapshot until a leader is known.
     pub(crate) async fn start(parts: Parts) -> Result<Consensus, FatalError> {
-        let Parts { own, env, log, snapshots, transport, shared, fault } = parts;
-        let incoming = Incoming::new(snapshots.clone());
+        let Parts { own, env, log, snapshots, transport, shared, fault, acks, room } = parts;
+        let incoming = Incoming::new(snapshots.clone(), room);
         let snapshot = Arc::new(Mutex::new(snapshots.found().cloned()));
         let current = Arc::clone(&snapshot);
         let machine = Machine { shared, snapshots, current, fault: fault.clone() };
-        let network = Network { transport, env, own };
+        let network = Network { transport, env, own, acks };
         let flushes = Flushes::new();
         let store = LogStore { log, fault, flushes: flushes.clone() };
         let config = config().validate().expect("the settings are checked by a test");
@@ -301,6 +311,11 @@ impl Consensus {
         let metrics = metrics.borrow_watched();
         let peers = metrics.membership_config.nodes();
         peers.map(|(id, peer)| (MemberId(*id), peer.clone())).collect()
+    }
+
+    /// Whose word counts, as of the last entry of the log.
+    pub(crate) fn voters(&self) -> BTreeSet<MemberId> {
+        self.raft.voter_ids().map(MemberId).collect()
     }
 
     /// Answers a message of another member.

@@ -1,5 +1,6 @@
 //! Messages that this member sends.
 
+use super::acks::Acks;
 use super::transport::{Lane, Letter, Question, Transport, TransportError};
 use super::types::{
     Config, entry_to_ours, position_to_ours, position_to_raft, vote_to_ours, vote_to_raft,
@@ -40,6 +41,7 @@ pub(super) struct Network {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) env: Arc<dyn Env>,
     pub(super) own: MemberId,
+    pub(super) acks: Acks,
 }
 
 /// Reaches one member on one lane.
@@ -84,7 +86,9 @@ impl Link {
         S: for<'b> Decode<'b, ()>,
     {
         let lane = match question {
-            Question::Vote | Question::PreVote | Question::Transfer => Lane::Control,
+            Question::Vote | Question::PreVote | Question::Transfer | Question::Compare => {
+                Lane::Control
+            }
             Question::Append | Question::Snapshot => self.lane,
         };
         let (to, peer, body) = (self.to, self.peer.clone(), pack(ask));
@@ -102,7 +106,7 @@ impl Link {
             Question::Append => RPCTypes::AppendEntries,
             Question::Vote | Question::PreVote => RPCTypes::Vote,
             Question::Snapshot => RPCTypes::InstallSnapshot,
-            Question::Transfer => RPCTypes::TransferLeader,
+            Question::Transfer | Question::Compare => RPCTypes::TransferLeader,
         };
         let (id, target) = (self.network.own.0, self.to.0);
         RPCError::Timeout(Timeout { action, id, target, timeout })
@@ -183,11 +187,25 @@ impl RaftNetworkV2<Config> for Link {
             Lane::Log => APPEND_TIMEOUT.max(option.hard_ttl()),
             Lane::Control | Lane::Snapshot => option.hard_ttl(),
         };
+        let acks = &self.network.acks;
+        // As of now: a heartbeat may be overtaken by the entries that its answer lacks.
+        let acked = acks.of(self.to);
+        let last = ask.entries.last().map(|entry| entry.position);
         let say = self.ask(Question::Append, &ask, deadline).await?;
+        if let AppendSay::All = say
+            && let Some(last) = last
+        {
+            acks.note(self.to, ask.vote, last);
+        }
         Ok(match say {
             AppendSay::All => AppendEntriesResponse::Success,
             AppendSay::UpTo(last) => {
                 AppendEntriesResponse::PartialSuccess(last.map(position_to_raft))
+            }
+            AppendSay::Conflict if acked.is_some_and(|a| a.covers(ask.vote, ask.previous)) => {
+                tracing::error!(member = %self.to, "it lacks what it has acked: an older copy?");
+                let text = format!("member {} lacks what it has acked", self.to);
+                return Err(RPCError::Unreachable(Unreachable::from_string(text)));
             }
             AppendSay::Conflict => AppendEntriesResponse::Conflict,
             AppendSay::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote_to_raft(vote)),

@@ -20,6 +20,8 @@ pub enum Question {
     Snapshot,
     /// Take the lead.
     Transfer,
+    /// Tell me what you hold.
+    Compare,
 }
 
 /// Messages of different lanes must not wait for each other: a heartbeat behind a piece of a

@@ -4,6 +4,7 @@ use super::record::Identity;
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
+use yard_common::ErrorCode;
 use yard_common::id::LogIndex;
 
 /// Why storage cannot go on.
@@ -24,10 +25,7 @@ pub enum StorageError {
     #[error("another process uses this data folder; two would destroy it")]
     Locked,
     /// A file is not as it was written.
-    #[error(
-        "{file} is damaged at byte {offset}: {what}. Nothing was changed. If other members are \
-         well, remove this member and add it anew under another id; else restore a backup"
-    )]
+    #[error("{file} is damaged at byte {offset}: {what}. Nothing was changed")]
     Damaged {
         /// The file.
         file: String,
@@ -37,10 +35,7 @@ pub enum StorageError {
         what: &'static str,
     },
     /// Files are missing.
-    #[error(
-        "{file} is missing. Nothing was changed. If other members are well, remove this member \
-         and add it anew under another id; else restore a backup"
-    )]
+    #[error("{file} is missing. Nothing was changed")]
     Missing {
         /// What should be there.
         file: String,
@@ -79,6 +74,47 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether the disk is full. What was refused for that was not begun: nothing is lost.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let full = |source: &io::Error| {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        matches!(self, StorageError::Io { step, source, .. } if *step != "sync" && full(source))
+    }
+
+    /// The page that says more.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            StorageError::Damaged { .. } | StorageError::Missing { .. } => {
+                Some(ErrorCode::FolderDamaged)
+            }
+            StorageError::OtherIdentity { .. } | StorageError::OtherFormat { .. } => {
+                Some(ErrorCode::FolderForeign)
+            }
+            StorageError::Io { .. } if self.is_full() => Some(ErrorCode::DiskFull),
+            StorageError::Io { .. }
+            | StorageError::Locked
+            | StorageError::Hole { .. }
+            | StorageError::Closed => None,
+        }
+    }
+
+    /// Whether what is in the folder cannot be relied on, or is somebody else's: to start the
+    /// process again does not help.
+    #[must_use]
+    pub fn is_of_content(&self) -> bool {
+        match self {
+            StorageError::Damaged { .. }
+            | StorageError::Missing { .. }
+            | StorageError::OtherIdentity { .. }
+            | StorageError::OtherFormat { .. }
+            | StorageError::Hole { .. } => true,
+            StorageError::Io { .. } | StorageError::Locked | StorageError::Closed => false,
+        }
+    }
+
     /// A step of the file system that failed.
     pub(super) fn io(step: &'static str, file: &str) -> impl FnOnce(io::Error) -> StorageError {
         let file = file.to_string();

@@ -6,11 +6,15 @@
 //! end mark 1
 //! ```
 //! Integers are little-endian; the CRC of the body takes in the CRC of the frame before it, so
-//! frames make a chain. Each frame is durable before the next one is written. So at most the last
-//! one can be torn by a crash, and how it is torn can be told from damage: either the file ends
-//! within it, or a whole sector of it was never written and reads as zeros. Anything else that
-//! does not add up, and anything that is followed by a frame that does, is damage: what it holds
-//! was promised to somebody, and nobody may drop it.
+//! frames make a chain. Each frame is durable before the next one is written, and a file is made
+//! long enough, by zeros, before a frame is written to it. So at most the last one can be torn by
+//! a crash, and how it is torn can be told from damage: a whole sector of it was never written and
+//! reads as zeros. Anything else that does not add up, a file that ends within a frame, and
+//! anything that is followed by a frame that does add up, is damage: what it holds was promised to
+//! somebody, and nobody may drop it.
+//!
+//! The first and the last byte of a frame may be alone in their sectors. To lose one of those is
+//! to lose nothing: what the frame holds still adds up, and it counts as whole.
 
 use super::StorageError;
 use std::ops::Range;
@@ -79,13 +83,22 @@ pub(super) fn finish(buffer: &mut Vec<u8>, at: usize, previous: u32) -> u32 {
     crc
 }
 
+/// Whether a mark is there, or was alone in a sector that was never written.
+fn is_mark(found: u8, mark: u8) -> bool {
+    found == mark || found == 0
+}
+
 fn header(bytes: &[u8]) -> Option<Header> {
-    let head = bytes.get(..HEADER)?;
-    if head[..4] != MAGIC || crc32fast::hash(&head[..16]) != field(head, 16) {
+    let mut head: [u8; HEADER] = bytes.get(..HEADER)?.try_into().ok()?;
+    if !head.iter().zip(MAGIC).all(|(found, mark)| is_mark(*found, mark)) {
         return None;
     }
-    let body = field(head, 4) as usize;
-    Some(Header { body, previous: field(head, 8), crc: field(head, 12) })
+    head[..4].copy_from_slice(&MAGIC);
+    if crc32fast::hash(&head[..16]) != field(&head, 16) {
+        return None;
+    }
+    let body = field(&head, 4) as usize;
+    Some(Header { body, previous: field(&head, 8), crc: field(&head, 12) })
 }
 
 /// The frame at the beginning of these bytes, if all of it adds up.
@@ -93,26 +106,28 @@ fn frame(bytes: &[u8]) -> Option<Header> {
     let header = header(bytes)?;
     let end = HEADER + header.body;
     let whole = bytes.get(HEADER..end).is_some_and(|b| crc_of(header.previous, b) == header.crc);
-    (whole && bytes.get(end) == Some(&END_MARK)).then_some(header)
+    (whole && bytes.get(end).is_some_and(|found| is_mark(*found, END_MARK))).then_some(header)
 }
 
 /// Whether a write of a frame at `at` that never ended can look like this.
 fn is_torn(bytes: &[u8], at: usize) -> bool {
-    let rest = &bytes[at..];
-    let len = match header(rest) {
-        Some(header) => HEADER + header.body + 1,
-        None => HEADER,
+    // Without its header nobody knows where it ends: only the sectors of the header count, and
+    // they are whole sectors, since what was lost with it was lost as far as the sector goes.
+    let (len, whole) = match header(&bytes[at..]) {
+        Some(header) => (HEADER + header.body + 1, false),
+        None => (HEADER, true),
     };
-    if rest.len() < len {
-        return true;
+    if at + len > bytes.len() {
+        return false;
     }
     let mut from = at;
     while from < at + len {
-        let to = (at + len).min((from / SECTOR + 1) * SECTOR);
+        let sector = (from / SECTOR + 1) * SECTOR;
+        let to = if whole { bytes.len() } else { at + len }.min(sector);
         if bytes[from..to].iter().all(|byte| *byte == 0) {
             return true;
         }
-        from = to;
+        from = sector;
     }
     false
 }
@@ -123,6 +138,13 @@ fn any_frame(bytes: &[u8]) -> bool {
         // The magic first: it is cheap, and rare.
         start == MAGIC && frame(&bytes[at..]).is_some()
     })
+}
+
+/// What may follow the broken frame at the beginning of these bytes. What is within a frame does
+/// not follow it, whatever it looks like.
+fn behind(bytes: &[u8]) -> &[u8] {
+    let from = header(bytes).map_or(1, |header| HEADER + header.body);
+    bytes.get(from..).unwrap_or_default()
 }
 
 /// Finds the frames of a file. `previous`: the CRC that the first frame continues, if known.
@@ -150,7 +172,7 @@ pub(super) fn scan(name: &str, bytes: &[u8], previous: Option<u32>) -> Result<Sc
                 scan.bodies.push(from..from + header.body);
                 (scan.end, scan.crc) = (from + header.body + 1, header.crc);
             }
-            None if any_frame(rest.get(1..).unwrap_or_default()) => {
+            None if any_frame(behind(rest)) => {
                 return damaged(at, "a frame is broken, and good ones follow it");
             }
             None if is_torn(bytes, at) => {
@@ -194,14 +216,48 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_anywhere_keeps_every_whole_frame() {
+    fn a_file_that_ends_within_a_frame_is_damaged() {
         let (bytes, ends) = file(&[b"one", &[1; 700], b"three"]);
         for cut in 0..bytes.len() {
-            let found = good(&bytes[..cut]);
             let whole = ends.iter().filter(|end| **end <= cut).count();
-            assert_eq!(found.bodies.len(), whole, "cut at {cut}");
-            assert_eq!(found.torn, cut != 0 && !ends.contains(&cut), "cut at {cut}");
+            match scan("f", &bytes[..cut], Some(0)) {
+                Ok(found) => {
+                    assert_eq!((found.bodies.len(), found.torn), (whole, false), "cut at {cut}");
+                    assert!(cut == 0 || ends.contains(&cut), "cut at {cut}");
+                }
+                Err(error) => assert!(!ends.contains(&cut), "cut at {cut}: {error}"),
+            }
         }
+    }
+
+    #[test]
+    fn a_byte_of_zeros_or_ones_is_never_taken_for_a_crash() {
+        // Frames at every place of a sector, so that first and last bytes stand alone, too.
+        for shift in 0..SECTOR {
+            let (mut bytes, ends) = file(&[&vec![7; shift], &[1; 700], b"last"]);
+            bytes.resize(bytes.len() + SECTOR, 0);
+            for at in (0..HEADER).flat_map(|nth| [ends[1] + nth, ends[2] - 1 - nth]) {
+                for bad in [0, 0xff] {
+                    let mut bytes = bytes.clone();
+                    bytes[at] = bad;
+                    if let Ok(found) = scan("f", &bytes, Some(0)) {
+                        assert_eq!((found.bodies.len(), found.torn), (3, false), "{shift} {at}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_within_a_torn_frame_does_not_follow_it() {
+        let (inner, _) = file(&[b"inner"]);
+        let mut body = vec![9; 1_200];
+        body[1_000..1_000 + inner.len()].copy_from_slice(&inner);
+        let (mut bytes, ends) = file(&[b"one", &body]);
+        bytes.resize(bytes.len() + SECTOR, 0);
+        bytes[SECTOR..2 * SECTOR].fill(0);
+        let found = good(&bytes);
+        assert_eq!((found.end, found.torn), (ends[0], true));
     }
 
     #[test]

@@ -22,9 +22,59 @@ pub struct Log {
     pub(super) index: Arc<Mutex<Index>>,
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) busy_since_ms: Arc<AtomicU64>,
+    pub(super) left: Arc<AtomicU64>,
+    pub(super) queued: Arc<AtomicU64>,
+    /// The vote that is on the disk.
+    pub(super) kept_vote: Arc<Mutex<Option<Vote>>>,
+}
+
+/// What can be seen of a log from outside, also after it has closed. Clones are of the same log.
+#[derive(Clone)]
+pub struct Gauge {
+    index: Arc<Mutex<Index>>,
+    left: Arc<AtomicU64>,
+    queued: Arc<AtomicU64>,
+    kept_vote: Arc<Mutex<Option<Vote>>>,
+}
+
+impl Gauge {
+    /// Bytes that the last file can take without more of the disk.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Bytes of entries that wait for the disk, roughly.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// The vote that is on the disk, which [`Log::vote`] may be ahead of.
+    #[must_use]
+    pub fn kept_vote(&self) -> Option<Vote> {
+        *self.kept_vote.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last position.
+    #[must_use]
+    pub fn last(&self) -> Option<Position> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner).last()
+    }
 }
 
 impl Log {
+    /// A view of it that does not keep it open.
+    #[must_use]
+    pub fn gauge(&self) -> Gauge {
+        Gauge {
+            index: Arc::clone(&self.index),
+            left: Arc::clone(&self.left),
+            queued: Arc::clone(&self.queued),
+            kept_vote: Arc::clone(&self.kept_vote),
+        }
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +107,9 @@ impl Log {
                 tickets.push((index.push(entry.clone(), None)?, entry));
             }
         }
-        self.queue(What::Append(tickets), done).await
+        let what = What::Append(tickets);
+        self.queued.fetch_add(what.bytes() as u64, Ordering::AcqRel);
+        self.queue(what, done).await
     }
 
     /// Drops the entries after this index. They are gone for good when this returns: a snapshot
@@ -85,7 +137,9 @@ impl Log {
     /// If it cannot be made durable.
     pub async fn save_vote(&self, vote: Vote) -> Result<(), StorageError> {
         self.index().set_vote(Some(vote));
-        self.write(What::Vote(vote)).await
+        self.write(What::Vote(vote)).await?;
+        *self.kept_vote.lock().unwrap_or_else(PoisonError::into_inner) = Some(vote);
+        Ok(())
     }
 
     /// The vote.

@@ -6,7 +6,8 @@
 //! - `log-<number>`: segments of the log, in which votes and entries follow each other in the
 //!   order in which they became durable;
 //! - `snapshot-<index>-<term>-<member>`: a whole state; the log before it may be dropped;
-//! - `promises`: leases that this member promised away.
+//! - `promises`: leases that this member promised away;
+//! - `reserve`: zeros, which become a file of the log when the disk is full.
 //!
 //! **Invariants.** Files only grow, in frames that are flushed one by one, and a file that is
 //! complete from the beginning gets its name after it was flushed. What was damaged is refused,
@@ -21,6 +22,7 @@ mod open;
 mod promises;
 mod record;
 mod replay;
+mod reserve;
 mod segment;
 mod snapshot;
 mod writer;
@@ -29,8 +31,9 @@ mod writer;
 mod tests;
 
 pub use error::StorageError;
-pub use log::{Done, Log};
+pub use log::{Done, Gauge, Log};
 pub use open::Store;
 pub use promises::Promises;
 pub use record::{Entry, Identity, Members, Payload, Peer, Position, SnapshotMeta, Vote};
+pub use reserve::Reserve;
 pub use snapshot::{Snapshot, SnapshotWriter, Snapshots};

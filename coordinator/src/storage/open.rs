@@ -6,7 +6,8 @@ use super::log::Log;
 use super::promises::{self, Promises};
 use super::record::{FORMAT, Identity, Meta, SegmentHead, to_bytes};
 use super::replay::replay;
-use super::segment::{Segment, check_head, name_of, number_of};
+use super::reserve::Reserve;
+use super::segment::{Segment, Sizes, check_head, name_of, number_of};
 use super::snapshot::{self, Snapshots};
 use super::writer::Writer;
 use crate::env::{Env, Folder, Guard, run_blocking};
@@ -18,7 +19,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use yard_common::id::LogIndex;
-use yard_common::limits::{LOG_JOBS_MAX, LOG_SEGMENT_BYTES};
+use yard_common::limits::LOG_JOBS_MAX;
 
 /// Locked by the process that uses the folder.
 const LOCK: &str = "lock";
@@ -35,6 +36,8 @@ pub struct Store {
     pub snapshots: Snapshots,
     /// Promises about leases.
     pub promises: Promises,
+    /// What is kept for a full disk.
+    pub reserve: Reserve,
     /// Ends when the last clone of the log is gone and everything is written; to be awaited by the
     /// owner.
     pub writer: BoxFuture<'static, ()>,
@@ -53,17 +56,23 @@ impl Store {
         path: &Path,
         identity: Identity,
     ) -> Result<Store, StorageError> {
-        Store::open_with(env, path, identity, LOG_SEGMENT_BYTES).await
+        let store = Store::open_with(env, path, identity, Sizes::DEFAULT).await?;
+        let held = store.snapshots.found().map_or(LogIndex(0), |found| found.meta().last.index);
+        // What was dropped from the log must be in a snapshot.
+        if store.log.ends().0.is_some_and(|purged| purged.index > held) {
+            return Err(StorageError::Missing { file: "the last snapshot".into() });
+        }
+        Ok(store)
     }
 
     pub(super) async fn open_with(
         env: &Arc<dyn Env>,
         path: &Path,
         identity: Identity,
-        segment_bytes: u64,
+        sizes: Sizes,
     ) -> Result<Store, StorageError> {
         let (inner, path) = (Arc::clone(env), path.to_path_buf());
-        run_blocking(&**env, move || open(&inner, &path, identity, segment_bytes)).await
+        run_blocking(&**env, move || open(&inner, &path, identity, sizes)).await
     }
 }
 
@@ -71,7 +80,7 @@ fn open(
     env: &Arc<dyn Env>,
     path: &Path,
     identity: Identity,
-    segment_bytes: u64,
+    sizes: Sizes,
 ) -> Result<Store, StorageError> {
     let shown = path.display().to_string();
     let folder = env.folder(path).map_err(StorageError::io("open", &shown))?;
@@ -86,35 +95,45 @@ fn open(
             folder.remove(&name).map_err(StorageError::io("remove", &name))?;
         }
     } else {
-        create(&*folder, &names, &identity)?;
+        create(&*folder, &names, &identity, sizes)?;
         names = folder.list().map_err(StorageError::io("list", &shown))?;
     }
+    // Names that a killed process gave may not be on the disk yet.
+    folder.sync().map_err(StorageError::io("sync", &shown))?;
     let snapshots = Snapshots::open(env, &folder, identity, &names)?;
     let promises = Promises::open(env, &folder, identity)?;
-    let (log, writer) = open_log(env, &folder, identity, segment_bytes, &names)?;
+    let reserve = Reserve::open(&folder, &names)?;
+    let (log, writer) = open_log(env, &folder, identity, sizes, &names, &reserve)?;
     let writer = env.worker("log", writer).map_err(StorageError::io("start", "the writer"))?;
-    Ok(Store { log, snapshots, promises, writer, guard })
+    Ok(Store { log, snapshots, promises, reserve, writer, guard })
 }
 
 fn open_log(
     env: &Arc<dyn Env>,
     folder: &Arc<dyn Folder>,
     identity: Identity,
-    segment_bytes: u64,
+    sizes: Sizes,
     names: &[String],
+    reserve: &Reserve,
 ) -> Result<(Log, BoxFuture<'static, ()>), StorageError> {
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
-    let replayed = replay(&**folder, &identity, &numbers)?;
+    let replayed = replay(&**folder, &identity, &numbers, sizes.grow)?;
     let index = Arc::new(Mutex::new(replayed.index));
     let busy_since_ms = Arc::new(AtomicU64::new(0));
+    let left = Arc::new(AtomicU64::new(replayed.current.left()));
+    let queued = Arc::new(AtomicU64::new(0));
+    let kept_vote = Arc::new(Mutex::new(replayed.durable.vote));
     let writer = Writer {
         env: Arc::clone(env),
         folder: Arc::clone(folder),
         identity,
-        segment_bytes,
+        sizes,
         index: Arc::clone(&index),
         busy_since_ms: Arc::clone(&busy_since_ms),
+        reserve: reserve.clone(),
+        left: Arc::clone(&left),
+        queued: Arc::clone(&queued),
         full: replayed.full,
         current: replayed.current,
         highest: replayed.highest,
@@ -122,7 +141,9 @@ fn open_log(
         failed: None,
     };
     let (jobs, queue) = mpsc::channel(LOG_JOBS_MAX);
-    Ok((Log { env: Arc::clone(env), index, jobs, busy_since_ms }, writer.run(queue).boxed()))
+    let env = Arc::clone(env);
+    let log = Log { env, index, jobs, busy_since_ms, left, queued, kept_vote };
+    Ok((log, writer.run(queue).boxed()))
 }
 
 fn check_meta(folder: &dyn Folder, identity: &Identity) -> Result<(), StorageError> {
@@ -138,7 +159,12 @@ fn check_meta(folder: &dyn Folder, identity: &Identity) -> Result<(), StorageErr
 }
 
 /// Makes the files of a new member. The one that says that they are there comes last.
-fn create(folder: &dyn Folder, names: &[String], identity: &Identity) -> Result<(), StorageError> {
+fn create(
+    folder: &dyn Folder,
+    names: &[String],
+    identity: &Identity,
+    sizes: Sizes,
+) -> Result<(), StorageError> {
     // What a crash in here leaves may go; a folder that has lost its `meta` may not.
     let leftover = |name: &String| {
         *name == LOCK || *name == promises::NAME || *name == name_of(1) || name.ends_with(TEMPORARY)
@@ -156,11 +182,12 @@ fn create(folder: &dyn Folder, names: &[String], identity: &Identity) -> Result<
         vote: None,
         purged: None,
         last: LogIndex(0),
+        length: sizes.grow,
     };
-    Segment::create(folder, head, 0)?;
+    Segment::create(folder, head, 0, sizes.grow)?;
     promises::create(folder, identity, &[])?;
     let meta = to_bytes(&Meta { format: FORMAT, identity: *identity });
-    snapshot::write_whole(folder, META, &[&meta])
+    snapshot::write_whole(folder, META, &[&meta], 0)
 }
 
 /// Whether the log holds more than its head.

@@ -3,13 +3,14 @@
 use super::StorageError;
 use super::frame;
 use super::record::{FORMAT, Identity, PromisesHead, to_bytes};
-use super::segment::check_head;
+use super::segment::{check_head, mend};
 use super::snapshot::write_whole;
 use crate::env::{Env, File, Folder, run_blocking};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use yard_common::id::{LeaseId, NodeId};
-use yard_common::limits::PROMISES_BYTES_MAX;
+use yard_common::limits::PROMISES_ROOM_BYTES;
 use yard_core::lease::PromiseRecord;
 
 /// The file.
@@ -26,7 +27,8 @@ struct Kept {
     folder: Arc<dyn Folder>,
     identity: Identity,
     file: Arc<dyn File>,
-    /// Where the next frame goes, and what it continues.
+    /// The length of the file; where the next frame goes, and what it continues.
+    length: u64,
     end: u64,
     crc: u32,
     latest: BTreeMap<NodeId, LeaseId>,
@@ -39,13 +41,19 @@ pub(super) fn create(
     identity: &Identity,
     records: &[PromiseRecord],
 ) -> Result<(), StorageError> {
-    let head = to_bytes(&PromisesHead { format: FORMAT, identity: *identity });
-    write_whole(folder, NAME, &[&head, &to_bytes(&records)])
+    let records = to_bytes(&records);
+    // A file that ends early was cut, since it is as long as this from the beginning.
+    let length = records.len() as u64 + PROMISES_ROOM_BYTES;
+    let head = to_bytes(&PromisesHead { format: FORMAT, identity: *identity, length });
+    write_whole(folder, NAME, &[&head, &records], usize::try_from(length).unwrap_or_default())
 }
 
 impl Kept {
     fn load(folder: &Arc<dyn Folder>, identity: Identity) -> Result<Kept, StorageError> {
-        let file = folder.open(NAME).map_err(StorageError::io("open", NAME))?;
+        let file = folder.open(NAME).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StorageError::Missing { file: NAME.into() },
+            _ => StorageError::io("open", NAME)(error),
+        })?;
         let bytes = file.read_all().map_err(StorageError::io("read", NAME))?;
         let scan = frame::scan(NAME, &bytes, Some(0))?;
         let damaged = |what| StorageError::Damaged { file: NAME.into(), offset: 0, what };
@@ -56,14 +64,19 @@ impl Kept {
         if rest.is_empty() {
             return Err(damaged("it is cut off"));
         }
-        let end = scan.end as u64;
-        if scan.torn {
-            file.truncate(end).map_err(StorageError::io("cut", NAME))?;
-            file.sync().map_err(StorageError::io("sync", NAME))?;
+        if (bytes.len() as u64) < head.length {
+            return Err(damaged("the file is shorter than it was"));
         }
-        let (folder, crc) = (Arc::clone(folder), scan.crc);
+        if scan.torn {
+            mend(&*file, NAME, &bytes, &scan)?;
+        }
+        // What a killed process left behind may be in memory only.
+        file.sync().map_err(StorageError::io("sync", NAME))?;
+        let (folder, length) = (Arc::clone(folder), head.length);
+        let (end, crc) = (scan.end as u64, scan.crc);
         let latest = BTreeMap::new();
-        let mut kept = Kept { folder, identity, file, end, crc, latest, failed: None };
+        let failed = None;
+        let mut kept = Kept { folder, identity, file, length, end, crc, latest, failed };
         for body in rest {
             let records: Vec<PromiseRecord> =
                 minicbor::decode(&bytes[body.clone()]).map_err(unknown)?;
@@ -86,14 +99,16 @@ impl Kept {
     }
 
     fn persist(&mut self, records: &[PromiseRecord]) -> Result<(), StorageError> {
-        if self.end > PROMISES_BYTES_MAX {
-            create(&*self.folder, &self.identity, &self.records())?;
-            *self = Kept::load(&self.folder, self.identity)?;
-        }
         let mut buffer = Vec::new();
         let at = frame::begin(&mut buffer);
         buffer.extend_from_slice(&to_bytes(&records));
         let crc = frame::finish(&mut buffer, at, self.crc);
+        if self.end + buffer.len() as u64 > self.length {
+            self.note(records);
+            create(&*self.folder, &self.identity, &self.records())?;
+            *self = Kept::load(&self.folder, self.identity)?;
+            return Ok(());
+        }
         self.file.write_at(self.end, &buffer).map_err(StorageError::io("write", NAME))?;
         self.file.sync().map_err(StorageError::io("sync", NAME))?;
         (self.end, self.crc) = (self.end + buffer.len() as u64, crc);
@@ -121,7 +136,8 @@ impl Promises {
     /// Makes promises durable. They are when this returns; all of them share one flush.
     ///
     /// # Errors
-    /// If they cannot be made durable. None of them may be made then, and the process must end.
+    /// If they cannot be made durable. None of them may be made then, and the process must end,
+    /// unless it is only that the disk is full.
     pub async fn persist(&self, records: Vec<PromiseRecord>) -> Result<(), StorageError> {
         let kept = Arc::clone(&self.kept);
         let write = move || {
@@ -130,7 +146,8 @@ impl Promises {
                 return Err(error.clone());
             }
             let outcome = kept.persist(&records);
-            kept.failed = outcome.as_ref().err().cloned();
+            // On a full disk nothing was begun; there may be room later.
+            kept.failed = outcome.as_ref().err().filter(|error| !error.is_full()).cloned();
             outcome
         };
         run_blocking(&*self.env, write).await

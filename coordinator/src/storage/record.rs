@@ -8,7 +8,7 @@ use std::fmt;
 use yard_common::id::{ClusterId, Incarnation, LeaderId, LogIndex, MemberId};
 
 /// Version of the files. A program that knows only others must not touch them.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Whose files these are. It stands in each of them, so that no file can be mistaken for one of
 /// another member, cluster or life.
@@ -119,6 +119,12 @@ pub(super) enum Record {
     /// The log begins after this position now; a snapshot holds what was before.
     #[n(4)]
     Purge(#[n(0)] Position),
+    /// The file is as long as this, in bytes, and was so before this was written.
+    #[n(5)]
+    Length(#[n(0)] u64),
+    /// The last record of a segment: the next one is there.
+    #[n(6)]
+    Full,
 }
 
 /// What was so when a segment was begun.
@@ -139,6 +145,9 @@ pub(super) struct SegmentHead {
     /// The last entry before this segment; 0: there was none.
     #[n(5)]
     pub(super) last: LogIndex,
+    /// The length of the file when it got its name, in bytes.
+    #[n(6)]
+    pub(super) length: u64,
 }
 
 /// The file that says whose folder this is. It is written last when a member is made.
@@ -190,6 +199,9 @@ pub(super) struct PromisesHead {
     pub(super) format: u32,
     #[n(1)]
     pub(super) identity: Identity,
+    /// The length of the file, in bytes; it never changes.
+    #[n(2)]
+    pub(super) length: u64,
 }
 
 /// Bytes as CBOR bytes.

@@ -3,7 +3,7 @@
 use super::StorageError;
 use super::index::{Index, Place};
 use super::record::{Identity, Record, SegmentHead};
-use super::segment::{Segment, check_head, take};
+use super::segment::{Segment, check_head, next_crc, take};
 use super::writer::{Durable, Full};
 use crate::env::Folder;
 use std::collections::VecDeque;
@@ -25,6 +25,8 @@ struct Replay {
     begun: bool,
     /// The highest index in the present file.
     highest: u64,
+    /// Whether the present file says that another one follows.
+    closed: bool,
 }
 
 /// Reads the files with these numbers.
@@ -32,6 +34,7 @@ pub(super) fn replay(
     folder: &dyn Folder,
     identity: &Identity,
     numbers: &[u64],
+    grow: u64,
 ) -> Result<Replayed, StorageError> {
     let mut replay = Replay::default();
     let mut full = VecDeque::new();
@@ -44,26 +47,35 @@ pub(super) fn replay(
             let file = super::segment::name_of(before.number + 1);
             return Err(StorageError::Missing { file });
         }
-        let previous = current.as_ref().map(|segment| segment.crc);
-        let (segment, bytes, scan) = Segment::open(folder, *number, previous, last)?;
-        if scan.bodies.is_empty() && last && current.is_some() {
-            // The crash came while it was begun; nothing was ever written to it.
-            let name = Arc::clone(&segment.name);
-            folder.remove(&name).map_err(StorageError::io("remove", &name))?;
-            folder.sync().map_err(StorageError::io("sync the folder of", &name))?;
-            break;
-        }
+        // The last frame may be missing, since a crash came before it was written, or torn. That
+        // no other one is, shows the CRC that the next file continues.
+        let previous = current.as_ref().map(|segment| match replay.closed {
+            true => segment.crc,
+            false => next_crc(segment.crc),
+        });
+        let (mut segment, bytes, scan) = Segment::open(folder, *number, previous, grow)?;
         if let Some(before) = current.take() {
             full.push_back(Full { name: before.name, highest: replay.highest });
-            replay.highest = 0;
         }
+        (replay.highest, replay.closed) = (0, false);
         for (frame, body) in scan.bodies.iter().enumerate() {
             replay.frame(&segment, identity, frame, &bytes[body.clone()], body.start)?;
+        }
+        if scan.bodies.is_empty() {
+            let (file, what) = (segment.name.to_string(), "its head is gone");
+            return Err(StorageError::Damaged { file, offset: 0, what });
+        }
+        if last {
+            segment.mend(&bytes, &scan)?;
         }
         current = Some(segment);
     }
     let missing = || StorageError::Missing { file: "the log".into() };
-    let current = current.filter(|segment| segment.end > 0).ok_or_else(missing)?;
+    let current = current.ok_or_else(missing)?;
+    if replay.closed {
+        let file = super::segment::name_of(current.number + 1);
+        return Err(StorageError::Missing { file });
+    }
     let index = replay.index;
     if index.has_lost() {
         return Err(StorageError::Missing { file: "the beginning of the log".into() });
@@ -92,14 +104,20 @@ impl Replay {
             };
             let (record, len) = take(&body[at..]).map_err(damaged)?;
             let is_head = matches!(record, Record::Segment(_));
+            if self.closed {
+                return Err(damaged("the file goes on after its last record"));
+            }
             if is_head != (frame == 0 && at == 0) {
                 return Err(damaged("a file begins with its head, and has no other"));
             }
             match record {
                 Record::Segment(head) => {
                     check_head(&segment.name, head.format, &head.identity, identity)?;
+                    segment.is_as_long_as(head.length).map_err(damaged)?;
                     self.head(segment, &head).map_err(damaged)?;
                 }
+                Record::Length(length) => segment.is_as_long_as(length).map_err(damaged)?,
+                Record::Full => self.closed = true,
                 Record::Vote(vote) => self.index.set_vote(Some(vote)),
                 Record::Entry(entry) => {
                     let index = entry.position.index;

@@ -69,11 +69,13 @@ pub struct SnapshotWriter {
     chunk: Vec<u8>,
 }
 
-/// Writes a file as a whole: frames with these bodies, flushed before it gets its name.
+/// Writes a file as a whole: frames with these bodies and zeros up to the length, flushed before
+/// it gets its name.
 pub(super) fn write_whole(
     folder: &dyn Folder,
     name: &str,
     bodies: &[&[u8]],
+    length: usize,
 ) -> Result<(), StorageError> {
     let temporary = format!("{name}{TEMPORARY}");
     let file = folder.create(&temporary).map_err(StorageError::io("create", &temporary))?;
@@ -83,7 +85,12 @@ pub(super) fn write_whole(
         buffer.extend_from_slice(body);
         crc = frame::finish(&mut buffer, at, crc);
     }
-    file.write_at(0, &buffer).map_err(StorageError::io("write", &temporary))?;
+    buffer.resize(buffer.len().max(length), 0);
+    if let Err(error) = file.write_at(0, &buffer).map_err(StorageError::io("write", &temporary)) {
+        // Whatever comes of it: half a file is of no use, and the next try needs its name.
+        let _ = folder.remove(&temporary);
+        return Err(error);
+    }
     file.sync().map_err(StorageError::io("sync", &temporary))?;
     folder.rename(&temporary, name).map_err(StorageError::io("rename", &temporary))?;
     folder.sync().map_err(StorageError::io("sync the folder of", name))

@@ -1,3 +1,7 @@
+mod crash;
+mod damage;
+
+use super::segment::Sizes;
 use super::*;
 use crate::env::{Crash, Env, MemoryDisk, SystemEnv, TestEnv};
 use bytes::Bytes;
@@ -14,14 +18,14 @@ fn identity() -> Identity {
 }
 
 /// So that a few entries fill a file.
-const SEGMENT: u64 = 2_000;
+const SIZES: Sizes = Sizes { segment: 1_000, grow: 700 };
 
 fn env(disk: &MemoryDisk) -> Arc<dyn Env> {
     Arc::new(TestEnv::new(disk.clone(), 1, 1_000))
 }
 
 async fn open(disk: &MemoryDisk) -> Result<Store, StorageError> {
-    Store::open_with(&env(disk), Path::new("data"), identity(), SEGMENT).await
+    Store::open_with(&env(disk), Path::new("data"), identity(), SIZES).await
 }
 
 /// Closes a store as a process that ends well does.
@@ -220,22 +224,6 @@ async fn a_failed_flush_is_never_tried_again() {
     assert_eq!(disk.steps(), steps, "the disk is left alone");
 }
 
-/// A small folder with something in every file, and the entries of its log.
-async fn small_folder() -> (MemoryDisk, Vec<Entry>) {
-    let disk = MemoryDisk::default();
-    let store = open(&disk).await.unwrap();
-    Step::Vote(1).run(&store.log).await.unwrap();
-    for index in 1..6 {
-        append(&store.log, vec![entry(1, index)]).await.unwrap();
-    }
-    let record = PromiseRecord { node: NodeId(3), lease: LeaseId(4) };
-    store.promises.persist(vec![record]).await.unwrap();
-    write_snapshot(&store.snapshots, 2, &[5; 300]);
-    let entries = seen(&store.log).await.entries;
-    close(store).await;
-    (disk, entries)
-}
-
 fn write_snapshot(snapshots: &Snapshots, index: u64, bytes: &[u8]) -> Snapshot {
     let meta =
         SnapshotMeta { last: position(1, index), members: Members::default(), members_at: None };
@@ -246,96 +234,6 @@ fn write_snapshot(snapshots: &Snapshots, index: u64, bytes: &[u8]) -> Snapshot {
     let written = writer.finish().unwrap();
     assert!(snapshots.adopt(&written).is_ok(), "it gets its name");
     written
-}
-
-/// The bytes of a file up to the last that is not zero.
-fn used(disk: &MemoryDisk, name: &str) -> Vec<u8> {
-    let mut bytes = disk.read(name).unwrap();
-    while bytes.last() == Some(&0) {
-        bytes.pop();
-    }
-    bytes
-}
-
-#[tokio::test]
-async fn a_log_cut_at_any_byte_of_its_last_records_keeps_those_before() {
-    let (disk, entries) = small_folder().await;
-    let name = "log-00000000000000000001";
-    let bytes = used(&disk, name);
-    let mut lengths = BTreeSet::new();
-    for cut in bytes.len() - 300..=bytes.len() {
-        let cut_disk = disk.copy();
-        cut_disk.write(name, &bytes[..cut]);
-        let store = open(&cut_disk).await.unwrap();
-        let found = seen(&store.log).await.entries;
-        assert_eq!(found, entries[..found.len()], "cut at {cut}");
-        lengths.insert(found.len());
-        let next = entry(2, found.len() as u64 + 1);
-        append(&store.log, vec![next.clone()]).await.unwrap();
-        close(store).await;
-        let again = open(&cut_disk).await.unwrap();
-        assert_eq!(seen(&again.log).await.entries.last(), Some(&next), "cut at {cut}");
-    }
-    assert_eq!(lengths, (1..=5).collect(), "whole records are never lost");
-}
-
-#[tokio::test]
-async fn a_flipped_bit_in_any_file_is_refused() {
-    let (disk, _) = small_folder().await;
-    for name in disk.names() {
-        let bytes = used(&disk, &name);
-        for at in 0..bytes.len() {
-            let flipped = disk.copy();
-            let mut bad = bytes.clone();
-            bad[at] ^= 1 << (at % 8);
-            flipped.write(&name, &bad);
-            let result = open(&flipped).await;
-            let error = result.err().unwrap_or_else(|| panic!("{name} at {at} was believed"));
-            assert!(matches!(error, StorageError::Damaged { .. }), "{name} at {at}: {error}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_missing_file_is_refused() {
-    let disk = MemoryDisk::default();
-    let store = open(&disk).await.unwrap();
-    for index in 1..40 {
-        append(&store.log, vec![entry(1, index)]).await.unwrap();
-    }
-    close(store).await;
-    let names = disk.names();
-    let logs = names.iter().filter(|name| name.starts_with("log-")).count();
-    assert!(logs >= 3, "{names:?}");
-    // Nothing says that the last file of the log should be there.
-    for name in names.iter().filter(|name| **name != names[logs - 1]) {
-        let less = disk.copy();
-        less.remove(name);
-        let error = open(&less).await.err();
-        let error = error.unwrap_or_else(|| panic!("nobody missed {name}"));
-        let told = matches!(error, StorageError::Missing { .. } | StorageError::Io { .. });
-        assert!(told, "{name}: {error}");
-        assert_eq!(less.names().len(), names.len() - 1, "nothing was changed");
-    }
-}
-
-#[tokio::test]
-async fn files_of_others_are_refused() {
-    let (disk, _) = small_folder().await;
-    let store = open(&disk).await.unwrap();
-    assert!(matches!(open(&disk).await.err(), Some(StorageError::Locked)));
-    close(store).await;
-    for name in disk.names() {
-        let other = Identity { member: MemberId(2), ..identity() };
-        let foreign = MemoryDisk::default();
-        let made = Store::open(&env(&foreign), Path::new("data"), other).await.unwrap();
-        write_snapshot(&made.snapshots, 2, &[5; 300]);
-        close(made).await;
-        let mixed = disk.copy();
-        mixed.write(&name, &foreign.read(&name).unwrap());
-        let error = open(&mixed).await.err().unwrap();
-        assert!(matches!(error, StorageError::OtherIdentity { .. }), "{name}: {error}");
-    }
 }
 
 #[tokio::test]
@@ -389,13 +287,13 @@ async fn a_real_disk_keeps_what_was_written() {
     let path = folder.path().join("data");
     let mut expected = Seen::default();
     for step in life() {
-        let store = Store::open_with(&env, &path, identity(), SEGMENT).await.unwrap();
-        let second = Store::open_with(&env, &path, identity(), SEGMENT).await;
+        let store = Store::open_with(&env, &path, identity(), SIZES).await.unwrap();
+        let second = Store::open_with(&env, &path, identity(), SIZES).await;
         assert!(matches!(second.err(), Some(StorageError::Locked)));
         step.run(&store.log).await.unwrap();
         step.model(&mut expected);
         close(store).await;
     }
-    let store = Store::open_with(&env, &path, identity(), SEGMENT).await.unwrap();
+    let store = Store::open_with(&env, &path, identity(), SIZES).await.unwrap();
     assert_eq!(seen(&store.log).await, expected);
 }

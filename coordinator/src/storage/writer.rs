@@ -4,7 +4,8 @@ use super::frame;
 use super::index::{Index, Place};
 use super::log::Done;
 use super::record::{Entry, FORMAT, Identity, Position, Record, SegmentHead, Vote};
-use super::segment::{Segment, put};
+use super::reserve::{self, Reserve};
+use super::segment::{Segment, Sizes, next_crc, put};
 use super::{StorageError, frame::OVERHEAD};
 use crate::env::{Env, Folder};
 use std::collections::VecDeque;
@@ -49,11 +50,16 @@ pub(super) struct Writer {
     pub(super) env: Arc<dyn Env>,
     pub(super) folder: Arc<dyn Folder>,
     pub(super) identity: Identity,
-    /// A file that would be longer is full.
-    pub(super) segment_bytes: u64,
+    pub(super) sizes: Sizes,
     pub(super) index: Arc<Mutex<Index>>,
     /// Since when a flush is on its way, by the boot clock; 0: none is.
     pub(super) busy_since_ms: Arc<AtomicU64>,
+    /// What is kept for a full disk.
+    pub(super) reserve: Reserve,
+    /// Bytes that the current file can take without more of the disk.
+    pub(super) left: Arc<AtomicU64>,
+    /// Bytes of entries that wait.
+    pub(super) queued: Arc<AtomicU64>,
     pub(super) full: VecDeque<Full>,
     pub(super) current: Segment,
     /// The highest index that was written to the current file.
@@ -102,6 +108,9 @@ impl Writer {
             self.failed = Some(error.clone());
         }
         for job in batch {
+            if let What::Append(_) = &job.what {
+                self.queued.fetch_sub(job.what.bytes() as u64, Ordering::AcqRel);
+            }
             (job.done)(outcome.clone());
         }
     }
@@ -114,10 +123,25 @@ impl Writer {
             encode(&job.what, &mut buffer, &mut puts);
         }
         let size = (buffer.len() + OVERHEAD) as u64;
-        if self.current.end + size > self.segment_bytes {
-            self.roll()?;
+        if self.current.end + size > self.sizes.segment {
+            // On a full disk, the file goes on as far as it is long.
+            match self.roll(None) {
+                Err(error) if error.is_full() => {}
+                rolled => rolled?,
+            }
         }
-        let from = self.current.write(&mut buffer, at)?;
+        let from = match self.current.write(&mut buffer, at) {
+            Err(error) if error.is_full() => {
+                let kept = self.reserve.take();
+                if kept.is_none() {
+                    return Err(error);
+                }
+                self.roll(kept)?;
+                self.current.write(&mut buffer, at)?
+            }
+            written => written?,
+        };
+        self.left.store(self.current.left(), Ordering::Release);
         for job in batch {
             self.durable.note(&job.what);
         }
@@ -136,19 +160,27 @@ impl Writer {
         self.drop_purged()
     }
 
-    /// Goes on in a new file.
-    fn roll(&mut self) -> Result<(), StorageError> {
-        let head = SegmentHead {
+    /// Goes on in a new file, or in one of so many bytes that was kept for a full disk.
+    fn roll(&mut self, kept: Option<u64>) -> Result<(), StorageError> {
+        let head = |length| SegmentHead {
             format: FORMAT,
             identity: self.identity,
             number: self.current.number + 1,
             vote: self.durable.vote,
             purged: self.durable.purged,
             last: self.durable.last,
+            length,
         };
-        let next = Segment::create(&*self.folder, head, self.current.crc)?;
+        let previous = next_crc(self.current.crc);
+        let grow = self.sizes.grow;
+        let next = match kept {
+            None => Segment::create(&*self.folder, head(grow), previous, grow)?,
+            Some(bytes) => {
+                Segment::begin_in(&*self.folder, reserve::NAME, head(bytes), previous, grow)?
+            }
+        };
         let old = std::mem::replace(&mut self.current, next);
-        self.full.push_back(Full { name: old.name, highest: self.highest });
+        self.full.push_back(Full { name: old.close()?, highest: self.highest });
         self.highest = 0;
         Ok(())
     }
@@ -167,7 +199,7 @@ impl Writer {
 }
 
 impl What {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         match self {
             What::Append(entries) => {
                 use super::record::Payload;

@@ -8,7 +8,7 @@ use yard_coordinator::env::{Crash, MemoryDisk};
 use yard_coordinator::proposer::{Leadership, ProposeError, ReadError};
 
 /// Members 1, 2 and 3, led by 1.
-async fn three(net: &Net) -> Vec<Member> {
+pub(crate) async fn three(net: &Net) -> Vec<Member> {
     let mut members = Vec::new();
     for id in 1..=3 {
         members.push(Member::start(net, id, &MemoryDisk::default()).await);
@@ -21,12 +21,12 @@ async fn three(net: &Net) -> Vec<Member> {
     members
 }
 
-fn ids(ids: &[u64]) -> BTreeSet<MemberId> {
+pub(crate) fn ids(ids: &[u64]) -> BTreeSet<MemberId> {
     ids.iter().copied().map(MemberId).collect()
 }
 
 /// Waits until one of these members leads.
-async fn leader_of(members: &[&Member]) -> usize {
+pub(crate) async fn leader_of(members: &[&Member]) -> usize {
     loop {
         for (at, member) in members.iter().enumerate() {
             let now = *member.handle.leadership().borrow();
@@ -187,6 +187,43 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     let state = second.applied(index).await;
     assert_eq!(state.history_hash, expected.history_hash);
     assert_eq!(state.check(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_comes_in_survives_a_crash_at_any_step() {
+    let net = Net::default();
+    let first = Member::start(&net, 1, &MemoryDisk::default()).await;
+    first.init().await.unwrap();
+    for nth in 0..1_050 {
+        let name = format!("user-{nth}");
+        first.handle.propose(ADMIN, None, &add_user(&name)).await.unwrap().unwrap();
+    }
+    let (index, _) = first.handle.state();
+    first.handle.take_snapshot().await.unwrap();
+    while first.handle.snapshot().is_none_or(|(at, _)| at < index) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut failed = 0;
+    for step in (12..40).step_by(2) {
+        let (id, disk) = (step, MemoryDisk::default());
+        let late = Member::start(&net, id, &disk).await;
+        disk.fail_at(step);
+        let (handle, peer) = (first.handle.clone(), late.peer());
+        let adding = tokio::spawn(async move { handle.add_learner(MemberId(id), peer).await });
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        failed += u32::from(late.handle.fatal().is_some());
+        let disk = late.kill(Crash::Some(step)).await;
+        let late = Member::start(&net, id, &disk).await;
+        let (index, expected) = first.handle.state();
+        let state = late.applied(index).await;
+        assert_eq!(state.history_hash, expected.history_hash, "step {step}");
+        assert!(state.to_bytes() == expected.to_bytes(), "step {step}");
+        // Whether the first try or a later one: it is a learner now.
+        drop(adding.await);
+        late.stop().await.unwrap();
+    }
+    assert!(failed > 5, "{failed} of the disks failed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod compare;
+mod disk;
 mod single;
+mod stuck;
 mod support;

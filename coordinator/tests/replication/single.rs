@@ -152,6 +152,24 @@ async fn the_clusters_time_follows_the_leaders_monotonic_clock() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_flush_ends_the_member_and_nothing_is_acked_after_it() {
+    let (net, disk) = (Net::default(), MemoryDisk::default());
+    let member = Member::start(&net, 1, &disk).await;
+    member.init().await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    // A write, and the flush of it; after that the disk seems to work again.
+    disk.fail_once_at(disk.steps() + 2);
+    let handle = member.handle.clone();
+    let lost = handle.propose(ADMIN, None, &add_user("lost")).await;
+    assert!(matches!(lost, Err(ProposeError::Unknown | ProposeError::Stopped)), "{lost:?}");
+    let error = member.wait().await.unwrap_err();
+    assert!(matches!(*error, FatalError::Storage(_)), "{error}");
+    assert!(!error.is_of_content(), "to start again is worth a try");
+    let late = handle.propose(ADMIN, None, &add_user("late")).await;
+    assert_eq!(late, Err(ProposeError::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
 async fn entries_of_a_newer_version_stop_the_member() {
     let (net, disk) = (Net::default(), MemoryDisk::default());
     let member = Member::start(&net, 1, &disk).await;

@@ -10,8 +10,8 @@ use yard_common::id::{
     ClusterId, Incarnation, LeaderId, LogIndex, MemberId, PrincipalId, RequestId,
 };
 use yard_coordinator::env::{Crash, Env, MemoryDisk, TestEnv};
-use yard_coordinator::proposer::{Handle, Leadership, Options, Service, Subscription};
-use yard_coordinator::raft::{FatalError, Letter, Transport, TransportError, Update};
+use yard_coordinator::proposer::{DiskOptions, Handle, Leadership, Options, Service, Subscription};
+use yard_coordinator::raft::{FatalError, Letter, Question, Transport, TransportError, Update};
 use yard_coordinator::storage::{Identity, Peer};
 use yard_core::command::{Access, Actor, Cluster, Command, Rejection, Reply};
 use yard_core::state::State;
@@ -27,6 +27,8 @@ pub(crate) struct Net(Arc<Mutex<Wires>>);
 struct Wires {
     members: BTreeMap<MemberId, Handle>,
     cut: BTreeSet<MemberId>,
+    /// Bytes that others get instead of these, in entries on their way to a member.
+    changed: Vec<(MemberId, &'static str, &'static str)>,
 }
 
 /// The network as one member sees it.
@@ -40,6 +42,26 @@ impl Net {
             true => wires.cut.insert(member),
             false => wires.cut.remove(&member),
         };
+    }
+
+    /// What was sent to a member as these bytes comes there as those: what a member makes of the
+    /// log is another thing there.
+    pub(crate) fn change(&self, to: MemberId, old: &'static str, new: &'static str) {
+        assert_eq!(old.len(), new.len());
+        self.0.lock().unwrap().changed.push((to, old, new));
+    }
+
+    fn as_it_comes(&self, to: MemberId, question: Question, body: Bytes) -> Bytes {
+        let wires = self.0.lock().unwrap();
+        let mut bytes = body.to_vec();
+        for (_, old, new) in wires.changed.iter().filter(|(member, ..)| *member == to) {
+            let places = bytes.windows(old.len()).enumerate();
+            let places = places.filter(|(_, found)| *found == old.as_bytes());
+            for at in places.map(|(at, _)| at).collect::<Vec<_>>() {
+                bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+            }
+        }
+        if question == Question::Append { bytes.into() } else { body }
     }
 
     fn find(&self, from: MemberId, to: MemberId) -> Option<Handle> {
@@ -57,6 +79,7 @@ impl Transport for Port {
             let gone = || TransportError::Unreachable(to, "cut off".into());
             tokio::time::sleep(Duration::from_millis(1)).await;
             let handle = net.find(from, to).ok_or_else(gone)?;
+            let body = net.as_it_comes(to, question, body);
             let answer = handle.answer(question, &body).await;
             let answer = answer.map_err(|error| TransportError::Failed(to, error.to_string()))?;
             // The way back may be cut meanwhile.
@@ -87,12 +110,23 @@ impl Member {
         id: u64,
         disk: &MemoryDisk,
     ) -> Result<Member, yard_coordinator::proposer::StartError> {
+        // Clocks that have nothing to do with each other.
+        let env = Arc::new(TestEnv::new(disk.clone(), id, 1_000_000 * id));
+        Member::start_in(net, id, disk, env).await
+    }
+
+    /// Starts a member in an environment of the test's own.
+    pub(crate) async fn start_in(
+        net: &Net,
+        id: u64,
+        disk: &MemoryDisk,
+        env: Arc<dyn Env>,
+    ) -> Result<Member, yard_coordinator::proposer::StartError> {
         let id = MemberId(id);
         let (cluster, incarnation) = (ClusterId::from_u128(7), Incarnation(1));
         let identity = Identity { cluster, incarnation, member: id };
-        let options = Options { identity, folder: "data".into() };
-        // Clocks that have nothing to do with each other.
-        let env: Arc<dyn Env> = Arc::new(TestEnv::new(disk.clone(), id.0, 1_000_000 * id.0));
+        let disk_options = DiskOptions { reserve_bytes: 256 << 10, ..DiskOptions::DEFAULT };
+        let options = Options { identity, folder: "data".into(), disk: disk_options };
         let service = Service::start(options, env, Arc::new(Port(net.clone(), id))).await?;
         let handle = service.handle();
         net.0.lock().unwrap().members.insert(id, handle.clone());

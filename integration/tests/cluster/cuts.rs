@@ -60,7 +60,7 @@ impl Trio {
 
     /// `yard` on a machine.
     fn on(&self, machine: u8, words: &[&str]) -> Yard {
-        self.home.yard(words).within(&self.network.namespace(machine))
+        self.home.yard(words).within(&self.network.within(machine).each_ref().map(String::as_str))
     }
 
     fn run(&mut self, machine: u8, folder: &str) {

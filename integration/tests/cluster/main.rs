@@ -10,6 +10,7 @@ mod array;
 mod coordinator;
 mod cuts;
 mod dev;
+mod disk;
 mod documents;
 mod hand;
 mod members;

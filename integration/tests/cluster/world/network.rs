@@ -46,8 +46,13 @@ impl Network {
     }
 
     /// The namespace of a machine.
-    pub(crate) fn namespace(&self, machine: u8) -> String {
+    fn namespace(&self, machine: u8) -> String {
         format!("{}-{machine}", self.name)
+    }
+
+    /// What runs a program on a machine.
+    pub(crate) fn within(&self, machine: u8) -> [String; 4] {
+        ["ip".into(), "netns".into(), "exec".into(), self.namespace(machine)]
     }
 
     /// The address of a machine.

@@ -59,21 +59,20 @@ impl Yard {
         self
     }
 
-    /// Runs it in a namespace of the network.
-    pub(crate) fn within(mut self, namespace: &str) -> Yard {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", namespace]).arg(self.command.get_program());
-        command.args(self.command.get_args());
+    /// Runs it by another program, which gets it with its words behind these.
+    pub(crate) fn within(mut self, words: &[&str]) -> Yard {
+        let mut outer = Command::new(words[0]);
+        outer.args(&words[1..]).arg(self.command.get_program()).args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
             match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
             };
         }
         if let Some(directory) = self.command.get_current_dir() {
-            command.current_dir(directory);
+            outer.current_dir(directory);
         }
-        self.command = command;
+        self.command = outer;
         self
     }
 
@@ -133,6 +132,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// The id of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
