@@ -196,7 +196,7 @@ async fn fill(
     authority.save(&places.authority)?;
     let identity = certify(&authority, Principal::Member(FIRST), address, &**env)?;
     identity.save(&places.identity)?;
-    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?));
+    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?, Arc::clone(env)));
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
     let options = proposer::Options { identity: own, folder: places.data };
     let service = proposer::Service::start(options, Arc::clone(env), peers).await?;

@@ -4,6 +4,7 @@
 //! Every question has a deadline. Questions of different kinds have connections of their own: a
 //! heartbeat never waits behind a piece of a snapshot.
 
+use crate::env::Env;
 use crate::raft::{Lane, Letter, Question, Transport, TransportError};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -25,7 +26,7 @@ use yard_proto::internal::{
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
-use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel};
+use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel_over};
 
 /// How long the leader may take to confirm a read.
 const READ_WAIT: Duration = Duration::from_secs(2);
@@ -81,12 +82,13 @@ pub(crate) enum PeerError {
 /// Connections to the other members.
 pub(crate) struct Peers {
     tls: Arc<ClientTls>,
+    env: Arc<dyn Env>,
     channels: Mutex<BTreeMap<(MemberId, Line), (String, Channel)>>,
 }
 
 impl Peers {
-    pub(crate) fn new(tls: Arc<ClientTls>) -> Peers {
-        Peers { tls, channels: Mutex::default() }
+    pub(crate) fn new(tls: Arc<ClientTls>, env: Arc<dyn Env>) -> Peers {
+        Peers { tls, env, channels: Mutex::default() }
     }
 
     /// Makes new connections from now on: the certificate of this member is another one.
@@ -106,7 +108,9 @@ impl Peers {
             Some((_, channel)) => channel.clone(),
             None => {
                 let only = Expect::Only(Principal::Member(to));
-                let channel = channel(address, &self.tls, only)?;
+                let env = Arc::clone(&self.env);
+                let dial = move |host, port| env.dial(host, port);
+                let channel = channel_over(address, &self.tls, only, dial)?;
                 channels.insert((to, line), (address.to_string(), channel.clone()));
                 channel
             }

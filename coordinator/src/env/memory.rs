@@ -44,6 +44,8 @@ struct Disk {
     /// After a failure everything fails.
     breaks: bool,
     broken: bool,
+    /// Whether syncs only seem to work.
+    lies: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -112,6 +114,11 @@ impl MemoryDisk {
     pub fn fail_once_at(&self, step: u64) {
         let mut disk = self.lock();
         (disk.fail_at, disk.breaks) = (Some(step), false);
+    }
+
+    /// From now on syncs seem to work and do nothing. For tests of tests: no promise holds then.
+    pub fn lie(&self) {
+        self.lock().lies = true;
     }
 
     /// The process or the machine dies; what it had open is closed, and the disk works again.
@@ -304,6 +311,9 @@ impl Folder for MemoryFolder {
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.step(self.life)?;
+        if disk.lies {
+            return Ok(());
+        }
         disk.durable_names = disk.names.clone();
         disk.renames.clear();
         Ok(())
@@ -368,6 +378,11 @@ impl File for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.change(Bytes::sync)
+        let lies = self.disk.lock().lies;
+        self.change(|bytes| {
+            if !lies {
+                bytes.sync()
+            }
+        })
     }
 }

@@ -11,6 +11,7 @@ mod inbound;
 mod log_store;
 mod machine;
 mod network;
+mod runtime;
 mod transport;
 mod types;
 mod wire;
@@ -169,10 +170,11 @@ impl Consensus {
         let snapshot = Arc::new(Mutex::new(snapshots.found().cloned()));
         let current = Arc::clone(&snapshot);
         let machine = Machine { shared, snapshots, current, fault: fault.clone() };
-        let network = Network { transport, env, own };
+        let network = Network { transport, env: Arc::clone(&env), own };
         let store = LogStore { log, fault };
         let config = config().validate().expect("the settings are checked by a test");
-        let raft = RaftNode::new(own.0, Arc::new(config), network, store, machine).await;
+        let raft = RaftNode::new(own.0, Arc::new(config), network, store, machine);
+        let raft = runtime::within(env, raft).await;
         let raft = raft.map_err(|error| FatalError::Consensus(error.to_string()))?;
         let voters: Vec<u64> = raft.voter_ids().collect();
         if voters == [own.0] {

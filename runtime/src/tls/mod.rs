@@ -18,7 +18,7 @@ mod verify;
 
 pub use accept::{Bounds, Incoming, Sockets};
 pub use config::{Admit, ClientTls, ServerTls, TlsError};
-pub use connect::{ConnectError, Connector, Expect, channel, dial, endpoint};
+pub use connect::{ConnectError, Connector, Expect, channel, channel_over, dial, endpoint};
 pub use stream::{Accepted, Caller};
 
 use rustls::crypto::CryptoProvider;
