@@ -124,8 +124,8 @@ pub enum Outcome {
     Answered {
         /// What.
         answer: Answer,
-        /// The entry of the log that everybody who has applied it knows the answer from.
-        index: u64,
+        /// Everybody who has applied this entry of the log knows it. A refusal names none.
+        index: Option<u64>,
     },
 }
 
@@ -147,9 +147,9 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// The answer, and where it stands in the log.
+    /// The answer, and the entry that it named.
     #[must_use]
-    pub fn answered(&self) -> Option<(Answer, u64)> {
+    pub fn answered(&self) -> Option<(Answer, Option<u64>)> {
         match self.outcome {
             Outcome::Answered { answer, index } => Some((answer, index)),
             Outcome::Unknown | Outcome::Failed => None,
@@ -171,7 +171,8 @@ impl fmt::Display for Operation {
         match outcome {
             Outcome::Unknown => write!(f, "no answer"),
             Outcome::Failed => write!(f, "failed"),
-            Outcome::Answered { answer, index } => write!(f, "{answer:?} at {index}"),
+            Outcome::Answered { answer, index: Some(index) } => write!(f, "{answer:?} at {index}"),
+            Outcome::Answered { answer, index: None } => write!(f, "{answer:?}"),
         }
     }
 }
@@ -281,6 +282,12 @@ impl Recorder {
             let operation = &mut recording.operations[begun.0];
             (operation.ended, operation.outcome) = (Some(ended), outcome);
         });
+    }
+
+    /// Something happens that is no call.
+    #[must_use]
+    pub fn moment(&self, at_ms: u64) -> Moment {
+        self.with(|recording| recording.moment(at_ms))
     }
 
     /// What was written so far.

@@ -18,6 +18,17 @@ pub struct Gpu {
     pub device: u32,
 }
 
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its job is done.
+    Well,
+    /// Its job has failed.
+    Badly,
+    /// It is nobody's fault: its job gets another one.
+    Again,
+}
+
 /// One thing that the log says, in the words of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -43,8 +54,8 @@ pub enum Input {
     Exited {
         /// The attempt.
         holder: HolderNumber,
-        /// Whether they ended well.
-        well: bool,
+        /// How.
+        end: End,
     },
     /// Nothing of an attempt is left: what it held is free.
     Reaped(HolderNumber),
@@ -99,7 +110,7 @@ impl Model {
                 Ok(())
             }
             Input::Granted { job, holder, gpus } => self.grant(*job, *holder, gpus),
-            Input::Exited { holder, well } => self.exit(*holder, *well),
+            Input::Exited { holder, end } => self.exit(*holder, *end),
             Input::Reaped(holder) => self.reap(*holder),
         }
     }
@@ -169,7 +180,7 @@ impl Model {
         Ok(())
     }
 
-    fn exit(&mut self, holder: HolderNumber, well: bool) -> Result<(), String> {
+    fn exit(&mut self, holder: HolderNumber, end: End) -> Result<(), String> {
         let attempt = self.attempts.get_mut(&holder);
         let attempt = attempt.ok_or(format!("attempt {holder} ends and was never granted"))?;
         if std::mem::replace(&mut attempt.ended, true) {
@@ -178,15 +189,16 @@ impl Model {
         let number = attempt.job;
         let job = self.job_mut(number).ok_or(format!("job {number} is gone"))?;
         // A cancel that was answered stands, however the ranks ended.
-        job.phase = match (job.phase, well) {
+        job.phase = match (job.phase, end) {
             (Phase::Stopping, _) => Phase::Cancelled,
-            (Phase::Active, true) => Phase::Succeeded,
-            (Phase::Active, false) => Phase::Failed,
+            (Phase::Active, End::Well) => Phase::Succeeded,
+            (Phase::Active, End::Badly) => Phase::Failed,
+            (Phase::Active, End::Again) => Phase::Waiting,
             (phase, _) => {
                 return Err(format!("attempt {holder} of job {number} ends at {phase:?}"));
             }
         };
-        job.held = false;
+        job.held &= !job.phase.is_over();
         Ok(())
     }
 

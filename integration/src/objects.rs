@@ -61,24 +61,30 @@ impl fmt::Display for Found {
     }
 }
 
-/// Checks jobs, requests and GPUs one by one. `moves`: jobs can start and end by themselves.
+/// Checks jobs, requests and GPUs one by one. `moves`: whether a job of this body can start and
+/// end by itself.
 ///
 /// # Errors
 /// The first object whose calls fit no order.
 pub fn check(
     history: &History,
     sights: &[Sight],
-    moves: bool,
+    moves: impl Fn(u64) -> bool,
     bounds: Bounds,
 ) -> Result<Checked, Found> {
     let merged = merge(history)?;
     let mut checked = Checked::default();
-    for (job, calls) in by_job(&merged) {
+    for (number, calls) in by_job(&merged) {
         checked.jobs += 1;
         checked.steps += calls.len();
-        linear::check(&Job { moves }, &calls, bounds).map_err(|why| {
+        let body = calls.iter().find_map(|call| match call.step.call {
+            Call::Submit(body) => Some(body),
+            _ => None,
+        });
+        let job = Job { moves: body.is_none_or(&moves) };
+        linear::check(&job, &calls, bounds).map_err(|why| {
             let told = calls.iter().map(|call| format!("{call:?}")).collect();
-            Found { object: format!("job {job}"), why, calls: told }
+            Found { object: format!("job {number}"), why, calls: told }
         })?;
     }
     let mut gpus: BTreeMap<Gpu, Vec<Interval<GpuStep>>> = BTreeMap::new();

@@ -69,7 +69,8 @@ pub fn check(history: &History, log: &[Record], needs: Needs) -> Result<(), Wron
     replay(log)?;
     let said = requests(log);
     everything_was_asked_for(history, &said)?;
-    let (firsts, floors, views) = (firsts(history), floors(history, log), views(history, log));
+    let (firsts, floors) = (firsts(history), floors(history, log, &said));
+    let views = views(history, log, &floors);
     for (at, operation) in history.operations.iter().enumerate() {
         let why = match operation.request {
             Some(request) => {
@@ -156,12 +157,20 @@ fn settle(log: &[Record], index: u64) -> u64 {
 }
 
 /// For each call, how far the log was known to be when it began: everything that was told before.
-fn floors(history: &History, log: &[Record]) -> Vec<u64> {
+fn floors(
+    history: &History,
+    log: &[Record],
+    said: &BTreeMap<RequestNumber, Vec<Said>>,
+) -> Vec<u64> {
     let mut ends: Vec<(u64, u64)> = Vec::new();
     for operation in &history.operations {
-        if let (Some(ended), Some((_, index))) = (operation.ended, operation.answered()) {
-            ends.push((ended.order, settle(log, index)));
-        }
+        let (Some(ended), Some((answer, index))) = (operation.ended, operation.answered()) else {
+            continue;
+        };
+        // An answer that names no entry comes of one of these, and not of an earlier one.
+        let said = operation.request.and_then(|request| said.get(&request));
+        let first = || said?.iter().find(|one| one.answer == answer).map(|one| one.index);
+        ends.extend(index.or_else(first).map(|index| (ended.order, settle(log, index))));
     }
     ends.sort_unstable();
     let (mut next, mut floor) = (0, 0);
@@ -187,14 +196,15 @@ fn firsts(history: &History) -> BTreeMap<RequestNumber, usize> {
     firsts
 }
 
-/// What the model shows to each read that was answered, at the entry that it was told of.
-fn views(history: &History, log: &[Record]) -> BTreeMap<usize, Answer> {
+/// What the model shows to each read that was answered, at the entry that it named. One that found
+/// no job names none: then there was none at the least that it had to know.
+fn views(history: &History, log: &[Record], floors: &[u64]) -> BTreeMap<usize, Answer> {
     let mut reads = Vec::new();
     for (at, operation) in history.operations.iter().enumerate() {
         if let (Some(job), true, Some((_, index))) =
             (operation.call.job(), operation.call.is_read(), operation.answered())
         {
-            reads.push((index, at, job));
+            reads.push((index.unwrap_or(floors[at]), at, job));
         }
     }
     reads.sort_unstable();
@@ -223,7 +233,7 @@ fn in_time(said: &[Said], first: bool, floor: u64) -> Result<(), String> {
 /// What is told comes of an entry that is not older than what was told before.
 fn settled_below(operation: &Operation, floor: u64, log: &[Record]) -> Result<(), String> {
     match operation.answered() {
-        Some((_, index)) if settle(log, index) < floor => {
+        Some((_, Some(index))) if settle(log, index) < floor => {
             Err(format!("stale: told of entry {index}, and entry {floor} was told before"))
         }
         Some(_) | None => Ok(()),
@@ -240,8 +250,8 @@ fn changed(operation: &Operation, said: &[Said]) -> Result<(), String> {
             None => Ok(()),
         },
         Outcome::Answered { answer, index } => match own.find(|one| one.answer == answer) {
-            Some(found) if found.index > index => {
-                Err(format!("it was told of entry {index}, and it is entry {}", found.index))
+            Some(found) if index.is_some_and(|index| found.index > index) => {
+                Err(format!("it was told of entry {index:?}, and it is entry {}", found.index))
             }
             Some(_) => Ok(()),
             None => Err(format!("the state never said so; it said {said:?}")),
@@ -253,7 +263,7 @@ fn changed(operation: &Operation, said: &[Said]) -> Result<(), String> {
 fn shown(operation: &Operation, expected: Option<&Answer>) -> Result<(), String> {
     match (operation.answered(), expected) {
         (Some((answer, index)), Some(expected)) if answer != *expected => {
-            Err(format!("at entry {index} it is {expected:?}"))
+            Err(format!("at entry {index:?} it is {expected:?}"))
         }
         _ => Ok(()),
     }

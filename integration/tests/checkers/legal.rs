@@ -14,7 +14,7 @@ fn what_is_right_passes_both_checkers() {
         let moves = seed % 2 == 0;
         let run = run(seed, 400, moves);
         replay::check(&run.history, &run.log, NEEDS).unwrap_or_else(|w| panic!("seed {seed}: {w}"));
-        let checked = objects::check(&run.history, &run.sights, moves, Bounds::default());
+        let checked = objects::check(&run.history, &run.sights, |_| moves, Bounds::default());
         let checked = checked.unwrap_or_else(|found| panic!("seed {seed}: {found}"));
         (jobs, gpus) = (jobs + checked.jobs, gpus + checked.gpus);
         unknown += run.history.unknown();

@@ -6,7 +6,7 @@ use yard_integration::history::{
 };
 use yard_integration::linear;
 use yard_integration::linear::{Bounds, Interval, NotLinear};
-use yard_integration::model::{Gpu, Input, Record};
+use yard_integration::model::{End, Gpu, Input, Record};
 use yard_integration::objects::{self, GpuStep, Job, JobStep, Sight};
 use yard_integration::replay::{self, Needs, Wrong};
 
@@ -30,6 +30,7 @@ impl Story {
     fn told(&self, request: u128, call: Call, answer: Answer, index: u64) -> &Story {
         let request = (!call.is_read()).then_some(request);
         let begun = self.recorder.begin(1, request, call, 0);
+        let index = (!matches!(answer, Answer::Refused(_))).then_some(index);
         self.recorder.end(begun, Outcome::Answered { answer, index }, 0);
         self
     }
@@ -45,7 +46,7 @@ impl Story {
 
     fn explained(&self) -> bool {
         let bounds = Bounds::default();
-        objects::check(&self.recorder.history(), &[], false, bounds).is_ok()
+        objects::check(&self.recorder.history(), &[], |_| false, bounds).is_ok()
     }
 }
 
@@ -189,7 +190,7 @@ fn a_gpu_that_is_granted_twice() {
         story.logged(2, 8, Call::Submit(2), Answer::Job(1));
         story.told(8, Call::Submit(2), Answer::Job(1), 2);
         story.log.push(granted(3, 0, 1));
-        story.log.push(record(4, Input::Exited { holder: 1, well: true }));
+        story.log.push(record(4, Input::Exited { holder: 1, end: End::Well }));
         if reaped {
             story.log.push(record(5, Input::Reaped(1)));
         }
@@ -201,7 +202,7 @@ fn a_gpu_that_is_granted_twice() {
             sights.push(sight(20, GpuStep::Freed(1)));
         }
         let history = story.recorder.history();
-        let checked = objects::check(&history, &sights, true, Bounds::default());
+        let checked = objects::check(&history, &sights, |_| true, Bounds::default());
         assert_eq!(checked.is_ok(), reaped, "{checked:?}");
     }
 }
@@ -347,7 +348,7 @@ fn clients_alone_see_most_wrong_answers() {
         let mut run = run(seed, 300, false);
         if PLANTS[0].1(&mut run, &mut Chance::new(seed)) {
             planted += 1;
-            let checked = objects::check(&run.history, &run.sights, false, Bounds::default());
+            let checked = objects::check(&run.history, &run.sights, |_| false, Bounds::default());
             found += u32::from(checked.is_err());
         }
     }

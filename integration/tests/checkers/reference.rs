@@ -4,7 +4,7 @@
 use yard_integration::history::{
     Answer, Begun, Call, History, Outcome, Phase, Recorder, Refusal, Shown,
 };
-use yard_integration::model::{Gpu, Input, Record};
+use yard_integration::model::{End, Gpu, Input, Record};
 use yard_integration::objects::{GpuStep, Sight};
 
 /// Random numbers from a seed (splitmix64).
@@ -117,13 +117,18 @@ impl Cluster {
         }
     }
 
+    /// Whether an attempt, if there was one, has given back what it held.
+    fn is_free(&self, attempt: Option<usize>) -> bool {
+        attempt.is_none_or(|attempt| self.attempts[attempt].is_none())
+    }
+
     /// Something happens by itself; what was seen of a GPU.
     fn happen(&mut self, chance: &mut Chance) -> Option<(Gpu, GpuStep)> {
         let number = chance.below(self.jobs.len().max(1) as u64) as usize;
         let (job, attempt) = *self.jobs.get(number)?;
         let gpu = |device| Gpu { node: 0, device };
         match (job.phase, attempt) {
-            (Phase::Waiting, _) if !job.held => {
+            (Phase::Waiting, held) if !job.held && self.is_free(held) => {
                 let free = (0..self.gpus).find(|gpu| !self.attempts.contains(&Some(*gpu)))?;
                 let holder = self.attempts.len();
                 self.attempts.push(Some(free));
@@ -133,14 +138,15 @@ impl Cluster {
                 Some((gpu(free), GpuStep::Granted(holder)))
             }
             (Phase::Active | Phase::Stopping, Some(holder)) => {
-                let well = chance.one_in(2);
-                let phase = match (job.phase, well) {
+                let end = [End::Well, End::Badly, End::Again][chance.below(3) as usize];
+                let phase = match (job.phase, end) {
                     (Phase::Stopping, _) => Phase::Cancelled,
-                    (_, true) => Phase::Succeeded,
-                    (_, false) => Phase::Failed,
+                    (_, End::Well) => Phase::Succeeded,
+                    (_, End::Badly) => Phase::Failed,
+                    (_, End::Again) => Phase::Waiting,
                 };
-                self.jobs[number].0 = Shown { phase, held: false };
-                self.write(chance, Input::Exited { holder: holder as u64, well });
+                self.jobs[number].0 = Shown { phase, held: job.held && !phase.is_over() };
+                self.write(chance, Input::Exited { holder: holder as u64, end });
                 None
             }
             (_, Some(holder)) => {
@@ -197,7 +203,8 @@ pub(crate) fn run(seed: u64, steps: u64, moves: bool) -> Run {
                     numbers[at] = numbers.iter().max().unwrap() + 1;
                     Client::Idle
                 } else {
-                    let index = cluster.index;
+                    let names_one = !matches!(answer, Answer::Refused(_));
+                    let index = names_one.then_some(cluster.index);
                     Client::Answered { begun, outcome: Outcome::Answered { answer, index } }
                 }
             }
