@@ -11,6 +11,8 @@ pub(crate) enum Fault {
     Kill(u64, Crash),
     /// It starts again.
     Start(u64),
+    /// The disk of a member fails after so many more steps, and at each one from then on.
+    Break(u64, u64),
     /// What two members send to each other arrives later, when the link is well again.
     Hold(u64, u64),
     /// The end of that.
@@ -100,6 +102,12 @@ pub(crate) fn plan(seed: u64) -> Vec<(u64, Fault)> {
                     plan.push((until_ms, Fault::Find(node)));
                     nodes_ms[node as usize] = until_ms + 1;
                 }
+            }
+            13 if member_ms[one as usize] <= at_ms => {
+                plan.push((at_ms, Fault::Break(one, chance.within(1, 40))));
+                plan.push((until_ms, Fault::Kill(one, Crash::Some(chance.next()))));
+                plan.push((until_ms, Fault::Start(one)));
+                member_ms[one as usize] = until_ms + 1;
             }
             _ => continue,
         }

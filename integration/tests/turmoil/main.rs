@@ -85,9 +85,9 @@ fn tell(seed: u64) {
     let ran = run(seed);
     let (answered, unknown) = (ran.history.answered(), ran.history.unknown());
     let (sights, messages) = (ran.sights.len(), ran.messages.len());
-    let live_ms = ran.live_after_ms;
+    let (live_ms, same_ms) = (ran.live_after_ms, ran.same_after_ms);
     println!(
         "seed {seed}: {answered} calls answered, {unknown} unknown, GPUs seen {sights} times, \
-         {messages} messages, live {live_ms} ms after the last fault"
+         {messages} messages, live {live_ms} ms and the same {same_ms} ms after the last fault"
     );
 }

@@ -13,7 +13,7 @@ use yard_coordinator::env::MemoryDisk;
 use yard_coordinator::proposer::{Leadership, Subscription};
 use yard_coordinator::raft::Update;
 use yard_coordinator::storage::Peer;
-use yard_coordinator::{Handle, Options, Service};
+use yard_coordinator::{Handle, Options, ServeError, Service};
 
 /// A member, across its lives.
 #[derive(Clone)]
@@ -34,7 +34,11 @@ impl Member {
         world.born(id, wires.clone());
         let env = Arc::new(SimEnv::new(disk, seed, wall, wires));
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-        let service = Service::start(Options::new(folder, listen), env).await?;
+        let service = match Service::start(Options::new(folder, listen), env).await {
+            Ok(service) => service,
+            Err(_) if world.may_end(id) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
         let handle = service.handle();
         let (_, _, updates) = handle.raft().subscribe();
         world.started(id, handle.clone());
@@ -47,6 +51,9 @@ impl Member {
         };
         tokio::select! {
             ended = service.wait() => {
+                if world.may_end(id) && matches!(ended, Err(ServeError::Fatal(_))) {
+                    return Ok(());
+                }
                 Err(format!("member {id} ended by itself: {ended:?}").into())
             }
             () = watch(&world, id, updates) => Err(format!("member {id} tells no more").into()),

@@ -1,7 +1,7 @@
 //! What all parts of a run share, and what they write down.
 
 use crate::net::{Trace, Wires};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use yard_common::ExitCause;
 use yard_common::id::NodeId;
@@ -33,6 +33,8 @@ struct Inner {
     jobs: Vec<u64>,
     /// What agents saw of their GPUs.
     sights: Vec<Sight>,
+    /// Members whose disk fails: they must end by themselves.
+    may_end: BTreeSet<u64>,
     joined: bool,
     wrong: Option<String>,
     /// When the last fault ended.
@@ -54,9 +56,19 @@ impl World {
         self.inner().running.insert(member, handle);
     }
 
+    /// A member may end by itself, in this life.
+    pub(crate) fn let_end(&self, member: u64) {
+        self.inner().may_end.insert(member);
+    }
+
+    pub(crate) fn may_end(&self, member: u64) -> bool {
+        self.inner().may_end.contains(&member)
+    }
+
     /// A member is about to be killed.
     pub(crate) fn dies(&self, member: u64) {
         let mut inner = self.inner();
+        inner.may_end.remove(&member);
         let (handle, wires) = (inner.running.remove(&member), inner.wires.remove(&member));
         drop(inner);
         if let Some(wires) = wires {
