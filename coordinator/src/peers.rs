@@ -4,14 +4,16 @@
 //! Every question has a deadline. Questions of different kinds have connections of their own: a
 //! heartbeat never waits behind a piece of a snapshot.
 
+mod lines;
+
+use self::lines::{Line, Lines};
 use crate::env::Env;
 use crate::raft::{Lane, Letter, Question, Transport, TransportError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
@@ -34,15 +36,6 @@ const READ_WAIT: Duration = Duration::from_secs(2);
 const FORWARD_WAIT: Duration = Duration::from_secs(10);
 /// How long the leader may take to tell an agent something.
 const CALL_WAIT: Duration = Duration::from_secs(2);
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Line {
-    Control,
-    Log,
-    Snapshot,
-    Work,
-}
 
 /// An answer that only a leader gives.
 #[derive(Debug)]
@@ -83,17 +76,17 @@ pub(crate) enum PeerError {
 pub(crate) struct Peers {
     tls: Arc<ClientTls>,
     env: Arc<dyn Env>,
-    channels: Mutex<BTreeMap<(MemberId, Line), (String, Channel)>>,
+    lines: Lines,
 }
 
 impl Peers {
     pub(crate) fn new(tls: Arc<ClientTls>, env: Arc<dyn Env>) -> Peers {
-        Peers { tls, env, channels: Mutex::default() }
+        Peers { tls, env, lines: Lines::default() }
     }
 
     /// Makes new connections from now on: the certificate of this member is another one.
     pub(crate) fn reconnect(&self) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lines.clear();
     }
 
     fn client(
@@ -102,23 +95,30 @@ impl Peers {
         address: &str,
         line: Line,
     ) -> Result<MemberServiceClient<Channel>, ConnectError> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = channels.get(&(to, line)).filter(|(known, _)| known == address);
-        let channel = match known {
-            Some((_, channel)) => channel.clone(),
-            None => {
-                let only = Expect::Only(Principal::Member(to));
-                let env = Arc::clone(&self.env);
-                let dial = move |host, port| env.dial(host, port);
-                let channel = channel_over(address, &self.tls, only, dial)?;
-                channels.insert((to, line), (address.to_string(), channel.clone()));
-                channel
-            }
-        };
+        let channel = self.lines.channel((to, line), address, || {
+            let env = Arc::clone(&self.env);
+            let dial = move |host, port| env.dial(host, port);
+            channel_over(address, &self.tls, Expect::Only(Principal::Member(to)), dial)
+        })?;
         let client = MemberServiceClient::new(channel);
         Ok(client
             .max_decoding_message_size(MEMBER_FRAME_BYTES_MAX)
             .max_encoding_message_size(MEMBER_FRAME_BYTES_MAX))
+    }
+
+    /// A question on the line for work; whether anything comes back is kept in mind.
+    async fn work<T>(
+        &self,
+        to: MemberId,
+        call: impl Future<Output = Result<T, PeerError>>,
+    ) -> Result<T, PeerError> {
+        let question = self.lines.ask((to, Line::Work));
+        let answer = call.await;
+        match &answer {
+            Err(PeerError::Late) => drop(question),
+            Ok(_) | Err(_) => question.heard(),
+        }
+        answer
     }
 
     /// A position of the log, from the leader.
@@ -128,7 +128,8 @@ impl Peers {
         address: &str,
     ) -> Result<Asked<LogIndex>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        let response = within(READ_WAIT, client.read_index(ReadIndexRequest {})).await?;
+        let response =
+            self.work(to, within(READ_WAIT, client.read_index(ReadIndexRequest {}))).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             read_index_response::Answer::Index(index) => Ok(Asked::Answer(LogIndex(index))),
             read_index_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
@@ -144,7 +145,7 @@ impl Peers {
     ) -> Result<Asked<Forwarded>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         let request = ForwardRequest { payload: forward.to_payload()? };
-        let response = within(FORWARD_WAIT, client.forward(request)).await?;
+        let response = self.work(to, within(FORWARD_WAIT, client.forward(request))).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             forward_response::Answer::Payload(bytes) => {
                 Ok(Asked::Answer(Forwarded::from_payload(&bytes)?))
@@ -166,7 +167,7 @@ impl Peers {
     ) -> Result<Swept, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         let request = SweepRequest { payload: sweep.to_payload()? };
-        let response = within(wait, client.sweep(request)).await?;
+        let response = self.work(to, within(wait, client.sweep(request))).await?;
         Ok(Swept::from_payload(&response.payload)?)
     }
 
@@ -180,7 +181,7 @@ impl Peers {
     ) -> Result<Asked<bool>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         let request = CallAgentRequest { node_id: node.0, call: Some(call) };
-        let response = within(CALL_WAIT, client.call_agent(request)).await?;
+        let response = self.work(to, within(CALL_WAIT, client.call_agent(request))).await?;
         Ok(match response.not_leader {
             Some(_) => Asked::NotLeader,
             None => Asked::Answer(response.told),
@@ -208,6 +209,7 @@ impl Transport for Peers {
             Lane::Snapshot => Line::Snapshot,
         };
         let client = self.client(to, &peer.address, line);
+        let (lines, end) = (self.lines.clone(), (to, line));
         let ask = async move {
             let unreachable =
                 |error: ConnectError| TransportError::Unreachable(to, error.to_string());
@@ -222,7 +224,12 @@ impl Transport for Peers {
                     Question::Transfer => client.transfer_leader(message).await,
                 }
             };
-            match timeout(deadline, answer).await {
+            let question = lines.ask(end);
+            let answer = timeout(deadline, answer).await;
+            if answer.is_ok() {
+                question.heard();
+            }
+            match answer {
                 Ok(Ok(response)) => Ok(response.into_inner().payload),
                 Ok(Err(status)) if status.code() == Code::Unavailable => {
                     Err(TransportError::Unreachable(to, status.message().to_string()))

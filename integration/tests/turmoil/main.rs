@@ -55,6 +55,16 @@ fn a_power_cut_loses_nothing_that_was_told() {
     run_plan(5, power_cut(), |_| ());
 }
 
+/// What was lost on the way is not waited for: the connection is given up, and not after long.
+#[test]
+fn a_link_that_lost_messages_carries_again_soon() {
+    for other in [2, 3] {
+        let plan = vec![(2_000, Fault::Cut(1, other)), (3_500, Fault::Mend(1, other))];
+        let ran = run_plan(6, plan, |_| ());
+        assert!(ran.same_after_ms < 4_000, "{} ms", ran.same_after_ms);
+    }
+}
+
 #[test]
 fn one_seed_twice_is_one_run() {
     let (first, second) = (run(7), run(7));

@@ -27,7 +27,7 @@ const CLIENTS: u32 = 3;
 /// How long it may take after the last fault until every client got its answers, in milliseconds.
 const LIVE_MS: u64 = 20_000;
 /// How long it may take from there until all members have the same state, in milliseconds.
-const AGREE_MS: u64 = 15_000;
+const AGREE_MS: u64 = 5_000;
 /// What a run must have in it to prove anything.
 const NEEDS: Needs = Needs { answered_min: 100, unknown_max: 60 };
 
