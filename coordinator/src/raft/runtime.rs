@@ -130,3 +130,43 @@ impl AsyncRuntime for Runtime {
         TokioRuntime::spawn_blocking(work)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{MemoryDisk, TestEnv};
+    use rand::RngExt;
+
+    /// What openraft would draw, at once and in a task of its own.
+    async fn drawn(seed: u64) -> Vec<u64> {
+        let env: Arc<dyn Env> = Arc::new(TestEnv::new(MemoryDisk::default(), seed, 0));
+        let draw = || Runtime::thread_rng().random_range(150..400);
+        within(env, async move {
+            let here = draw();
+            let there = Runtime::spawn(async move {
+                let inner = Runtime::spawn(async move { draw() });
+                (draw(), inner.await.unwrap())
+            });
+            let (task, task_of_task) = there.await.unwrap();
+            vec![here, task, task_of_task, draw(), draw(), draw()]
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn chance_comes_from_the_environment_in_all_tasks() {
+        assert_eq!(drawn(1).await, drawn(1).await);
+        assert_ne!(drawn(1).await, drawn(2).await);
+    }
+
+    #[test]
+    fn bytes_come_from_it_too() {
+        use rand::TryRng;
+        let env = || Some(Arc::new(TestEnv::new(MemoryDisk::default(), 3, 0)) as Arc<dyn Env>);
+        let (mut some, mut more) = ([0; 11], [0; 16]);
+        EnvRng(env()).try_fill_bytes(&mut some).unwrap();
+        EnvRng(env()).try_fill_bytes(&mut more).unwrap();
+        assert_eq!(some, more[..11]);
+        assert_ne!(some, [0; 11]);
+    }
+}
