@@ -92,11 +92,14 @@ impl Api {
         let mut leadership = self.raft.leadership();
         for _ in 0..FORWARD_TRIES_MAX {
             let now = *leadership.borrow_and_update();
+            let mut later = leadership.clone();
             let tried = match now {
                 Leadership::Leader { .. } => self.try_here(&forward).await,
-                Leadership::Follower { leader: Some(leader) } => {
-                    self.try_at(leader, &forward).await
-                }
+                // A leader that is gone holds up nobody once there is another one.
+                Leadership::Follower { leader: Some(leader) } => tokio::select! {
+                    tried = self.try_at(leader, &forward) => tried,
+                    _ = later.wait_for(|now| now.is_past(leader)) => Try::Unknown,
+                },
                 Leadership::Follower { leader: None } => Try::Elsewhere,
             };
             match tried {

@@ -18,7 +18,7 @@ use yard_runtime::identity::{Identity, Tree};
 use yard_runtime::tls::{ClientTls, Expect, channel_over};
 
 /// How long one member may take.
-const TRY: Duration = Duration::from_secs(2);
+const TRY: Duration = Duration::from_millis(400);
 /// How long a call is tried before its outcome is unknown; and now and then.
 const PATIENCE: Duration = Duration::from_secs(15);
 const IMPATIENCE: Duration = Duration::from_millis(300);

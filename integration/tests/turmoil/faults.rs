@@ -9,8 +9,12 @@ use yard_coordinator::env::Crash;
 pub(crate) enum Fault {
     /// A member is killed.
     Kill(u64, Crash),
+    /// Whoever leads is killed, if somebody does.
+    KillLeader(Crash),
     /// It starts again.
     Start(u64),
+    /// So do all that were killed.
+    StartAll,
     /// The disk of a member fails after so many more steps, and at each one from then on.
     Break(u64, u64),
     /// What two members send to each other arrives later, when the link is well again.
@@ -42,7 +46,7 @@ pub(crate) enum Fault {
 }
 
 /// How long things go wrong, in milliseconds.
-pub(crate) const FAULTS_MS: u64 = 15_000;
+pub(crate) const FAULTS_MS: u64 = 12_000;
 /// How long messages take at most when nothing is wrong, in milliseconds.
 pub(crate) const DELAY_MS: u64 = 4;
 

@@ -65,6 +65,22 @@ fn a_link_that_lost_messages_carries_again_soon() {
     }
 }
 
+/// Leaders die one after the other, their process or their machine, and clients hardly notice.
+#[test]
+fn the_service_is_back_within_a_second() {
+    let crash = |nth| if nth % 2 == 0 { Crash::Process } else { Crash::Nothing };
+    let kills = (1..7).map(|nth| (nth * 2_500, Fault::KillLeader(crash(nth))));
+    let starts = (1..7).map(|nth| (nth * 2_500 + 2_000, Fault::StartAll));
+    let mut plan: Vec<_> = kills.chain(starts).collect();
+    plan.sort_by_key(|(at_ms, _)| *at_ms);
+    let ran = run_plan(8, plan, |_| ());
+    let outages_ms = ran.kills_ms.iter().map(|kill| ran.back_after_ms(*kill));
+    let outages_ms: Vec<u64> = outages_ms.collect();
+    println!("no change was answered for {outages_ms:?} ms");
+    assert_eq!(outages_ms.len(), 6, "every kill found a leader");
+    assert!(outages_ms.iter().all(|ms| *ms < 1_000), "{outages_ms:?}");
+}
+
 #[test]
 fn one_seed_twice_is_one_run() {
     let (first, second) = (run(7), run(7));

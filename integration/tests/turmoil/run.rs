@@ -15,6 +15,8 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 use turmoil::Sim;
 use yard_common::id::MemberId;
+use yard_coordinator::Handle;
+use yard_coordinator::env::Crash;
 use yard_coordinator::proposer::Leadership;
 use yard_integration::history::History;
 use yard_integration::linear::Bounds;
@@ -42,6 +44,19 @@ pub(crate) struct Ran {
     /// From the last fault until every client got its answers, and until all members were the same.
     pub(crate) live_after_ms: u64,
     pub(crate) same_after_ms: u64,
+    /// When leaders were killed on purpose.
+    pub(crate) kills_ms: Vec<u64>,
+}
+
+impl Ran {
+    /// How long after this time the first change was answered that was not on its way already.
+    pub(crate) fn back_after_ms(&self, from_ms: u64) -> u64 {
+        let changes = self.history.operations.iter().filter(|one| !one.call.is_read());
+        let ends = changes.filter_map(|one| one.ended).map(|ended| ended.at_ms);
+        // What was answered before the end arrives a few milliseconds later.
+        let after = ends.filter(|at_ms| *at_ms > from_ms + 5 * DELAY_MS).min();
+        after.map_or(u64::MAX, |at_ms| at_ms - from_ms)
+    }
 }
 
 /// Tells how to run a seed again, if the test fails.
@@ -64,6 +79,8 @@ struct Run<'a> {
     world: World,
     members: Vec<Member>,
     plan: VecDeque<(u64, Fault)>,
+    /// When leaders were killed.
+    kills_ms: Vec<u64>,
 }
 
 /// Runs a seed and checks what came of it.
@@ -107,7 +124,7 @@ pub(crate) fn run_plan(seed: u64, plan: Vec<(u64, Fault)>, before: fn(&Made)) ->
         let agent = move || Agent::new(node, seed, identity, world.clone()).run();
         sim.host(machine(node), agent);
     }
-    let mut run = Run { sim, world, members, plan: plan.into() };
+    let mut run = Run { sim, world, members, plan: plan.into(), kills_ms: Vec::new() };
     let live_after_ms = run.drive();
     let state = run.agree();
     let same_after_ms = run.now_ms() - run.world.healed_ms().expect("it is live");
@@ -119,6 +136,7 @@ pub(crate) fn run_plan(seed: u64, plan: Vec<(u64, Fault)>, before: fn(&Made)) ->
         state,
         live_after_ms,
         same_after_ms,
+        kills_ms: run.kills_ms,
     };
     check(&ran);
     ran
@@ -176,12 +194,18 @@ impl Run<'_> {
     fn inject(&mut self, fault: Fault) {
         let name = |member: u64| host(member);
         match fault {
-            Fault::Kill(member, crash) => {
-                // Before its software is dropped: it is as if it had stopped in the midst of it.
-                self.members[member as usize - 1].disk.crash(crash);
-                self.world.dies(member);
-                self.sim.crash(name(member));
+            Fault::Kill(member, crash) => self.kill(member, crash),
+            Fault::KillLeader(crash) => {
+                if let Some((leader, _)) = self.leader() {
+                    self.kills_ms.push(self.now_ms());
+                    self.kill(leader, crash);
+                }
             }
+            Fault::StartAll => (1..=MEMBERS).for_each(|member| {
+                if !self.sim.is_host_running(name(member)) {
+                    self.sim.bounce(name(member));
+                }
+            }),
             Fault::Break(member, steps) => {
                 let disk = &self.members[member as usize - 1].disk;
                 disk.fail_at(disk.steps() + steps);
@@ -208,11 +232,7 @@ impl Run<'_> {
             Fault::Delay(ms) => self.sim.set_max_message_latency(Duration::from_millis(ms)),
             Fault::Step(member, by_ms) => self.members[member as usize - 1].wall.step(by_ms),
             Fault::Transfer(member) => {
-                let running = self.world.running();
-                let leads = |now: &Leadership| matches!(now, Leadership::Leader { .. });
-                let leader =
-                    running.values().find(|handle| leads(&handle.raft().leadership().borrow()));
-                if let Some(leader) = leader {
+                if let Some((_, leader)) = self.leader() {
                     // It is asked; whether it does, and when, is its own business.
                     let _ = leader.raft().transfer_leadership(MemberId(member)).now_or_never();
                 }
@@ -223,6 +243,28 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// Kills a member: its process, or its machine, of which nobody hears anything any more.
+    fn kill(&mut self, member: u64, crash: Crash) {
+        let off = crash != Crash::Process;
+        if off {
+            self.others(member).for_each(|other| self.sim.partition(host(member), other));
+        }
+        // Before its software is dropped: it is as if it had stopped in the midst of it.
+        self.members[member as usize - 1].disk.crash(crash);
+        self.world.dies(member);
+        self.sim.crash(host(member));
+        if off {
+            self.others(member).for_each(|other| self.sim.repair(host(member), other));
+        }
+    }
+
+    /// The member that leads, as far as it knows.
+    fn leader(&self) -> Option<(u64, Handle)> {
+        let leads = |now: &Leadership| matches!(now, Leadership::Leader { .. });
+        let mut running = self.world.running().into_iter();
+        running.find(|(_, handle)| leads(&handle.raft().leadership().borrow()))
     }
 
     fn others(&self, member: u64) -> impl Iterator<Item = String> + use<> {
