@@ -78,7 +78,7 @@ impl Client {
         }
         let mut after = 0;
         while after < AFTER {
-            sleep(Duration::from_millis(self.chance.within(1, 60))).await;
+            sleep(Duration::from_millis(self.chance.within(1, 100))).await;
             let healed = self.world.healed_ms().is_some();
             let answered = self.call().await;
             after += usize::from(healed && answered);

@@ -46,7 +46,7 @@ pub(crate) enum Fault {
 }
 
 /// How long things go wrong, in milliseconds.
-pub(crate) const FAULTS_MS: u64 = 12_000;
+pub(crate) const FAULTS_MS: u64 = 10_000;
 /// How long messages take at most when nothing is wrong, in milliseconds.
 pub(crate) const DELAY_MS: u64 = 4;
 

@@ -30,11 +30,6 @@ fn seed_2() {
     run(2);
 }
 
-#[test]
-fn seed_3() {
-    run(3);
-}
-
 /// All members end at once, and start again.
 fn power_cut() -> Vec<(u64, Fault)> {
     let kills = (1..=MEMBERS).map(|member| (3_000, Fault::Kill(member, Crash::Nothing)));
