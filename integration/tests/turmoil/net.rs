@@ -1,7 +1,8 @@
 //! Connections over the network of turmoil, and a trace of all that goes over them.
 //!
-//! What is written at once travels at once. The bytes are encrypted with keys that differ from run
-//! to run, so the trace holds who sent to whom, when, and in which order.
+//! What is written at once travels at once. The trace holds who sent to whom, when, and in which
+//! order, and no bytes: keys and signatures differ from run to run, in length too, and responses
+//! carry a date by the clock of the machine.
 //!
 //! When a process dies its connections are closed in the order in which they were opened. tokio
 //! drops tasks in an order that depends on everything that ever ran in the test's process.
