@@ -145,7 +145,7 @@ async fn fill(
     authority.save(&places.authority)?;
     let identity = certify(&authority, Principal::Member(FIRST), address, &**env)?;
     identity.save(&places.identity)?;
-    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?));
+    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?, Arc::clone(env)));
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };

@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`mod@env`] | the seam to clocks, chance, files and work that blocks |
+//! | [`mod@env`] | the seam to clocks, chance, files, connections and work that blocks |
 //! | [`storage`] | log, snapshots and promises on the disk |
 //! | [`raft`], [`proposer`] | the consensus, and what it offers to everything above |
 //! | `compare` | members compare what they hold |

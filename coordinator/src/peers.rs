@@ -4,21 +4,24 @@
 //! Every question has a deadline. Questions of different kinds have connections of their own: a
 //! heartbeat never waits behind a piece of a snapshot.
 
+mod lines;
+
+use self::lines::{Line, Lines};
+use crate::env::Env;
 use crate::raft::{Lane, Letter, Question, Transport, TransportError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use yard_common::id::{LogIndex, MemberId, NodeId};
-use yard_common::limits::{MEMBER_FRAME_BYTES_MAX, MEMBERS_MAX};
+use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
     AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
@@ -26,10 +29,8 @@ use yard_proto::internal::{
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
-use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel};
+use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel_over};
 
-/// Connections that are kept: a few to each member.
-const CHANNELS_MAX: usize = 4 * MEMBERS_MAX;
 /// How long the leader may take to confirm a read.
 const READ_WAIT: Duration = Duration::from_secs(2);
 /// How long the leader may take to commit a command.
@@ -38,15 +39,6 @@ const FORWARD_WAIT: Duration = Duration::from_secs(10);
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
 /// How long the leader may take to tell an agent something.
 const CALL_WAIT: Duration = Duration::from_secs(2);
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Line {
-    Control,
-    Log,
-    Snapshot,
-    Work,
-}
 
 /// An answer that only a leader gives.
 #[derive(Debug)]
@@ -86,19 +78,20 @@ pub(crate) enum PeerError {
 /// Connections to the other members.
 pub(crate) struct Peers {
     tls: Arc<ClientTls>,
+    env: Arc<dyn Env>,
+    lines: Lines,
     /// Whether it was said already that the others do not know this member any more.
     told_shut_out: Arc<AtomicBool>,
-    channels: Mutex<BTreeMap<(MemberId, Line), (String, Channel)>>,
 }
 
 impl Peers {
-    pub(crate) fn new(tls: Arc<ClientTls>) -> Peers {
-        Peers { tls, told_shut_out: Arc::default(), channels: Mutex::default() }
+    pub(crate) fn new(tls: Arc<ClientTls>, env: Arc<dyn Env>) -> Peers {
+        Peers { tls, env, lines: Lines::default(), told_shut_out: Arc::default() }
     }
 
     /// Makes new connections from now on: the certificate of this member is another one.
     pub(crate) fn reconnect(&self) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lines.clear();
     }
 
     fn client(
@@ -107,25 +100,30 @@ impl Peers {
         address: &str,
         line: Line,
     ) -> Result<MemberServiceClient<Channel>, ConnectError> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = channels.get(&(to, line)).filter(|(known, _)| known == address);
-        let channel = match known {
-            Some((_, channel)) => channel.clone(),
-            None => {
-                if channels.len() >= CHANNELS_MAX {
-                    // Of members that are gone; those that are there connect again.
-                    channels.clear();
-                }
-                let only = Expect::Only(Principal::Member(to));
-                let channel = channel(address, &self.tls, only)?;
-                channels.insert((to, line), (address.to_string(), channel.clone()));
-                channel
-            }
-        };
+        let channel = self.lines.channel((to, line), address, || {
+            let env = Arc::clone(&self.env);
+            let dial = move |host, port| env.dial(host, port);
+            channel_over(address, &self.tls, Expect::Only(Principal::Member(to)), dial)
+        })?;
         let client = MemberServiceClient::new(channel);
         Ok(client
             .max_decoding_message_size(MEMBER_FRAME_BYTES_MAX)
             .max_encoding_message_size(MEMBER_FRAME_BYTES_MAX))
+    }
+
+    /// A question on the line for work; whether anything comes back is kept in mind.
+    async fn work<T>(
+        &self,
+        to: MemberId,
+        call: impl Future<Output = Result<T, PeerError>>,
+    ) -> Result<T, PeerError> {
+        let question = self.lines.ask((to, Line::Work));
+        let answer = call.await;
+        match &answer {
+            Err(PeerError::Late) => drop(question),
+            Ok(_) | Err(_) => question.heard(),
+        }
+        answer
     }
 
     /// A position of the log, from the leader.
@@ -135,7 +133,8 @@ impl Peers {
         address: &str,
     ) -> Result<Asked<LogIndex>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        let response = within(READ_WAIT, client.read_index(ReadIndexRequest {})).await?;
+        let response =
+            self.work(to, within(READ_WAIT, client.read_index(ReadIndexRequest {}))).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             read_index_response::Answer::Index(index) => Ok(Asked::Answer(LogIndex(index))),
             read_index_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
@@ -151,7 +150,7 @@ impl Peers {
     ) -> Result<Asked<Forwarded>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         let request = ForwardRequest { payload: forward.to_payload()? };
-        let response = within(FORWARD_WAIT, client.forward(request)).await?;
+        let response = self.work(to, within(FORWARD_WAIT, client.forward(request))).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             forward_response::Answer::Payload(bytes) => {
                 Ok(Asked::Answer(Forwarded::from_payload(&bytes)?))
@@ -173,7 +172,7 @@ impl Peers {
     ) -> Result<Swept, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         let request = SweepRequest { payload: sweep.to_payload()? };
-        let response = within(wait, client.sweep(request)).await?;
+        let response = self.work(to, within(wait, client.sweep(request))).await?;
         Ok(Swept::from_payload(&response.payload)?)
     }
 
@@ -197,7 +196,7 @@ impl Peers {
     ) -> Result<Asked<bool>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         let request = CallAgentRequest { node_id: node.0, call: Some(call) };
-        let response = within(CALL_WAIT, client.call_agent(request)).await?;
+        let response = self.work(to, within(CALL_WAIT, client.call_agent(request))).await?;
         Ok(match response.not_leader {
             Some(_) => Asked::NotLeader,
             None => Asked::Answer(response.told),
@@ -236,6 +235,7 @@ impl Transport for Peers {
             Lane::Snapshot => Line::Snapshot,
         };
         let client = self.client(to, &peer.address, line);
+        let (lines, end) = (self.lines.clone(), (to, line));
         let told = Arc::clone(&self.told_shut_out);
         let ask = async move {
             let unreachable =
@@ -252,7 +252,12 @@ impl Transport for Peers {
                     Question::Compare => client.compare(message).await,
                 }
             };
-            match timeout(deadline, answer).await {
+            let question = lines.ask(end);
+            let answer = timeout(deadline, answer).await;
+            if answer.is_ok() {
+                question.heard();
+            }
+            match answer {
                 Ok(Ok(response)) => Ok(response.into_inner().payload),
                 Ok(Err(status)) if status.code() == Code::Unavailable => {
                     Err(TransportError::Unreachable(to, status.message().to_string()))

@@ -2,7 +2,7 @@
 
 use crate::api::{self, GateLayer};
 use crate::certificate::{self, Certificate, ReplaceError};
-use crate::env::Env;
+use crate::env::{Env, Listener, Socket};
 use crate::folder::{Places, certify, owner};
 use crate::leader;
 use crate::member::attempts::Attempts;
@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -33,7 +32,7 @@ use yard_core::lease::LeaseTimes;
 use yard_proto::PUBLIC_DESCRIPTORS;
 use yard_runtime::identity::{Authority, Identity, IdentityError, Principal};
 use yard_runtime::shutdown::{Ended, Tasks};
-use yard_runtime::tls::{Admit, ClientTls, Incoming, ServerTls, Sockets, TlsError};
+use yard_runtime::tls::{Admit, Bounds, ClientTls, Incoming, ServerTls, TlsError};
 
 /// How long another member may take to become the leader when this one stops.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -250,12 +249,12 @@ impl Service {
         let own = own.ok_or(ServeError::NotAMember(identity.peer().principal))?;
         let server_tls = ServerTls::new(&identity, Admit::Strangers)?;
         let client_tls = ClientTls::new(&identity)?;
-        let bind = || Incoming::bind(options.listen, Arc::clone(&server_tls));
-        let incoming = patiently(bind).await;
-        let incoming = incoming.map_err(|error| ServeError::Listen(options.listen, error))?;
-        let listen = incoming.local_addr();
+        let listener = patiently(|| env.listen(options.listen)).await;
+        let listener = listener.map_err(|error| ServeError::Listen(options.listen, error))?;
+        let listen = listener.local_addr();
         let listen = listen.map_err(|error| ServeError::Listen(options.listen, error))?;
-        let peers = Arc::new(Peers::new(Arc::clone(&client_tls)));
+        let incoming = Incoming::new(listener, Arc::clone(&server_tls), Bounds::default());
+        let peers = Arc::new(Peers::new(Arc::clone(&client_tls), Arc::clone(&env)));
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
         let (folder, disk) = (places.data.clone(), options.disk);
         let data = proposer::Options { identity: own, folder, disk };
@@ -431,7 +430,11 @@ fn server(member: &Arc<Member>) -> Result<(HealthReporter, Router), ServeError> 
     Ok((reporter, router))
 }
 
-async fn serve(router: Router, incoming: Incoming<Sockets, TcpStream>, stop: CancellationToken) {
+async fn serve(
+    router: Router,
+    incoming: Incoming<Box<dyn Listener>, Socket>,
+    stop: CancellationToken,
+) {
     let ended = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
     if let Err(error) = ended {
         tracing::error!(?error, "the server ended");

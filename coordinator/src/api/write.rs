@@ -112,12 +112,16 @@ impl Api {
         let until = Instant::now() + SEARCH;
         for _ in 0..FORWARD_TRIES_MAX {
             let now = *leadership.borrow_and_update();
+            let mut later = leadership.clone();
             let tried = match now {
                 Leadership::Leader { .. } => self.try_here(&forward).await,
-                Leadership::Follower { leader: Some(leader) } => {
-                    let tried = timeout_at(until, self.try_at(leader, &forward)).await;
-                    tried.unwrap_or(Try::Unknown)
-                }
+                // A leader that is gone holds up nobody once there is another one.
+                Leadership::Follower { leader: Some(leader) } => tokio::select! {
+                    tried = timeout_at(until, self.try_at(leader, &forward)) => {
+                        tried.unwrap_or(Try::Unknown)
+                    }
+                    _ = later.wait_for(|now| now.is_past(leader)) => Try::Unknown,
+                },
                 Leadership::Follower { leader: None } => Try::Elsewhere,
             };
             match tried {

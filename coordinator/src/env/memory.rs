@@ -46,6 +46,8 @@ struct Disk {
     /// After a failure everything fails.
     breaks: bool,
     broken: bool,
+    /// Whether syncs only seem to work.
+    lies: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -125,6 +127,11 @@ impl MemoryDisk {
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.lock().used_bytes()
+    }
+
+    /// From now on syncs seem to work and do nothing. For tests of tests: no promise holds then.
+    pub fn lie(&self) {
+        self.lock().lies = true;
     }
 
     /// The process or the machine dies; what it had open is closed, and the disk works again.
@@ -329,6 +336,9 @@ impl Folder for MemoryFolder {
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.step(self.life)?;
+        if disk.lies {
+            return Ok(());
+        }
         disk.durable_names = disk.names.clone();
         disk.renames.clear();
         Ok(())
@@ -401,6 +411,11 @@ impl File for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.change(Bytes::sync)
+        let lies = self.disk.lock().lies;
+        self.change(|bytes| {
+            if !lies {
+                bytes.sync()
+            }
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! The one seam to the world: clocks, randomness, files, and work that blocks.
+//! The one seam to the world: clocks, randomness, files, connections, and work that blocks.
 //!
 //! **Invariant:** the rest of the crate takes these from an [`Env`] and from nowhere else, so that
 //! a whole cluster runs in one thread, on a clock that a test moves, with disks that forget what
@@ -6,15 +6,18 @@
 
 mod disk;
 mod memory;
+mod net;
 mod system;
 mod test;
 
 pub use memory::{Crash, MemoryDisk};
+pub use net::{Connection, Listener, Socket};
 pub use system::SystemEnv;
 pub use test::TestEnv;
 
 use futures_util::future::BoxFuture;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -53,6 +56,18 @@ pub trait Env: Send + Sync + 'static {
         name: &'static str,
         work: BoxFuture<'static, ()>,
     ) -> io::Result<BoxFuture<'static, ()>>;
+
+    /// Listens for connections.
+    ///
+    /// # Errors
+    /// If the address is taken, or not one of this machine.
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>>;
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// If nobody listens there, or does not answer within a few seconds.
+    fn dial(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Socket>>;
 }
 
 /// One folder, without the folders in it.

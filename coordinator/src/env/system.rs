@@ -1,11 +1,12 @@
 //! The machine itself.
 
 use super::disk::DiskFolder;
-use super::{Env, Folder, Job};
+use super::{Env, Folder, Job, Listener, Socket, net};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rustix::time::{ClockId, clock_gettime};
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -59,5 +60,13 @@ impl Env for SystemEnv {
         std::thread::Builder::new().name(name.into()).spawn(run)?;
         // The sender goes with the thread, whether it returns or panics.
         Ok(ended.map(|_| ()).boxed())
+    }
+
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        net::listen(at)
+    }
+
+    fn dial(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Socket>> {
+        net::dial(host, port)
     }
 }

@@ -1,11 +1,13 @@
 //! An environment for tests: tokio's clock, which a test can stop and move, and disks in memory.
 //!
-//! Blocking work runs where it is asked for, so that a whole cluster lives in one thread.
+//! Blocking work runs where it is asked for, so that a whole cluster lives in one thread. It has no
+//! network: a test that needs one brings its own, around this.
 
-use super::{Env, Folder, Job, MemoryDisk};
+use super::{Env, Folder, Job, Listener, MemoryDisk, Socket};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,5 +62,13 @@ impl Env for TestEnv {
         work: BoxFuture<'static, ()>,
     ) -> io::Result<BoxFuture<'static, ()>> {
         Ok(tokio::spawn(work).map(|_| ()).boxed())
+    }
+
+    fn listen(&self, _: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        futures_util::future::ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+    }
+
+    fn dial(&self, _: String, _: u16) -> BoxFuture<'static, io::Result<Socket>> {
+        futures_util::future::ready(Err(io::ErrorKind::Unsupported.into())).boxed()
     }
 }

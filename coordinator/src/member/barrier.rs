@@ -94,13 +94,18 @@ impl Confirmer {
         let mut changes = self.raft.leadership();
         loop {
             let leadership = *changes.borrow_and_update();
+            let mut later = changes.clone();
             let answer = match leadership {
                 Leadership::Leader { .. } => match self.raft.read_barrier().await {
                     Ok(index) => Some(index),
                     Err(ReadError::NotLeader { .. } | ReadError::Overloaded) => None,
                     Err(ReadError::Stopped) => return Err(BarrierError::Stopped),
                 },
-                Leadership::Follower { leader: Some(leader) } => self.ask(leader).await,
+                // A leader that is gone holds up nobody once there is another one.
+                Leadership::Follower { leader: Some(leader) } => tokio::select! {
+                    answer = self.ask(leader) => answer,
+                    _ = later.wait_for(|now| now.is_past(leader)) => None,
+                },
                 Leadership::Follower { leader: None } => None,
             };
             if let Some(index) = answer {

@@ -43,6 +43,19 @@ pub enum Leadership {
     },
 }
 
+impl Leadership {
+    /// Whether it is known that another member than this one leads: what this one was asked it may
+    /// never answer.
+    #[must_use]
+    pub fn is_past(&self, leader: MemberId) -> bool {
+        match self {
+            Leadership::Leader { .. } => true,
+            Leadership::Follower { leader: Some(now) } => *now != leader,
+            Leadership::Follower { leader: None } => false,
+        }
+    }
+}
+
 /// The cluster's time, as its leader counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaderClock {

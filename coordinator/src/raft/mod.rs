@@ -13,6 +13,7 @@ mod inbound;
 mod log_store;
 mod machine;
 mod network;
+mod runtime;
 mod standing;
 mod transport;
 mod types;
@@ -184,11 +185,12 @@ impl Consensus {
         let snapshot = Arc::new(Mutex::new(snapshots.found().cloned()));
         let current = Arc::clone(&snapshot);
         let machine = Machine { shared, snapshots, current, fault: fault.clone() };
-        let network = Network { transport, env, own, acks };
+        let network = Network { transport, env: Arc::clone(&env), own, acks };
         let flushes = Flushes::new();
         let store = LogStore { log, fault, flushes: flushes.clone() };
         let config = config().validate().expect("the settings are checked by a test");
-        let raft = RaftNode::new(own.0, Arc::new(config), network, store, machine).await;
+        let raft = RaftNode::new(own.0, Arc::new(config), network, store, machine);
+        let raft = runtime::within(env, raft).await;
         let raft = raft.map_err(|error| FatalError::Consensus(error.to_string()))?;
         let voters: Vec<u64> = raft.voter_ids().collect();
         if voters == [own.0] {

@@ -2,6 +2,7 @@
 //!
 //! openraft counts entries from 0, we count from 1, so that index 0 means "before the first".
 
+use super::runtime::Runtime;
 use crate::storage::{Entry, Members, Payload, Peer, Position, Vote};
 use bytes::Bytes;
 use openraft::impls::leader_id_adv::LeaderId as RaftLeader;
@@ -26,6 +27,7 @@ openraft::declare_raft_types!(
         D = Commands,
         R = Outcomes,
         Node = Peer,
+        AsyncRuntime = Runtime,
 );
 
 /// The entries of [`Config`].

@@ -4,11 +4,14 @@ use crate::cluster::{ids, leader_of};
 use crate::support::{ADMIN, Member, Net, add_user, has_user};
 use futures_util::future::BoxFuture;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-use yard_coordinator::env::{Env, File, Folder, Guard, Job, MemoryDisk, SystemEnv, TestEnv};
+use yard_coordinator::env::{
+    Env, File, Folder, Guard, Job, Listener, MemoryDisk, Socket, SystemEnv, TestEnv,
+};
 use yard_coordinator::proposer::ProposeError;
 use yard_coordinator::raft::FatalError;
 
@@ -61,6 +64,14 @@ impl Env for SlowEnv {
         work: BoxFuture<'static, ()>,
     ) -> io::Result<BoxFuture<'static, ()>> {
         SystemEnv.worker(name, work)
+    }
+
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        self.0.listen(at)
+    }
+
+    fn dial(&self, host: String, port: u16) -> BoxFuture<'static, io::Result<Socket>> {
+        self.0.dial(host, port)
     }
 }
 

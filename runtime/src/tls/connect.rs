@@ -240,6 +240,24 @@ pub fn channel(
     tls: &Arc<ClientTls>,
     expect: Expect,
 ) -> Result<Channel, ConnectError> {
+    channel_over(address, tls, expect, dial)
+}
+
+/// A channel such as [`channel`], over connections that `dial` opens.
+///
+/// # Errors
+/// If the address is no `host:port`.
+pub fn channel_over<D, F, IO>(
+    address: &str,
+    tls: &Arc<ClientTls>,
+    expect: Expect,
+    dial: D,
+) -> Result<Channel, ConnectError>
+where
+    D: Fn(String, u16) -> F + Send + 'static,
+    F: Future<Output = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connector = Connector::new(tls.clone(), expect, dial);
     Ok(endpoint(address)?.connect_with_connector_lazy(connector))
 }

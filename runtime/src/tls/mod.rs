@@ -19,7 +19,7 @@ mod verify;
 
 pub use accept::{Bounds, Incoming, Sockets};
 pub use config::{Admit, ClientTls, ServerTls, TlsError};
-pub use connect::{ConnectError, Connector, Expect, channel, dial, endpoint};
+pub use connect::{ConnectError, Connector, Expect, channel, channel_over, dial, endpoint};
 pub use first::{FirstError, first_contact};
 pub use stream::{Accepted, Caller};
 
