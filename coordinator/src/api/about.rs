@@ -55,7 +55,7 @@ impl Api {
         })
     }
 
-    /// Disks that are full, as far as it was heard of.
+    /// Disks that are full, as far as it was heard of, and what this member found to differ.
     fn alarms(&self) -> Vec<v1::Alarm> {
         let full = self.raft.disks().into_iter().filter(|(_, disk)| disk.is_full);
         let alarm = |(member, disk): (MemberId, DiskReport)| v1::Alarm {
@@ -63,7 +63,12 @@ impl Api {
             code: ErrorCode::DiskFull.to_string(),
             message: format!("the disk is full: {} MiB are free", disk.free_bytes >> 20),
         };
-        full.map(alarm).collect()
+        let differs = self.raft.difference().map(|what| v1::Alarm {
+            member_id: self.id.0,
+            code: ErrorCode::MembersDiffer.to_string(),
+            message: format!("it found another coordinator to differ, {what}"),
+        });
+        full.map(alarm).chain(differs).collect()
     }
 
     /// Asks all members at once, each with a deadline; with `brief` only itself.

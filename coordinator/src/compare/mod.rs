@@ -67,6 +67,8 @@ struct Inner {
     /// Slices that were found equal with another member's, and differences of any kind.
     equal: AtomicU64,
     unequal: AtomicU64,
+    /// The latest difference, and when it was found.
+    difference: Mutex<Option<(String, u64)>>,
 }
 
 /// What was heard of a member.
@@ -87,7 +89,8 @@ impl Comparer {
     pub(crate) fn new(parts: Parts) -> Comparer {
         let (scans, heard) = (Scans::default(), Mutex::default());
         let (equal, unequal) = (AtomicU64::new(0), AtomicU64::new(0));
-        Comparer(Arc::new(Inner { parts, scans, heard, equal, unequal }))
+        let difference = Mutex::default();
+        Comparer(Arc::new(Inner { parts, scans, heard, equal, unequal, difference }))
     }
 
     /// How many slices were found equal with those of other members, and how many differences
@@ -98,6 +101,13 @@ impl Comparer {
 
     fn heard(&self) -> MutexGuard<'_, BTreeMap<MemberId, Heard>> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest difference, and how many milliseconds ago it was found.
+    pub(crate) fn difference(&self) -> Option<(String, u64)> {
+        let kept = self.0.difference.lock().unwrap_or_else(PoisonError::into_inner);
+        let (what, at_ms) = kept.clone()?;
+        Some((what, self.0.parts.env.boot_ms().saturating_sub(at_ms)))
     }
 
     /// What this member says of itself.
@@ -285,6 +295,8 @@ impl Comparer {
         let Parts { own, consensus, fault, .. } = &self.0.parts;
         let verdict = judge(*own, leader, &consensus.voters(), held);
         self.0.unequal.fetch_add(1, Ordering::Relaxed);
+        let told = (format!("at entry {index} of the log: {what}"), self.0.parts.env.boot_ms());
+        *self.0.difference.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
         tracing::error!(%index, what, ?held, ?verdict, "members differ");
         if verdict == Verdict::Odd {
             fault.set(FatalError::Differs { index, what });

@@ -83,6 +83,8 @@ pub struct DiskReport {
     pub free_bytes: u64,
 }
 
+/// How long a difference that was found is worth showing, in milliseconds.
+const DIFFERENCE_MS_MAX: u64 = 60_000;
 /// How long a report of another member is worth showing, in milliseconds.
 const REPORT_MS_MAX: u64 = 10_000;
 
@@ -162,6 +164,13 @@ impl Handle {
     #[must_use]
     pub fn compared(&self) -> (u64, u64) {
         self.0.comparer.counts()
+    }
+
+    /// What differed between this member and another one, in the last minute.
+    #[must_use]
+    pub fn difference(&self) -> Option<String> {
+        let (what, ms) = self.0.comparer.difference()?;
+        (ms < DIFFERENCE_MS_MAX).then_some(what)
     }
 
     /// What the members say of their disks; none of those that were not heard lately.
@@ -342,7 +351,11 @@ impl Handle {
     pub async fn answer(&self, question: Question, body: &[u8]) -> Result<Bytes, AnswerError> {
         match question {
             Question::Compare => self.0.comparer.answer(body),
-            _ => self.0.consensus.answer(question, body).await,
+            Question::Append
+            | Question::Vote
+            | Question::PreVote
+            | Question::Snapshot
+            | Question::Transfer => self.0.consensus.answer(question, body).await,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::support::{ADMIN, Member, Net, add_user, has_user};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use yard_common::ErrorCode;
 use yard_common::id::MemberId;
 use yard_coordinator::env::{Crash, MemoryDisk};
 use yard_coordinator::raft::FatalError;
@@ -46,7 +47,10 @@ async fn a_member_with_other_replies_stops_within_two_seconds() {
     let (error, took) = ends(members.remove(2), Duration::from_secs(2)).await;
     assert!(matches!(*error, FatalError::Differs { .. }), "{error}");
     assert!(error.to_string().contains("replies and events"), "{error}");
+    assert_eq!((error.code(), error.is_of_content()), (Some(ErrorCode::MembersDiffer), false));
     eprintln!("found after {took:?}");
+    let told = members[0].handle.difference().expect("an alarm");
+    assert!(told.contains("replies and events"), "{told}");
     add(&members[0], "after").await;
     assert!(members.iter().all(|member| member.handle.fatal().is_none()));
 }
@@ -148,7 +152,7 @@ async fn comes_back_with_an_old_copy(elections: bool) {
     let third = Member::start(&net, 3, &old).await;
     let (error, _) = ends(third, Duration::from_secs(2)).await;
     assert!(matches!(*error, FatalError::OldCopy { .. }), "{error}");
-    assert!(error.is_of_content());
+    assert!(error.is_of_content() && error.code() == Some(ErrorCode::FolderOutdated));
     let leader = leader.leads().await.member;
     add(members.iter().find(|member| member.id == leader).unwrap(), "after").await;
     assert!(members.iter().all(|member| member.handle.fatal().is_none()));
