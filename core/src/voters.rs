@@ -45,6 +45,8 @@ pub enum Step {
     Vote(BTreeSet<MemberId>),
     /// The leader is to leave: this one is to lead.
     HandOver(MemberId),
+    /// This one has left: its record can go.
+    Left(MemberId),
 }
 
 impl Standing {
@@ -63,11 +65,15 @@ impl Standing {
 
     /// The next step.
     pub fn next(&self, members: &Ordered<MemberId, Member>) -> Step {
-        let unknown = |id: &&MemberId| members.get(id).is_none_or(|member| member.leaves);
-        if let Some(id) = self.learners.iter().find(unknown) {
+        // One without a record founded the cluster, or was added apart from it: it stays.
+        if let Some(id) = self.learners.iter().find(|id| leaves(members, **id)) {
             return Step::Forget(*id);
         }
         let is_new = |id: &MemberId| !self.voters.contains(id) && !self.learners.contains(id);
+        let mut left = members.iter().filter(|(id, it)| it.leaves && is_new(id));
+        if let Some((id, _)) = left.next().filter(|_| !self.changing) {
+            return Step::Left(*id);
+        }
         let mut joined = members.iter().filter(|(_, it)| it.joined.is_some() && !it.leaves);
         if let Some((id, _)) = joined.find(|(id, _)| is_new(id)) {
             return Step::Listen(*id);
@@ -227,10 +233,12 @@ mod tests {
     }
 
     #[test]
-    fn learners_that_are_not_wanted_go() {
+    fn learners_that_are_to_leave_go_and_then_their_records() {
         let standing = standing(&[1], &[2, 3]);
         assert_eq!(standing.next(&members(&[2, 3], &[], &[2])), Step::Forget(MemberId(2)));
-        assert_eq!(standing.next(&members(&[2], &[], &[])), Step::Forget(MemberId(3)));
+        // Nobody said that 3, which has no record, is to go; and two more voters are an odd number.
+        assert_eq!(standing.next(&members(&[2], &[], &[])), Step::Vote(ids(&[1, 2, 3])));
+        assert_eq!(standing.next(&members(&[2, 3], &[], &[4])), Step::Left(MemberId(4)));
     }
 
     #[test]

@@ -78,7 +78,8 @@ fn who(command: &Command) -> &'static str {
             | Cluster::Tick
             | Cluster::Restored
             | Cluster::RaiseFeatureLevel(_)
-            | Cluster::Members { .. } => "L",
+            | Cluster::Members { .. }
+            | Cluster::MemberLeft(_) => "L",
             Cluster::AddMember(_) | Cluster::RemoveMember(_) => "A",
         },
         Command::Access(command) => match command {
@@ -227,6 +228,7 @@ fn commands(cast: &Cast) -> Vec<Command> {
         Command::Cluster(Cluster::Restored),
         Command::Cluster(Cluster::RaiseFeatureLevel(FeatureLevel(1))),
         Command::Cluster(Cluster::Members { voters, joint: None }),
+        Command::Cluster(Cluster::MemberLeft(MemberId(1))),
         Command::Cluster(Cluster::AddMember(MemberId(1))),
         Command::Cluster(Cluster::RemoveMember(MemberId(1))),
         Command::Job(JobCommand::Submit(Box::new(cast.lab.submission(single())))),

@@ -60,9 +60,9 @@ fn a_machine_gets_a_number_that_nobody_ever_had() {
     let mut lab = lab();
     assert_eq!(joined(&mut lab, 1), MemberId(2));
     assert_eq!(joined(&mut lab, 2), MemberId(3));
-    // Gone before it ever voted: its record goes with the next membership.
+    // Gone before it ever voted.
     lab.ok(lab.user(), admin(Cluster::RemoveMember(MemberId(3))));
-    members(&mut lab, &[1, 2], None);
+    lab.ok(Actor::Leader, admin(Cluster::MemberLeft(MemberId(3))));
     assert!(lab.state.members.get(&MemberId(3)).is_none());
     assert_eq!(joined(&mut lab, 3), MemberId(4));
     // Numbers that the log knows count, however they came there.
@@ -172,9 +172,14 @@ fn members_vote_and_leave_as_asked_and_the_last_voter_stays() {
     assert_eq!(leaving, Rejection::NotFound(Object::Member(MemberId(1))));
     // While the change is under way it is still known as one that leaves.
     members(&mut lab, &[1, 2], Some(&[2]));
-    assert!(lab.state.members.get(&MemberId(1)).unwrap().leaves);
+    let early = lab.refused(Actor::Leader, admin(Cluster::MemberLeft(MemberId(1))));
+    assert_eq!(early.code(), ErrorCode::WrongState);
     members(&mut lab, &[2], None);
+    assert!(lab.state.members.get(&MemberId(1)).unwrap().leaves);
+    lab.ok(Actor::Leader, admin(Cluster::MemberLeft(MemberId(1))));
     assert!(lab.state.members.get(&MemberId(1)).is_none());
+    let stays = lab.refused(Actor::Leader, admin(Cluster::MemberLeft(second)));
+    assert_eq!(stays.code(), ErrorCode::WrongState);
     let gone = lab.refused(lab.user(), admin(Cluster::RemoveMember(MemberId(1))));
     assert_eq!(gone, Rejection::NotFound(Object::Member(MemberId(1))));
 }

@@ -159,6 +159,7 @@ fn cluster() -> impl Strategy<Value = Command> {
         (0..4u32).prop_map(|level| Cluster::RaiseFeatureLevel(FeatureLevel(level))),
         (members(), option::of(members()))
             .prop_map(|(voters, joint)| Cluster::Members { voters, joint }),
+        (0..12u64).prop_map(|id| Cluster::MemberLeft(MemberId(id))),
         (0..12u64).prop_map(|id| Cluster::AddMember(MemberId(id))),
         (0..12u64).prop_map(|id| Cluster::RemoveMember(MemberId(id))),
     ]

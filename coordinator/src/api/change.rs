@@ -111,8 +111,8 @@ impl Api {
         }
         self.ask_for(who, Cluster::RemoveMember(id)).await?;
         let gone = |state: &State| {
-            let votes = state.membership.is_voter(id);
-            !votes && !self.raft.peers().contains_key(&id)
+            let known = state.membership.is_voter(id) || state.members.contains(&id);
+            !known && !self.raft.peers().contains_key(&id)
         };
         if self.becomes(gone).await {
             return Ok(self.members_now());

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use yard_common::id::MemberId;
+use yard_core::command::{Actor, Cluster, Command};
 use yard_core::voters::Step;
 
 /// Period of its looks.
@@ -32,6 +34,16 @@ pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) {
     }
 }
 
+/// The record of a member that has left goes.
+async fn left(member: &Member, id: MemberId) -> Result<(), MembersError> {
+    let command = Command::Cluster(Cluster::MemberLeft(id));
+    match member.raft.propose(Actor::Leader, None, &command).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(rejection)) => Err(MembersError::Refused(rejection.to_string())),
+        Err(error) => Err(MembersError::Refused(error.to_string())),
+    }
+}
+
 /// Takes the next step, if there is one.
 async fn step(member: &Member) {
     let (_, state) = member.raft.state();
@@ -51,6 +63,7 @@ async fn step(member: &Member) {
             Step::Forget(id) => member.raft.forget(*id).await,
             Step::Vote(voters) => member.raft.change_membership(voters.clone()).await,
             Step::HandOver(to) => member.raft.transfer_leadership(*to).await,
+            Step::Left(id) => left(member, *id).await,
         }
     };
     match timeout(STEP, taken).await {

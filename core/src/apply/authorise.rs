@@ -78,7 +78,8 @@ impl State {
                 | Cluster::Tick
                 | Cluster::Restored
                 | Cluster::RaiseFeatureLevel(_)
-                | Cluster::Members { .. },
+                | Cluster::Members { .. }
+                | Cluster::MemberLeft(_),
             ) => Need::Leader,
             Command::Cluster(Cluster::AddMember(_) | Cluster::RemoveMember(_)) => {
                 Need::Cluster(Role::Admin)

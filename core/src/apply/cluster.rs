@@ -32,6 +32,7 @@ impl State {
             Cluster::Members { voters, joint } => self.set_members(context, voters, joint.as_ref()),
             Cluster::AddMember(member) => self.let_vote(context, *member),
             Cluster::RemoveMember(member) => self.remove_member(context, *member),
+            Cluster::MemberLeft(member) => self.member_left(context, *member),
         }
     }
 
@@ -106,7 +107,7 @@ impl State {
         between("joint", joint.map_or(1, BTreeSet::len), 1, VOTERS_MAX)?;
         let id = MembershipId(context.index);
         self.membership = Membership { id, voters: voters.clone(), joint: joint.cloned() };
-        self.settle_members();
+        self.member_last = self.member_last.max(self.highest_voter());
         context.changed(Object::Cluster);
         Ok(Reply::Done)
     }

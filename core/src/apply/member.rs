@@ -7,7 +7,6 @@ use super::Context;
 use super::bound::{between, room};
 use crate::command::{Object, Rejection, Reply, Scope};
 use crate::state::{Joined, Member, State};
-use std::collections::BTreeSet;
 use yard_common::id::{MemberId, TokenId};
 use yard_common::limits::{LABEL_BYTES_MAX, MEMBERS_MAX};
 
@@ -109,26 +108,23 @@ impl State {
     }
 
     /// The highest number among the voters. A state of an earlier release knows of no other one.
-    fn highest_voter(&self) -> u64 {
+    pub(super) fn highest_voter(&self) -> u64 {
         let (old, new) = (&self.membership.voters, &self.membership.joint);
         old.iter().chain(new.iter().flatten()).map(|id| id.0).max().unwrap_or(0)
     }
 
-    /// The log has another membership: who was to leave and votes no more is gone, and no number
-    /// in it is used again.
-    pub(super) fn settle_members(&mut self) {
-        let all: BTreeSet<MemberId> = self
-            .membership
-            .voters
-            .iter()
-            .chain(self.membership.joint.iter().flatten())
-            .copied()
-            .collect();
-        self.member_last = self.member_last.max(self.highest_voter());
-        let gone = self.members.iter().filter(|(id, it)| it.leaves && !all.contains(id));
-        let gone: Vec<MemberId> = gone.map(|(id, _)| *id).collect();
-        for id in gone {
-            self.members.remove(&id);
+    pub(super) fn member_left(
+        &mut self,
+        context: &mut Context,
+        id: MemberId,
+    ) -> Result<Reply, Rejection> {
+        let object = Object::Member(id);
+        let record = self.members.get(&id).ok_or(Rejection::NotFound(object))?;
+        if !record.leaves || self.membership.is_voter(id) {
+            return Err(Rejection::WrongState(object, "part of the cluster".into()));
         }
+        self.members.remove(&id);
+        context.changed(object);
+        Ok(Reply::Done)
     }
 }

@@ -51,4 +51,7 @@ pub enum Cluster {
     /// A member is to leave for good. The leader takes it out; the last voter stays.
     #[n(7)]
     RemoveMember(#[n(0)] MemberId),
+    /// A member that was to leave is in the membership of the log no more.
+    #[n(8)]
+    MemberLeft(#[n(0)] MemberId),
 }

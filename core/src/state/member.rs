@@ -18,7 +18,7 @@ pub struct Member {
     /// Whether it is to vote, also if that makes the number of voters even.
     #[n(2)]
     pub votes: bool,
-    /// Whether it is to leave. The record goes when it votes no more.
+    /// Whether it is to leave. The record goes when the log has it no more.
     #[n(3)]
     pub leaves: bool,
 }
