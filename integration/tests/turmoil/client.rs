@@ -201,10 +201,12 @@ impl Client {
                 jobs.release(request).await.map(|told| changed(told.into_inner()))
             }
             Call::Show(job_id) => {
-                let told = jobs.get(v1::GetJobRequest { job_id }).await?.into_inner();
-                let job = told.job.unwrap_or_default();
-                let shown = Shown { phase: phase(job.state()), held: job.held.is_some() };
-                Ok((Answer::Shown(shown), Some(told.applied_index)))
+                let told = jobs.get(v1::GetJobRequest { job_id }).await;
+                told.map(tonic::Response::into_inner).map(|told| {
+                    let job = told.job.unwrap_or_default();
+                    let shown = Shown { phase: phase(job.state()), held: job.held.is_some() };
+                    (Answer::Shown(shown), Some(told.applied_index))
+                })
             }
         };
         asked.or_else(refused)
