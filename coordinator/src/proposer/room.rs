@@ -178,7 +178,8 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | Cluster::RaiseFeatureLevel(_)
             | Cluster::Members { .. }
             | Cluster::AddMember(_)
-            | Cluster::RemoveMember(_) => false,
+            | Cluster::RemoveMember(_)
+            | Cluster::MemberLeft(_) => false,
         },
         Command::Access(command) => match command {
             Access::AddUser { .. } | Access::AddToken { .. } | Access::PutSecret { .. } => true,
