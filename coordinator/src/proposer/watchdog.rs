@@ -60,12 +60,16 @@ impl Watchdog {
                 continue;
             }
             // Alone there is nobody to hand over to: to wait is all that can be done.
-            let Some(successor) = self.consensus.successor() else { continue };
-            if !handed_over {
+            if self.consensus.voters().len() <= 1 {
+                continue;
+            }
+            if stuck_ms > 2 * self.stuck_ms {
+                return self.fault.set(FatalError::StuckDisk(stuck_ms));
+            }
+            let successor = self.consensus.successor().filter(|_| !handed_over);
+            if let Some(successor) = successor {
                 tracing::warn!(stuck_ms, %successor, "the disk is stuck; handing over");
                 handed_over = self.consensus.transfer(successor).await.is_ok();
-            } else if stuck_ms > 2 * self.stuck_ms {
-                return self.fault.set(FatalError::StuckDisk(stuck_ms));
             }
         }
     }
