@@ -107,11 +107,15 @@ impl Transport for Nobody {
     }
 }
 
+/// A reserve that disks in memory are not busy with.
+pub(crate) const DISK: proposer::DiskOptions =
+    proposer::DiskOptions { reserve_bytes: 256 << 10, ..proposer::DiskOptions::DEFAULT };
+
 /// Writes the first entries of the cluster.
 async fn begin(cluster: ClusterId, disk: MemoryDisk, seed: u64) {
     let member = MemberId(1);
     let identity = storage::Identity { cluster, incarnation: Incarnation(1), member };
-    let options = proposer::Options { identity, folder: "data".into() };
+    let options = proposer::Options { identity, folder: "data".into(), disk: DISK };
     let env = Arc::new(TestEnv::new(disk, seed, WALL_MS));
     let service = proposer::Service::start(options, env, Arc::new(Nobody)).await.unwrap();
     let handle = service.handle();

@@ -1,7 +1,7 @@
 //! A member as the software of a host: starts from its folder and disk, and serves.
 
 use crate::env::{SimEnv, WallClock};
-use crate::made::{MEMBERS, PORT, address};
+use crate::made::{DISK, MEMBERS, PORT, address};
 use crate::net::Wires;
 use crate::world::World;
 use std::collections::BTreeSet;
@@ -34,7 +34,8 @@ impl Member {
         world.born(id, wires.clone());
         let env = Arc::new(SimEnv::new(disk, seed, wall, wires));
         let listen = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
-        let service = match Service::start(Options::new(folder, listen), env).await {
+        let options = Options { disk: DISK, ..Options::new(folder, listen) };
+        let service = match Service::start(options, env).await {
             Ok(service) => service,
             Err(_) if world.may_end(id) => return Ok(()),
             Err(error) => return Err(error.into()),
