@@ -18,8 +18,9 @@ use yard_core::command::{Actor, Cluster, Command, Rejection, Stamp};
 
 /// How often a leader looks whether a majority still answers it.
 const LEASE_LOOK: Duration = Duration::from_millis(200);
-/// So many looks without an answer, one after the other, and the leader is cut off.
-const CUT_OFF_LOOKS: u32 = 3;
+/// So many looks without an answer, one after the other, and the leader is cut off: longer than
+/// the disks of others usually make it wait.
+const CUT_OFF_LOOKS: u32 = 8;
 /// Pause before a leader tries again to commit its first entry: it has no lease before a majority
 /// has answered it, and until then nobody can write.
 const BARRIER_AGAIN: Duration = Duration::from_millis(5);
@@ -150,7 +151,7 @@ impl Running {
                     true => self.follow_role().await,
                     false => return,
                 },
-                _ = looks.tick(), if self.lead.is_some() => self.refuse_if_cut_off(),
+                _ = looks.tick(), if self.lead.is_some() => self.refuse_if_cut_off(takes),
                 Some(landed) = self.in_flight.next() => self.land(landed).await,
                 proposal = next, if takes => match proposal {
                     Some(proposal) => self.take(proposal).await,
@@ -179,21 +180,24 @@ impl Running {
     }
 
     /// A leader that no majority answers goes on leading, for all it knows. Who waits for it
-    /// should ask elsewhere: those whose commands it has not proposed at once, and those whose
+    /// should ask elsewhere: those behind commands that it cannot commit at once, and those whose
     /// commands are on their way when it is clear that it is cut off. These may take effect yet.
-    fn refuse_if_cut_off(&mut self) {
+    fn refuse_if_cut_off(&mut self, takes: bool) {
         if self.proposer.consensus.holds_lease() {
             self.unanswered = 0;
             return;
         }
-        let left_over = self.left_over.take();
-        let waiting = std::iter::from_fn(|| self.proposer.queue.try_recv().ok());
-        for proposal in left_over.into_iter().chain(waiting) {
-            proposal.refuse(ProposeError::NotLeader { hint: None });
-        }
         self.unanswered += 1;
+        let is_cut_off = self.unanswered >= CUT_OFF_LOOKS;
+        if !takes || is_cut_off {
+            let left_over = self.left_over.take();
+            let waiting = std::iter::from_fn(|| self.proposer.queue.try_recv().ok());
+            for proposal in left_over.into_iter().chain(waiting) {
+                proposal.refuse(ProposeError::NotLeader { hint: None });
+            }
+        }
         let works = self.lead.as_ref().is_some_and(|lead| lead.clock.is_some());
-        if self.unanswered >= CUT_OFF_LOOKS && works {
+        if is_cut_off && works {
             // Whoever waits hears that nobody can say yet what comes of it.
             self.in_flight.clear();
         }

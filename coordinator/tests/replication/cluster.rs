@@ -141,7 +141,7 @@ async fn who_asked_a_leader_that_is_cut_off_soon_hears_that_nobody_knows() {
     // It holds its lease yet, and proposes.
     let command = add_user("on-its-way");
     let asked = old.handle.propose(ADMIN, request(1), &command);
-    let answer = tokio::time::timeout(Duration::from_millis(1_500), asked).await;
+    let answer = tokio::time::timeout(Duration::from_millis(2_500), asked).await;
     assert_eq!(answer.expect("it is answered soon"), Err(ProposeError::Unknown));
     // Nothing more is taken, and the next question is answered at once.
     let late = add_user("too-late");

@@ -107,7 +107,7 @@ mod tests {
         let mut other = state.clone();
         other.settings.insert("a".into(), "b".into());
         assert_eq!(differ(&state, &other), ["settings"]);
-        assert_eq!(slice_name(SLICES - 1), "usage");
+        assert_eq!(slice_name(SLICES - 1), "member_last");
         assert_eq!(slice_name(63), "jobs, part 64 of 64");
     }
 }
