@@ -169,9 +169,9 @@ impl Shim {
 
     /// Sends to the agent, if one is there, so that it hears all of it at once. An agent that does
     /// not listen is dropped: it hears the whole state when it comes back.
-    pub(super) fn send_all(&mut self, messages: impl Iterator<Item = FromShim>) {
+    pub(super) fn send_all(&mut self, mut messages: impl Iterator<Item = FromShim>) {
         let Some(agent) = &mut self.agent else { return };
-        let queued: Result<(), _> = messages.map(|message| agent.queue(&message)).collect();
+        let queued = messages.try_for_each(|message| agent.queue(&message));
         if queued.and_then(|()| agent.flush()).is_err() {
             self.agent = None;
         }
