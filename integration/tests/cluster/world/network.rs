@@ -34,7 +34,8 @@ impl Network {
             ip(&format!("-n {at} link set eth0 up"));
             // Rules come before the table of the machine's own addresses, also for connections
             // that are open.
-            ip(&format!("netns exec {at} sysctl -qw net.ipv4.ip_early_demux=0"));
+            let early = "echo 0 > /proc/sys/net/ipv4/ip_early_demux";
+            run(&["netns", "exec", &at, "sh", "-c", early]);
             ip(&format!("-n {at} rule add pref 10 lookup local"));
             ip(&format!("-n {at} rule del pref 0"));
         }
@@ -85,7 +86,11 @@ impl Drop for Network {
 }
 
 fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split(' ')).output().expect("ip is installed");
+    run(&words.split(' ').collect::<Vec<_>>());
+}
+
+fn run(words: &[&str]) {
+    let output = Command::new("ip").args(words).output().expect("ip is installed");
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {words}: {told}");
+    assert!(output.status.success(), "ip {}: {told}", words.join(" "));
 }
