@@ -51,7 +51,7 @@ fn held(world: &World, name: &str) -> v1::SubmitRequest {
 }
 
 async fn depths() {
-    let world = World::start_with(0, 3);
+    let world = World::start_with(1, 3);
     let request = held(&world, "depth");
     let bytes = request.encoded_len() + 16;
     println!("request_size {bytes} bytes");
