@@ -31,6 +31,8 @@ const NAME: &str = "ready-";
 pub(super) struct Process {
     pub(super) wire: Wire,
     pub(super) child: Child,
+    /// Whether it stood by before there was an assignment.
+    pub(super) stood_by: bool,
 }
 
 /// One that stands by.
@@ -122,7 +124,7 @@ impl Ready {
     fn start(&self, name: &str) -> io::Result<StandBy> {
         let group = self.cgroups.group_v1(name).map_err(io::Error::other)?;
         let shims = self.cgroups.find(GROUP);
-        let process = start(&self.program, group.v1().chain(shims.v2()))?;
+        let process = start(&self.program, group.v1().chain(shims.v2()), true)?;
         Ok(StandBy { process, group, is_ready: false })
     }
 
@@ -139,7 +141,7 @@ impl Ready {
             }
         }
         let own = self.cgroups.group_v1(&tag(id)).map_err(io::Error::other)?;
-        start(&self.program, own.v1())
+        start(&self.program, own.v1(), false)
     }
 
     /// The first that is ready. Those that ended are forgotten.
@@ -160,6 +162,13 @@ impl Ready {
             at += 1;
         }
         None
+    }
+
+    /// One that was taken for an assignment has ended: its groups make room for the next one's.
+    pub(super) fn lost(&mut self, process: Process, id: AssignmentId, error: &io::Error) {
+        let own = self.cgroups.find(&tag(id));
+        own.v1().for_each(|group| drop(std::fs::remove_dir(group)));
+        self.give_up(process, own, error);
     }
 
     /// Ends one: it sees the end of its connection.
@@ -183,7 +192,11 @@ impl Drop for Ready {
 }
 
 /// Starts a process in these groups.
-fn start<'a>(program: &Path, groups: impl Iterator<Item = &'a PathBuf>) -> io::Result<Process> {
+fn start<'a>(
+    program: &Path,
+    groups: impl Iterator<Item = &'a PathBuf>,
+    stood_by: bool,
+) -> io::Result<Process> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new(program)
         .arg("shim")
@@ -193,5 +206,5 @@ fn start<'a>(program: &Path, groups: impl Iterator<Item = &'a PathBuf>) -> io::R
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .spawn()?;
-    Ok(Process { wire: Wire::new(ours)?, child })
+    Ok(Process { wire: Wire::new(ours)?, child, stood_by })
 }

@@ -64,8 +64,15 @@ impl Shim {
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600);
         let log = options.open(directory.join(LOG))?;
-        let Process { wire, child } = ready.take(id)?;
-        enlist(wire.fd(), &directory, &lock, &log)?;
+        let Process { wire, child, .. } = loop {
+            let process = ready.take(id)?;
+            match enlist(process.wire.fd(), &directory, &lock, &log) {
+                Ok(()) => break process,
+                // It ended a moment ago; another one, then.
+                Err(error) if process.stood_by => ready.lost(process, id, &error),
+                Err(error) => return Err(error),
+            }
+        };
         Ok(Shim { wire: Some(wire), child: Some(child), ..Shim::new(directory) })
     }
 

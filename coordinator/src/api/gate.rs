@@ -272,10 +272,13 @@ fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(), Refusal> {
     let exists = match peer.principal {
         Principal::User(id) => state.principals.get(id).is_some_and(|user| !user.disabled),
         Principal::Node(id) => state.nodes.get(id).is_some(),
-        // One that joins hears of the others first: until then it knows nobody.
+        // One that is behind does not know whoever joined since, and its leader may be one of
+        // them: numbers only rise, and whoever left had one that is known.
         Principal::Member(id) => {
             let peers = member.raft.peers();
-            peers.is_empty() || peers.contains_key(&id)
+            let is_newer = peers.last_key_value().is_none_or(|(last, _)| id > *last);
+            let has_left = id.0 <= state.member_last && !state.members.contains(&id);
+            peers.contains_key(&id) || is_newer && !has_left
         }
     };
     if exists { Ok(()) } else { Err(revoked(&peer.principal.to_string())) }

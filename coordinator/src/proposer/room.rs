@@ -142,8 +142,16 @@ impl Janitor {
         let has_room = |member: &MemberId| {
             others.get(member).is_some_and(|(own, ms)| !own.is_full && *ms < HEARD_MS_MAX)
         };
-        let best = self.consensus.successor().filter(has_room);
-        let Some(to) = best.or_else(|| voters.into_iter().find(has_room)) else { return 0 };
+        // One that lacks much of the log could not take the lead, and a leader that waits for it
+        // does nothing meanwhile.
+        let Some(view) = self.consensus.view() else { return 0 };
+        let fit = |member: &MemberId| {
+            let standing = &view.standing;
+            standing.caught_up.contains(member) && standing.answers.contains(member)
+        };
+        let Some(to) = voters.into_iter().find(|member| has_room(member) && fit(member)) else {
+            return 0;
+        };
         tracing::warn!(%to, "the disk is full; handing over");
         // Whether it takes the lead will be seen.
         let _ = self.consensus.transfer(to).await;

@@ -179,15 +179,16 @@ impl Incoming {
         if !members_are_sound(&ask.meta.members) {
             return Err(unknown("members without an address"));
         }
-        if self.room.is_low() {
-            return Err(AnswerError::Full);
-        }
         let (vote, last, snapshots) = (ask.vote, ask.last, self.snapshots.clone());
         let mut slot = self.receiving.lock().await;
         let fits = |r: &Receiving| r.vote == vote && r.meta == ask.meta && r.next == ask.chunk;
         let receiving = slot.take().filter(fits);
         if receiving.is_none() && ask.chunk != 0 {
             return Ok(pack(&SnapshotSay::Again));
+        }
+        // One that has begun goes on: its own file is part of what takes the room.
+        if receiving.is_none() && self.room.is_low() {
+            return Err(AnswerError::Full);
         }
         let write = move || {
             let mut receiving = match receiving {

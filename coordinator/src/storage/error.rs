@@ -74,13 +74,15 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Whether the disk is full. What was refused for that was not begun: nothing is lost.
+    /// Whether the disk is full. What was refused for that was not begun: nothing is lost. Only a
+    /// file that could not be made or become longer is so; no room for anything else, such as for
+    /// bytes where there were some, leaves behind what nobody knows.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let full = |source: &io::Error| {
             matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         };
-        matches!(self, StorageError::Io { step, source, .. } if *step != "sync" && full(source))
+        matches!(self, StorageError::Io { step: "create" | "write", source, .. } if full(source))
     }
 
     /// The page that says more.

@@ -20,7 +20,7 @@ pub struct Reserve {
     folder: Arc<dyn Folder>,
     /// Bytes of the file; 0: there is none.
     bytes: Arc<AtomicU64>,
-    making: Arc<Mutex<()>>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Reserve {
@@ -34,8 +34,8 @@ impl Reserve {
             let file = folder.open(NAME).map_err(StorageError::io("open", NAME))?;
             bytes = file.size().map_err(StorageError::io("read", NAME))?;
         }
-        let (bytes, making) = (Arc::new(AtomicU64::new(bytes)), Arc::default());
-        Ok(Reserve { folder: Arc::clone(folder), bytes, making })
+        let (bytes, turn) = (Arc::new(AtomicU64::new(bytes)), Arc::default());
+        Ok(Reserve { folder: Arc::clone(folder), bytes, turn })
     }
 
     /// Bytes that are kept; 0: nothing is, or it was used up.
@@ -57,7 +57,7 @@ impl Reserve {
     /// # Errors
     /// Those of the file system. If the disk is full nothing was changed.
     pub fn make(&self, bytes: u64) -> Result<(), StorageError> {
-        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.bytes() > 0 {
             return Ok(());
         }
@@ -87,7 +87,13 @@ impl Reserve {
         self.folder.sync().map_err(StorageError::io("sync the folder of", NAME))
     }
 
-    /// Takes it, to be renamed. Its bytes; none if there is none.
+    /// Held while the file is made, or made use of: a new one must not take the name of one that
+    /// is about to be renamed.
+    pub(super) fn turn(&self) -> Arc<Mutex<()>> {
+        Arc::clone(&self.turn)
+    }
+
+    /// Takes it, to be renamed, in one's turn. Its bytes; none if there is none.
     pub(super) fn take(&self) -> Option<u64> {
         Some(self.bytes.swap(0, Ordering::AcqRel)).filter(|bytes| *bytes > 0)
     }

@@ -131,7 +131,7 @@ impl Segment {
         let file = folder.open(reserve).map_err(StorageError::io("open", reserve))?;
         let (number, length) = (head.number, head.length);
         let (buffer, crc) = first_frame(head, previous);
-        file.write_at(0, &buffer).map_err(StorageError::io("write", reserve))?;
+        file.write_at(0, &buffer).map_err(StorageError::io("overwrite", reserve))?;
         let segment = Segment::new(number, file, buffer.len() as u64, length, crc, grow);
         segment.name_it(folder, reserve)?;
         Ok(segment)
@@ -182,7 +182,7 @@ impl Segment {
         }
         let crc = frame::finish(buffer, at, self.crc);
         let (from, end) = (self.end, self.end + buffer.len() as u64);
-        self.file.write_at(from, buffer).map_err(StorageError::io("write", &self.name))?;
+        self.file.write_at(from, buffer).map_err(StorageError::io("overwrite", &self.name))?;
         // Growing ahead: a flush that need not change the length of the file is quicker. On a full
         // disk what is there must do.
         let ahead = self.allocated + self.grow;
@@ -204,7 +204,7 @@ impl Segment {
     /// Says that the next file is there. If it is gone later, it was lost.
     pub(super) fn close(self) -> Result<Arc<str>, StorageError> {
         let (buffer, _) = last_frame(self.crc);
-        self.file.write_at(self.end, &buffer).map_err(StorageError::io("write", &self.name))?;
+        self.file.write_at(self.end, &buffer).map_err(StorageError::io("overwrite", &self.name))?;
         self.file.sync().map_err(StorageError::io("sync", &self.name))?;
         Ok(self.name)
     }

@@ -132,6 +132,8 @@ impl Writer {
         }
         let from = match self.current.write(&mut buffer, at) {
             Err(error) if error.is_full() => {
+                let turn = self.reserve.turn();
+                let _one = turn.lock().unwrap_or_else(PoisonError::into_inner);
                 let kept = self.reserve.take();
                 if kept.is_none() {
                     return Err(error);

@@ -14,6 +14,7 @@ use tonic::Request;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use yard_common::id::{ClusterId, MemberId, PrincipalId};
+use yard_runtime::files;
 use yard_runtime::identity::{
     Authority, IDENTITY_FILE, Identity, KeyRequest, Principal, TRUST_FILE,
 };
@@ -63,7 +64,7 @@ impl Etcd {
         let folder = root.path().join("server");
         let names = ["127.0.0.1".to_string(), "localhost".to_string()];
         let server = certify(Principal::Member(MemberId(1)), &names).map_err(io::Error::other)?;
-        std::fs::create_dir(&folder)?;
+        files::private_folder(&folder).map_err(io::Error::other)?;
         server.save(&folder).map_err(io::Error::other)?;
         let user = certify(Principal::User(PrincipalId(0)), &[]).map_err(io::Error::other)?;
         let tls = ClientTls::new(&user).map_err(io::Error::other)?;

@@ -32,6 +32,8 @@ const LOAD: u64 = 1_000;
 const WAITING: usize = 512;
 /// How long a leader leads until it is killed, unless the cluster needs longer to be whole.
 const BETWEEN: Duration = Duration::from_secs(3);
+/// How long a member is away.
+const AWAY: Duration = Duration::from_secs(1);
 /// Leaders that stop in order, and that hand over.
 const HANDOVERS: usize = 20;
 
@@ -226,18 +228,36 @@ async fn end_leaders(
         let pid = leader(world, client).await;
         moments.push(Instant::now());
         world.signal(pid, signal);
-        sleep(Duration::from_secs(1)).await;
+        sleep(AWAY).await;
         let world = Arc::clone(world);
         let started = tokio::task::spawn_blocking(move || world.start_again());
         started.await.expect("the member starts again");
+        await_whole(client).await;
     }
     sleep(BETWEEN).await;
     moments
 }
 
+/// Waits until every member has all but what is on its way: two that are away at a time are no
+/// minority.
+async fn await_whole(client: &Client) {
+    loop {
+        let status = client.status(v1::StatusRequest::default()).await.expect("it answers");
+        let is_there = |member: &v1::Member| member.lag_entries.is_some_and(|lag| lag < 1_000);
+        if status.members.len() == 3 && status.members.iter().all(is_there) {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// How long no submit was acknowledged after each of these moments: the longest time between two
-/// acknowledgements of which the second came after it, within the seconds that follow.
+/// acknowledgements of which the second came after it, and the first before the member started
+/// again.
 fn tell_outages(name: &str, acked: &[Instant], moments: &[Instant]) {
+    if moments.is_empty() {
+        return;
+    }
     let mut outages: Vec<Duration> = moments.iter().map(|at| outage(acked, *at)).collect();
     outages.sort_unstable();
     let (p50, p99) = percentiles(&outages);
@@ -250,8 +270,8 @@ fn tell_outages(name: &str, acked: &[Instant], moments: &[Instant]) {
 
 fn outage(acked: &[Instant], moment: Instant) -> Duration {
     let first = acked.partition_point(|at| *at < moment).saturating_sub(1);
-    let pairs = acked[first..].windows(2).take_while(|pair| pair[0] < moment + BETWEEN);
-    pairs.map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or(BETWEEN)
+    let pairs = acked[first..].windows(2).take_while(|pair| pair[0] < moment + AWAY);
+    pairs.map(|pair| pair[1].duration_since(pair[0])).max().unwrap_or(AWAY)
 }
 
 /// Whether each acknowledged job is there once, and no other.
