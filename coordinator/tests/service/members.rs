@@ -218,22 +218,38 @@ async fn a_member_restarts_and_catches_up() {
     }
 }
 
+/// Makes users, with one entry of the log for each.
+async fn add_users(handle: &Handle, which: std::ops::RangeInclusive<u64>) {
+    let raft = handle.raft();
+    for nth in which {
+        let (name, unix, grants) = (format!("user-{nth}"), None, vec![]);
+        let add = Command::Access(Access::AddUser { name, unix, grants });
+        raft.propose(Actor::User(PrincipalId(0)), None, &add).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_believes_a_leader_that_the_first_entries_do_not_name() {
+    let cluster = Cluster::start().await;
+    // More than the leader sends at a time: the first ones name the founder alone.
+    add_users(&cluster.handle, 0..=700).await;
+    let others = [Other::join(&cluster).await, Other::join(&cluster).await];
+    voters(&cluster.handle, 3).await;
+    let to = v1::TransferLeaderRequest { member_id: others[0].id.0 };
+    cluster.admin().cluster.transfer_leader(to).await.unwrap();
+    let late = Other::join(&cluster).await;
+    let (index, _) = others[0].handle().raft().state();
+    let mut applied = late.handle().raft().applied();
+    let caught_up = applied.wait_for(|applied| *applied >= index);
+    timeout(PATIENCE, caught_up).await.expect("it catches up").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_comes_late_gets_a_snapshot() {
     let cluster = Cluster::start().await;
     let raft = cluster.handle.raft();
-    let add = |nth: u64| {
-        let raft = raft.clone();
-        async move {
-            let (name, unix, grants) = (format!("user-{nth}"), None, vec![]);
-            let add = Command::Access(Access::AddUser { name, unix, grants });
-            raft.propose(Actor::User(PrincipalId(0)), None, &add).await.unwrap().unwrap();
-        }
-    };
-    // One entry each: more than are kept behind a snapshot.
-    for nth in 0..=LOG_KEPT_ENTRIES {
-        add(nth).await;
-    }
+    // More than are kept behind a snapshot.
+    add_users(&cluster.handle, 0..=LOG_KEPT_ENTRIES).await;
     let (index, _) = raft.state();
     raft.take_snapshot().await.unwrap();
     comes("the snapshot", || async {
@@ -248,7 +264,7 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     let (own, found) = (raft.state(), late.state());
     assert_eq!(found.1.principals.len(), own.1.principals.len());
     assert!(late.snapshot().is_some(), "the log alone does not reach back that far");
-    add(99_999).await;
+    add_users(&cluster.handle, 99_999..=99_999).await;
     let (index, expected) = raft.state();
     late.applied().wait_for(|applied| *applied >= index).await.unwrap();
     assert_eq!(late.state().1.principals.len(), expected.principals.len());
