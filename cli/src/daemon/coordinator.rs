@@ -220,8 +220,8 @@ fn failure(error: &ServeError) -> Failure {
         ServeError::Listen(..) => "name another address with --listen, or stop what uses this one",
         _ if error.is_of_folder() => {
             "remove this coordinator with `yard cluster remove ID` on another one, run `yard \
-             coordinator reset` here, and join under a new id; if it was the only one, restore a \
-             snapshot"
+             coordinator reset` here, and join under a new id; if it was the only one, the \
+             cluster is lost"
         }
         _ => "",
     };

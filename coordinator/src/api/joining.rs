@@ -46,8 +46,8 @@ impl Api {
             return Err(Refusal::plain(Code::Internal, "the answer names no member"));
         };
         let (_, state) = self.raft.state();
-        // An answer that was remembered may be older than the end of the member.
-        if state.members.get(&member).is_none_or(|record| record.leaves) {
+        // An answer that was remembered may be older than the end of the member, or of the token.
+        if state.member_of(token, &secret_sha256, &key_sha256) != Some(member) {
             return Err(bad());
         }
         let issued = self.issue(&request.csr_der, Principal::Member(member), &names)?;

@@ -158,10 +158,9 @@ async fn who_asked_a_leader_that_is_cut_off_soon_hears_that_nobody_knows() {
     assert!(has_user(&state, "on-its-way") && !has_user(&state, "too-late"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_member_that_comes_late_gets_a_snapshot() {
-    let net = Net::default();
-    let first = Member::start(&net, 1, &MemoryDisk::default()).await;
+/// A member alone, whose log begins behind a snapshot.
+async fn one_with_a_snapshot(net: &Net) -> Member {
+    let first = Member::start(net, 1, &MemoryDisk::default()).await;
     first.init().await.unwrap();
     for nth in 0..1_050 {
         let name = format!("user-{nth}");
@@ -174,6 +173,13 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     }
     // Let it purge what the snapshot holds.
     tokio::time::sleep(Duration::from_millis(100)).await;
+    first
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_comes_late_gets_a_snapshot() {
+    let net = Net::default();
+    let first = one_with_a_snapshot(&net).await;
     let second = Member::start(&net, 2, &MemoryDisk::default()).await;
     first.handle.add_learner(second.id, second.peer()).await.unwrap();
     assert!(second.handle.snapshot().is_some(), "the log alone does not reach back that far");
@@ -192,18 +198,7 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_comes_in_survives_a_crash_at_any_step() {
     let net = Net::default();
-    let first = Member::start(&net, 1, &MemoryDisk::default()).await;
-    first.init().await.unwrap();
-    for nth in 0..1_050 {
-        let name = format!("user-{nth}");
-        first.handle.propose(ADMIN, None, &add_user(&name)).await.unwrap().unwrap();
-    }
-    let (index, _) = first.handle.state();
-    first.handle.take_snapshot().await.unwrap();
-    while first.handle.snapshot().is_none_or(|(at, _)| at < index) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let first = one_with_a_snapshot(&net).await;
     let mut failed = 0;
     for step in (12..40).step_by(2) {
         let (id, disk) = (step, MemoryDisk::default());

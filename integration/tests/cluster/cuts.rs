@@ -132,12 +132,14 @@ impl Trio {
     }
 }
 
+/// The bit of a link.
+fn bit(link: (u8, u8)) -> usize {
+    LINKS.iter().position(|known| *known == link).expect("a link")
+}
+
 /// Whether two members hear each other.
 fn has_majority(pattern: Pattern) -> bool {
-    let cut = |link: (u8, u8)| {
-        let bit = LINKS.iter().position(|known| *known == link).expect("a link");
-        pattern >> bit & 1 == 1
-    };
+    let cut = |link: (u8, u8)| pattern >> bit(link) & 1 == 1;
     [(1, 2), (1, 3), (2, 3)].into_iter().any(|(a, b)| !cut((a, b)) && !cut((b, a)))
 }
 
@@ -145,11 +147,7 @@ fn has_majority(pattern: Pattern) -> bool {
 fn renamed(pattern: Pattern, names: [u8; 3]) -> Pattern {
     let name = |machine: u8| names[usize::from(machine) - 1];
     let cut = LINKS.into_iter().enumerate().filter(|(bit, _)| pattern >> bit & 1 == 1);
-    cut.fold(0, |renamed, (_, (from, to))| {
-        let link = (name(from), name(to));
-        let bit = LINKS.iter().position(|known| *known == link).expect("a link");
-        renamed | 1 << bit
-    })
+    cut.fold(0, |renamed, (_, (from, to))| renamed | 1 << bit((name(from), name(to))))
 }
 
 /// One pattern of each kind: machines have no names of their own.
