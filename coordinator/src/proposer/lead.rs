@@ -151,7 +151,9 @@ impl Running {
                     true => self.follow_role().await,
                     false => return,
                 },
-                _ = looks.tick(), if self.lead.is_some() => self.refuse_if_cut_off(takes),
+                _ = looks.tick(), if self.lead.is_some() || !self.in_flight.is_empty() => {
+                    self.refuse_if_cut_off(takes);
+                }
                 Some(landed) = self.in_flight.next() => self.land(landed).await,
                 proposal = next, if takes => match proposal {
                     Some(proposal) => self.take(proposal).await,
@@ -179,9 +181,10 @@ impl Running {
         }
     }
 
-    /// A leader that no majority answers goes on leading, for all it knows. Who waits for it
-    /// should ask elsewhere: those behind commands that it cannot commit at once, and those whose
-    /// commands are on their way when it is clear that it is cut off. These may take effect yet.
+    /// A leader that no majority answers goes on leading, for all it knows; one that was deposed
+    /// may not hear from its successor what became of its entries. Who waits for it should ask
+    /// elsewhere: those behind commands that it cannot commit at once, and those whose commands
+    /// are on their way when it is clear that it is cut off. These may take effect yet.
     fn refuse_if_cut_off(&mut self, takes: bool) {
         if self.proposer.consensus.holds_lease() {
             self.unanswered = 0;
@@ -196,8 +199,8 @@ impl Running {
                 proposal.refuse(ProposeError::NotLeader { hint: None });
             }
         }
-        let works = self.lead.as_ref().is_some_and(|lead| lead.clock.is_some());
-        if is_cut_off && works {
+        let may_work_yet = self.lead.as_ref().is_some_and(|lead| lead.clock.is_none());
+        if is_cut_off && !may_work_yet {
             // Whoever waits hears that nobody can say yet what comes of it.
             self.in_flight.clear();
         }

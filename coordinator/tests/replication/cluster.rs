@@ -158,6 +158,32 @@ async fn who_asked_a_leader_that_is_cut_off_soon_hears_that_nobody_knows() {
     assert!(has_user(&state, "on-its-way") && !has_user(&state, "too-late"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_told_of_another_and_gets_no_entries_soon_says_that_nobody_knows() {
+    let net = Net::default();
+    let members = three(&net).await;
+    let (old, rest) = (&members[0], [&members[1], &members[2]]);
+    old.leads().await;
+    net.mute(old.id, true);
+    let (handle, command) = (old.handle.clone(), add_user("on-its-way"));
+    let ask = async move { handle.propose(ADMIN, request(1), &command).await };
+    let asked = tokio::spawn(tokio::time::timeout(Duration::from_secs(3), ask));
+    let new = rest[leader_of(&rest).await];
+    let mut leadership = old.handle.leadership();
+    let follows = leadership.wait_for(|now| *now == Leadership::Follower { leader: Some(new.id) });
+    let follows = tokio::time::timeout(Duration::from_secs(1), follows).await;
+    follows.expect("it hears the new leader").unwrap();
+    assert!(!asked.is_finished(), "its entry may have reached others");
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.expect("it is answered soon"), Err(ProposeError::Unknown));
+    net.mute(old.id, false);
+    let command = add_user("on-its-way");
+    let again = new.handle.propose(ADMIN, request(1), &command).await.unwrap();
+    assert!(again.is_ok(), "the same request takes effect once: {again:?}");
+    let index = new.handle.read_barrier().await.unwrap();
+    assert!(has_user(&old.applied(index).await, "on-its-way"));
+}
+
 /// A member alone, whose log begins behind a snapshot.
 async fn one_with_a_snapshot(net: &Net) -> Member {
     let first = Member::start(net, 1, &MemoryDisk::default()).await;

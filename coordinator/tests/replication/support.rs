@@ -11,7 +11,9 @@ use yard_common::id::{
 };
 use yard_coordinator::env::{Crash, Env, MemoryDisk, TestEnv};
 use yard_coordinator::proposer::{DiskOptions, Handle, Leadership, Options, Service, Subscription};
-use yard_coordinator::raft::{FatalError, Letter, Question, Transport, TransportError, Update};
+use yard_coordinator::raft::{
+    FatalError, Lane, Letter, Question, Transport, TransportError, Update,
+};
 use yard_coordinator::storage::{Identity, Peer};
 use yard_core::command::{Access, Actor, Cluster, Command, Rejection, Reply};
 use yard_core::state::State;
@@ -27,6 +29,8 @@ pub(crate) struct Net(Arc<Mutex<Wires>>);
 struct Wires {
     members: BTreeMap<MemberId, Handle>,
     cut: BTreeSet<MemberId>,
+    /// Members whose words are lost, and entries on their way to them; they hear heartbeats.
+    mute: BTreeSet<MemberId>,
     /// Bytes that others get instead of these, in entries on their way to a member.
     changed: Vec<(MemberId, &'static str, &'static str)>,
 }
@@ -41,6 +45,16 @@ impl Net {
         match cut {
             true => wires.cut.insert(member),
             false => wires.cut.remove(&member),
+        };
+    }
+
+    /// What a member sends is lost, and entries on their way to it, or all arrives again. It hears
+    /// heartbeats all the time, as over the connections that are open.
+    pub(crate) fn mute(&self, member: MemberId, mute: bool) {
+        let mut wires = self.0.lock().unwrap();
+        match mute {
+            true => wires.mute.insert(member),
+            false => wires.mute.remove(&member),
         };
     }
 
@@ -64,6 +78,10 @@ impl Net {
         if question == Question::Append { bytes.into() } else { body }
     }
 
+    fn is_mute(&self, member: MemberId) -> bool {
+        self.0.lock().unwrap().mute.contains(&member)
+    }
+
     fn find(&self, from: MemberId, to: MemberId) -> Option<Handle> {
         let wires = self.0.lock().unwrap();
         let apart = wires.cut.contains(&from) || wires.cut.contains(&to);
@@ -75,15 +93,16 @@ impl Transport for Port {
     fn ask(&self, letter: Letter) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let (net, from) = (self.0.clone(), self.1);
         let ask = async move {
-            let Letter { to, question, body, .. } = letter;
+            let Letter { to, question, lane, body, .. } = letter;
             let gone = || TransportError::Unreachable(to, "cut off".into());
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let handle = net.find(from, to).ok_or_else(gone)?;
+            let handle = net.find(from, to).filter(|_| !(lane == Lane::Log && net.is_mute(to)));
+            let handle = handle.filter(|_| !net.is_mute(from)).ok_or_else(gone)?;
             let body = net.as_it_comes(to, question, body);
             let answer = handle.answer(question, &body).await;
             let answer = answer.map_err(|error| TransportError::Failed(to, error.to_string()))?;
             // The way back may be cut meanwhile.
-            net.find(from, to).map(|_| answer).ok_or_else(gone)
+            net.find(from, to).filter(|_| !net.is_mute(to)).map(|_| answer).ok_or_else(gone)
         };
         ask.boxed()
     }
