@@ -117,14 +117,14 @@ impl Support {
 
     /// Removes all groups of this agent, which are empty: the machine leaves its cluster.
     pub fn remove(&self) {
-        let roots = self.v2.iter().chain(self.v1.iter().map(|(_, path)| path));
-        for root in roots {
-            let inner = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
-            for entry in inner.filter(|entry| entry.path().is_dir()) {
-                let _ = fs::remove_dir(entry.path());
-            }
+        self.remove_empty(|_| true);
+        for root in self.roots() {
             let _ = fs::remove_dir(root);
         }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = &PathBuf> {
+        self.v2.iter().chain(self.v1.iter().map(|(_, path)| path))
     }
 
     /// Makes the group of an assignment, or finds it.
@@ -150,13 +150,13 @@ impl Support {
         Ok(group)
     }
 
-    /// Removes the groups whose names begin like this and which are empty.
-    pub(crate) fn remove_empty(&self, prefix: &str) {
-        for (_, root) in &self.v1 {
+    /// Removes the groups that are called so and are empty.
+    pub(crate) fn remove_empty(&self, is_called: impl Fn(&str) -> bool) {
+        for root in self.roots() {
             let inner = fs::read_dir(root).into_iter().flatten().filter_map(Result::ok);
-            let named =
-                inner.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-            named.for_each(|entry| drop(fs::remove_dir(entry.path())));
+            let called = inner.filter(|entry| is_called(&entry.file_name().to_string_lossy()));
+            // What is no group cannot be removed.
+            called.for_each(|entry| drop(fs::remove_dir(entry.path())));
         }
     }
 
@@ -263,14 +263,6 @@ impl Group {
         })
     }
 
-    /// Moves this process into the groups of version 1.
-    ///
-    /// # Errors
-    /// If one cannot be entered.
-    pub fn enter_v1(&self) -> Result<(), CgroupError> {
-        self.v1.iter().try_for_each(|(_, at)| enter(at))
-    }
-
     /// Moves this process into the group of version 2, unless that is one that it has entered.
     ///
     /// # Errors
@@ -328,11 +320,12 @@ impl Group {
         v2.and_then(count).or_else(|| v1.and_then(count)).unwrap_or(0)
     }
 
-    /// Removes the group, which is empty.
-    pub fn remove(&self) {
-        for at in self.directories() {
-            let _ = fs::remove_dir(at);
-        }
+    /// Removes the group. Whether nothing of it is left: what holds a process stays.
+    pub fn remove(&self) -> bool {
+        let gone = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        // Each is tried, whatever became of those before.
+        let left = self.directories().filter(|at| !fs::remove_dir(at).map_or_else(gone, |()| true));
+        left.count() == 0
     }
 }
 

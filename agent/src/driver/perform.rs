@@ -15,6 +15,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Child;
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
 use yard_common::limits::DETAIL_BYTES_MAX;
@@ -103,10 +104,8 @@ impl Turn {
 
     /// Removes everything but the output of the ranks.
     fn release(&mut self, id: AssignmentId) {
-        if let Some(shim) = self.shims.remove(&id) {
-            self.leaving.extend(shim.leave());
-        }
-        self.options.cgroups.find(&tag(id)).remove();
+        let child = self.shims.remove(&id).and_then(Shim::leave);
+        self.leaving.push((child, self.options.cgroups.find(&tag(id))));
         let directory = self.paths.shim(id);
         if let Ok(orders) = std::fs::read(directory.join(DETAIL))
             && let Ok(orders) = Orders::from_bytes(&orders)
@@ -179,7 +178,9 @@ impl Turn {
             self.inputs.push_back(Input::Tick);
         }
         self.ready.refill();
-        self.leaving.retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
+        let lives = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        let ended = self.leaving.extract_if(.., |(child, _)| !child.as_mut().is_some_and(lives));
+        ended.for_each(|(_, group)| self.cleaner.remove_group(group));
         let empty = self.remains.extract_if(.., |_, remains| remains.kill());
         for (id, _) in empty.collect::<Vec<_>>() {
             self.tell(id, ShimEvent::Reaped);

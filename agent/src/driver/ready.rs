@@ -74,7 +74,7 @@ pub(super) struct Ready {
 impl Ready {
     /// None yet. What earlier agents left of their groups is removed.
     pub(super) fn new(program: &Path, cgroups: &Support) -> Ready {
-        cgroups.remove_empty(NAME);
+        cgroups.remove_empty(|name| name.starts_with(NAME));
         Ready {
             program: program.to_path_buf(),
             cgroups: cgroups.clone(),
@@ -100,7 +100,9 @@ impl Ready {
         let ended = self
             .ending
             .extract_if(.., |(child, _)| matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
-        ended.for_each(|(_, group)| group.remove());
+        for (_, group) in ended {
+            group.remove();
+        }
         let now_ms = sys::boot_ms();
         if self.due_ms().is_none_or(|at_ms| at_ms > now_ms) {
             return;

@@ -6,9 +6,10 @@ use super::handle::{DriverError, Options, Request, Share};
 use super::ready::Ready;
 use super::remains::Remains;
 use super::shims::Shim;
+use crate::cgroup::Group;
 use crate::launch::Site;
 use crate::lease_file::LeaseFile;
-use crate::paths::Paths;
+use crate::paths::{Paths, from_tag};
 use crate::store::Store;
 use crate::sys;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -40,8 +41,9 @@ pub(super) struct Turn {
     pub(super) shims: BTreeMap<AssignmentId, Shim>,
     pub(super) ready: Ready,
     pub(super) remains: BTreeMap<AssignmentId, Remains>,
-    /// Processes of shims that were let go.
-    pub(super) leaving: Vec<Child>,
+    /// Shims that were let go: their processes, unless an earlier agent started them, and the
+    /// groups that they are in to their end.
+    pub(super) leaving: Vec<(Option<Child>, Group)>,
     pub(super) cleaner: Cleaner,
     /// What the automaton is to be told next.
     pub(super) inputs: VecDeque<Input>,
@@ -94,6 +96,9 @@ impl Turn {
         let mut ready = Ready::new(&options.program, &options.cgroups);
         let adopted = adopt::look(&paths, &kept, boot, &mut ready)
             .map_err(io("look at the shims that are there"))?;
+        // Of shims that an earlier agent let go.
+        let is_known = |id| adopted.shims.contains_key(&id);
+        options.cgroups.remove_empty(|name| from_tag(name).is_some_and(|id| !is_known(id)));
         let lease = lease_file.read();
         let (agent, actions) = Agent::restore(kept, boot, adopted.found, lease, sys::boot_ms());
         let mut turn = Turn {

@@ -1,10 +1,10 @@
 //! Children: who has ended, who is to be killed, and when nothing is left.
 
+use super::ShimError;
 use super::message::FromShim;
 use super::record::Entry;
 use super::run::Shim;
 use super::task::cause_of;
-use super::{GROUP, ShimError};
 use crate::launch::Part;
 use crate::process;
 use crate::sys::{self, WaitStatus, Waited};
@@ -147,11 +147,6 @@ impl Shim {
                 return Ok(());
             }
             self.is_killing = false;
-            if let Some(work) = &self.work {
-                // Out of the group, so that it can go.
-                let _ = work.orders.site.cgroups().find(GROUP).enter_v1();
-                work.plan.group.remove();
-            }
             self.write(&Entry::Reaped)?;
             self.tell(FromShim::Reaped);
         }

@@ -4,7 +4,8 @@ use crate::world::{
     Agent, Heard, LONG_MS, Root, assignment, cgroups, eventually, id, lives, one, set,
     shim_directory, wanted,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use yard_agent::cgroup::GroupLimits;
 use yard_common::ExitCause;
 use yard_common::limits::SHIMS_READY;
 use yard_core::agent::DesiredPhase;
@@ -101,4 +102,48 @@ fn they_end_with_their_agent() {
     assert_eq!(groups(root.path()), SHIMS_READY * each, "those of the first agent are removed");
     agent.leave();
     assert_eq!(groups(root.path()), 0);
+}
+
+/// Groups of assignments: those whose names begin with a digit.
+fn groups_of_jobs(root: &Path) -> Vec<PathBuf> {
+    let support = cgroups(root);
+    let roots = support.v2.iter().chain(support.v1.iter().map(|(_, at)| at));
+    let all = roots.flat_map(|at| std::fs::read_dir(at).unwrap().flatten().map(|one| one.path()));
+    let is_tag =
+        |at: &PathBuf| at.file_name().unwrap().to_string_lossy().starts_with(char::is_numeric);
+    all.filter(is_tag).collect()
+}
+
+#[test]
+fn the_groups_of_a_job_go_when_its_shim_is_gone() {
+    let root = Root::new();
+    let mut agent = Agent::start(root.path());
+    agent.lease(LONG_MS);
+    let mut heard = Heard::default();
+    let support = cgroups(root.path());
+    run(&mut agent, &mut heard, root.path(), 1);
+    agent.desire(&set(2, Vec::new()), &[]);
+    eventually("they are gone", || groups_of_jobs(root.path()).is_empty());
+    // One that another agent started.
+    let gate = root.path().join("gate");
+    let yaml = format!("command: 'while [ ! -e {} ]; do sleep 0.01; done'", gate.display());
+    let wanted = wanted(3, one(), DesiredPhase::Run);
+    agent.desire(&set(3, vec![wanted]), &[(id(3), assignment(&yaml))]);
+    agent.until(&mut heard, |heard| heard.started(id(3)) == 1);
+    let each = usize::from(support.v2.is_some()) + support.v1.len();
+    assert_eq!(groups_of_jobs(root.path()).len(), each);
+    agent.kill();
+    let mut agent = Agent::start(root.path());
+    std::fs::write(gate, "").unwrap();
+    agent.until(&mut heard, |heard| heard.is_reaped(id(3)));
+    agent.desire(&set(4, Vec::new()), &[]);
+    eventually("they are gone", || groups_of_jobs(root.path()).is_empty());
+    agent.leave();
+    // What an agent left that died before it removed them.
+    let left = support.group("9-0", &GroupLimits::default()).unwrap();
+    assert_eq!(groups_of_jobs(root.path()).len(), each);
+    let agent = Agent::start(root.path());
+    eventually("they are gone", || groups_of_jobs(root.path()).is_empty());
+    assert!(left.remove(), "nothing of it is there");
+    agent.leave();
 }
