@@ -152,7 +152,8 @@ impl Client {
             };
             let next = match judge(&status) {
                 Verdict::Final => return Err(status.into()),
-                Verdict::Ask(leader) if leader != address => {
+                // In the end hints are not followed: they may lead in a circle, past the others.
+                Verdict::Ask(leader) if leader != address && Instant::now() < until => {
                     self.follow(&leader);
                     tries.hinted(&address)
                 }

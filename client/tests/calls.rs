@@ -228,6 +228,23 @@ async fn a_member_that_is_gone_is_passed_over_or_named() {
 }
 
 #[tokio::test]
+async fn members_that_name_each_other_are_not_asked_for_ever() {
+    let (authority, mut tasks) = (authority(), tasks());
+    let (one, at_one) = member(&mut tasks, &authority, Script::default()).await;
+    let follower = Script { leader: Some(one.to_string()), ..Script::default() };
+    let (two, _) = member(&mut tasks, &authority, follower).await;
+    at_one.lock().unwrap().leader = Some(two.to_string());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = listener.local_addr().unwrap();
+    drop(listener);
+    // A third, whom no hint leads to, is asked as well before the call gives up.
+    let client = client(&authority, &[one, two, gone], Duration::from_millis(200));
+    let asked = client.who_am_i(WhoAmIRequest {});
+    let error = tokio::time::timeout(Duration::from_secs(10), asked).await.expect("it ends");
+    assert!(matches!(error, Err(ClientError::TimedOut(_))), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_token_becomes_an_identity() {
     let (authority, mut tasks) = (authority(), tasks());
     let (address, script) = member(&mut tasks, &authority, Script::default()).await;
