@@ -135,7 +135,8 @@ impl Handle {
             return Err(ProposeError::TooLarge { bytes });
         }
         if matches!(*self.0.leadership.borrow(), Leadership::Leader { .. })
-            && (is_new && !self.has_room() || !self.0.room.fits(bytes as u64))
+            && is_new
+            && !self.has_room()
         {
             return Err(ProposeError::DiskFull);
         }

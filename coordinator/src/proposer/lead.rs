@@ -2,6 +2,7 @@
 
 use super::batch::{Answer, Proposal, Waiters, encode, gather};
 use super::handle::ProposeError;
+use super::room::Room;
 use crate::env::Env;
 use crate::raft::{Consensus, NotDone, Outcomes, Role, Roles, Shared};
 use futures_util::future::BoxFuture;
@@ -84,6 +85,7 @@ struct Lead {
 /// An entry whose fate is known.
 struct Landed {
     leader: LeaderId,
+    bytes: u64,
     waiters: Option<Waiters>,
     outcome: Result<(LogIndex, Outcomes), NotDone>,
 }
@@ -93,6 +95,7 @@ pub(super) struct Proposer {
     pub(super) consensus: Consensus,
     pub(super) env: Arc<dyn Env>,
     pub(super) shared: Shared,
+    pub(super) room: Room,
     pub(super) queue: mpsc::Receiver<Proposal>,
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) stop: CancellationToken,
@@ -107,6 +110,8 @@ struct Running {
     /// A proposal that did not fit into the last entry.
     left_over: Option<Proposal>,
     in_flight: FuturesUnordered<BoxFuture<'static, Landed>>,
+    /// Bytes of these entries: the log may not know yet that they are to be written.
+    in_flight_bytes: u64,
     /// Looks at which no majority answered, one after the other.
     unanswered: u32,
 }
@@ -116,9 +121,16 @@ impl Proposer {
     pub(super) async fn run(self) {
         let roles = self.consensus.roles();
         let in_flight = FuturesUnordered::new();
-        let (lead, known, left_over, unanswered) = (None, None, None, 0);
-        let mut running =
-            Running { proposer: self, roles, lead, known, left_over, in_flight, unanswered };
+        let mut running = Running {
+            proposer: self,
+            roles,
+            lead: None,
+            known: None,
+            left_over: None,
+            in_flight,
+            in_flight_bytes: 0,
+            unanswered: 0,
+        };
         running.follow_role().await;
         running.work().await;
         running.end();
@@ -203,6 +215,7 @@ impl Running {
         if is_cut_off && !may_work_yet {
             // Whoever waits hears that nobody can say yet what comes of it.
             self.in_flight.clear();
+            self.in_flight_bytes = 0;
         }
     }
 
@@ -242,7 +255,7 @@ impl Running {
                 Ok(proposed) => proposed.outcome().await,
                 Err(error) => Err(error),
             };
-            Landed { leader, waiters: None, outcome }
+            Landed { leader, bytes: 0, waiters: None, outcome }
         };
         self.in_flight.push(land.boxed());
     }
@@ -255,22 +268,28 @@ impl Running {
         let (leader, stamp) = (*id, self.stamp(clock.as_ref()));
         let batch = gather(first, &mut self.proposer.queue, &mut self.left_over);
         let (bytes, waiters) = encode(batch, leader, stamp);
+        let len = bytes.len() as u64;
+        if !self.proposer.room.fits(self.in_flight_bytes + len) {
+            return answer_all(waiters, ProposeError::DiskFull);
+        }
         match self.proposer.consensus.propose(leader, bytes).await {
             Ok(proposed) => {
                 let land = async move {
                     let outcome = proposed.outcome().await;
-                    Landed { leader, waiters: Some(waiters), outcome }
+                    Landed { leader, bytes: len, waiters: Some(waiters), outcome }
                 };
+                self.in_flight_bytes += len;
                 self.in_flight.push(land.boxed());
             }
-            Err(error) => answer_all(waiters, error, None),
+            Err(error) => answer_all(waiters, explain(error, None)),
         }
     }
 
     /// The fate of an entry is known.
     async fn land(&mut self, landed: Landed) {
-        let Landed { leader, waiters, outcome } = landed;
+        let Landed { leader, bytes, waiters, outcome } = landed;
         let known = self.known;
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         match (waiters, outcome) {
             (Some(waiters), Ok((_, outcomes))) => {
                 assert_eq!(waiters.len(), outcomes.len(), "every command has an outcome");
@@ -279,7 +298,7 @@ impl Running {
                     let _ = waiter.send(translate(outcome, known));
                 }
             }
-            (Some(waiters), Err(error)) => answer_all(waiters, error, known),
+            (Some(waiters), Err(error)) => answer_all(waiters, explain(error, known)),
             (None, outcome) => self.barrier_landed(leader, outcome),
         }
     }
@@ -318,12 +337,16 @@ impl Running {
     }
 }
 
-fn answer_all(waiters: Waiters, error: NotDone, known: Option<MemberId>) {
-    let error = match error {
+/// Why an entry was not proposed, as its callers see it.
+fn explain(error: NotDone, known: Option<MemberId>) -> ProposeError {
+    match error {
         NotDone::NotLeader(hint) => ProposeError::NotLeader { hint: hint.or(known) },
         NotDone::Unknown => ProposeError::Unknown,
         NotDone::Stopped => ProposeError::Stopped,
-    };
+    }
+}
+
+fn answer_all(waiters: Waiters, error: ProposeError) {
     for waiter in waiters {
         // Whoever asked may be gone.
         let _ = waiter.send(Err(error));

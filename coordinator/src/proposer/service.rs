@@ -188,11 +188,12 @@ fn spawn_work(
     leadership: watch::Sender<Leadership>,
     readers: mpsc::Receiver<reads::Reader>,
 ) {
-    let Parts { consensus, shared, env, stop, .. } = &*handle.0;
+    let Parts { consensus, shared, env, room, stop, .. } = &*handle.0;
     let proposer = Proposer {
         consensus: consensus.clone(),
         env: Arc::clone(env),
         shared: shared.clone(),
+        room: room.clone(),
         queue,
         leadership,
         stop: stop.clone(),

@@ -92,6 +92,33 @@ async fn alone_it_keeps_room_for_what_ends_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_burst_that_the_reserve_cannot_take_ends_nobody() {
+    let (net, disk) = (Net::default(), MemoryDisk::default());
+    let member = Member::start(&net, 1, &disk).await;
+    member.init().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fill(&disk);
+    refuses(&member).await;
+    // Each of them would fit alone.
+    let burst = (0..200).map(|_| {
+        let handle = member.handle.clone();
+        tokio::spawn(async move { handle.propose(ADMIN, None, &no_new_work()).await })
+    });
+    let (mut taken, mut refused) = (0, 0);
+    for asked in burst.collect::<Vec<_>>() {
+        match asked.await.unwrap() {
+            Ok(_) => taken += 1,
+            Err(ProposeError::DiskFull) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused");
+    assert!(member.handle.fatal().is_none());
+    disk.set_capacity(None);
+    takes(&[&member], "after").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_that_finds_no_room_costs_nothing() {
     let (net, disk) = (Net::default(), MemoryDisk::default());
     let member = Member::start(&net, 1, &disk).await;
