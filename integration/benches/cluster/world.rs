@@ -1,7 +1,8 @@
 //! A cluster of real processes to measure, made by `yard dev` in a folder of its own.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use yard_client::{Client, Options};
@@ -53,15 +54,43 @@ impl World {
         assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {pid}");
     }
 
-    fn yard(&self, words: &[&str]) {
-        let output = Command::new(&self.yard)
+    /// Makes one more coordinator, and starts it.
+    pub(crate) fn join_member(&self) -> Member {
+        let token = self.yard(&["cluster", "token"]);
+        let folder = self.root.path().join("joined").display().to_string();
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let own = free.expect("there is a free port").to_string();
+        let (at, token) = (self.addresses[0].as_str(), token.trim());
+        self.yard(&["coordinator", "join", at, token, "--address", &own, "--folder", &folder]);
+        let run = ["coordinator", "run", "--folder", &folder, "--listen", &own];
+        let child = self.command(&run).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Member(child.expect("the program can be run"))
+    }
+
+    /// The names of the coordinators that began the cluster.
+    pub(crate) fn coordinators(&self) -> Vec<String> {
+        let name = |number: usize| match number {
+            1 => "coordinator".to_string(),
+            number => format!("coordinator-{number}"),
+        };
+        (1..=self.addresses.len()).map(name).collect()
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.yard);
+        command
             .args(words)
             .env("XDG_CONFIG_HOME", self.root.path().join("config"))
-            .env("XDG_DATA_HOME", self.root.path().join("data"))
-            .output()
-            .expect("the program can be run");
+            .env("XDG_DATA_HOME", self.root.path().join("data"));
+        command
+    }
+
+    /// Runs the program to its end. What it printed.
+    fn yard(&self, words: &[&str]) -> String {
+        let output = self.command(words).output().expect("the program can be run");
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "yard {}: {told}", words.join(" "));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The folder of the cluster.
@@ -96,6 +125,17 @@ impl World {
         let mut addresses = self.addresses.clone();
         addresses.rotate_left(member % self.addresses.len());
         Client::connect(&Options::new(addresses, identity)).expect("it is legal")
+    }
+}
+
+/// A coordinator that joined. Dropping it kills it.
+pub(crate) struct Member(Child);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // Both fail only for one that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
