@@ -7,7 +7,7 @@ use crate::folder::{Places, certify, owner};
 use crate::leader;
 use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
-use crate::member::leases::Leases;
+use crate::member::leases::{self, Leases};
 use crate::member::recent::Recent;
 use crate::member::{Member, catch_up, follow};
 use crate::peers::Peers;
@@ -297,6 +297,7 @@ impl Service {
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
+        tasks.spawn("leases", leases::live(Arc::clone(&member), stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
         tasks.spawn("catching up", catch_up::run(Arc::clone(&member), stop.clone()));
