@@ -48,7 +48,7 @@ fn slow_links_keep_their_leader() {
 fn links_that_hold_swallow_and_break_heal() {
     let trio = Trio::start(Setup { wired: Some(SEED), ..Setup::default() });
     let load = Load::start(&trio, SEED);
-    load.await_more(50);
+    load.await_more(100);
     let all = ways_between(&MEMBERS);
     for gate in [Gate::Held, Gate::Swallows, Gate::Deaf] {
         // Of the leader, then of a follower.

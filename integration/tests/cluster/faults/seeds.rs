@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 /// How long things go wrong, in milliseconds, unless somebody says otherwise.
 const SHORT_MS: u64 = 6_000;
+/// Calls that must be answered before and after anything goes wrong, and meanwhile.
+const ENOUGH: usize = 100;
+const MEANWHILE: usize = 20;
 
 /// Something that goes wrong, or ends.
 #[derive(Clone, Debug)]
@@ -29,8 +32,8 @@ enum Fault {
     HandOver,
 }
 
-/// What goes wrong and when: times in milliseconds from the begin, in order. One thing at a time
-/// can bring a majority down; at the end all is well.
+/// What goes wrong and when: times in milliseconds from the begin, in order. Now and then two things
+/// go wrong at a time, which can bring a majority down; at the end all is well.
 fn plan(seed: u64, until_ms: u64) -> Vec<(u64, Fault)> {
     let mut chance = Chance::new(seed, "faults");
     let mut plan = Vec::new();
@@ -57,7 +60,10 @@ fn plan(seed: u64, until_ms: u64) -> Vec<(u64, Fault)> {
             8 => plan.push((at_ms, Fault::Reset(ways))),
             _ => plan.push((at_ms, Fault::HandOver)),
         }
-        at_ms += chance.within(200, 1_500);
+        at_ms = match chance.within(0, 4) {
+            0 => at_ms + chance.within(100, 500),
+            _ => ends_ms + chance.within(200, 1_000),
+        };
     }
     // Stable: what begins together stays in its order.
     plan.sort_by_key(|(at_ms, _)| *at_ms);
@@ -89,8 +95,8 @@ fn faults_by_chance_lose_nothing() {
     let _telltale = Telltale(seed, ms);
     let mut trio = Trio::start(Setup { wired: Some(seed), node: true, ..Setup::default() });
     let load = Load::start(&trio, seed);
-    load.await_more(20);
-    let began = Instant::now();
+    load.await_more(ENOUGH);
+    let (began, before) = (Instant::now(), load.answered());
     let mut dead = Vec::new();
     for (at_ms, fault) in plan(seed, ms) {
         let due = began + Duration::from_millis(at_ms);
@@ -98,12 +104,15 @@ fn faults_by_chance_lose_nothing() {
         println!("at {} ms: {fault:?}", load.now_ms());
         inject(&mut trio, &mut dead, fault);
     }
+    let meanwhile = load.answered() - before;
     let healed = Instant::now();
     served(&load);
     trio.await_whole();
     let took = healed.elapsed();
-    println!("seed {seed}: whole {took:?} after the last fault");
+    println!("seed {seed}: {meanwhile} answered, whole {took:?} after the last fault");
     assert!(took < HEALED, "{took:?}");
+    assert!(meanwhile >= MEANWHILE, "{meanwhile} calls were answered while things went wrong");
+    load.await_more(ENOUGH);
     trio.wires().set(&ways_between(&MEMBERS), Weather::default());
     load.end(&trio, NEEDS);
 }

@@ -110,7 +110,7 @@ impl Trio {
         self.home.yard(words)
     }
 
-    /// What a member is known to be, as far as others know it.
+    /// How the cluster is.
     pub(crate) fn status(&self) -> Option<v1::StatusResponse> {
         let request = v1::StatusRequest::default();
         self.runtime.block_on(self.client.status(request)).ok()
@@ -153,7 +153,7 @@ impl Trio {
         process.await_end();
     }
 
-    /// Starts a member that has ended; what it said before.
+    /// Starts a member that has ended.
     pub(crate) fn start_again(&mut self, member: u8) {
         let running = run(&self.home, &self.network, &self.disks, member);
         self.members.insert(member, running);
