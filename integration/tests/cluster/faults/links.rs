@@ -22,6 +22,7 @@ fn slow_links_keep_their_leader() {
     let settings = "round_trip_ms = 300\n";
     let mut trio = Trio::start(Setup { wired: Some(SEED), settings, ..Setup::default() });
     let load = Load::start(&trio, SEED);
+    load.await_more(40);
     trio.wires().set(&ways_between(&MEMBERS), Weather::slow(100, 30));
     served(&load);
     let (before, from_ms) = (term(&trio), load.now_ms());

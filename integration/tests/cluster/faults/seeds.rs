@@ -32,8 +32,8 @@ enum Fault {
     HandOver,
 }
 
-/// What goes wrong and when: times in milliseconds from the begin, in order. Now and then two things
-/// go wrong at a time, which can bring a majority down; at the end all is well.
+/// What goes wrong and when: times in milliseconds from the begin, in order. Now and then two
+/// things go wrong at a time, which can bring a majority down; at the end all is well.
 fn plan(seed: u64, until_ms: u64) -> Vec<(u64, Fault)> {
     let mut chance = Chance::new(seed, "faults");
     let mut plan = Vec::new();
