@@ -91,7 +91,8 @@ pub(crate) enum Verdict {
 
 /// Judges a failed try. Every call may be repeated: those that change something carry an id.
 pub(crate) fn judge(status: &Status) -> Verdict {
-    if let Some(leader) = Refused::read(status).metadata.get(LEADER) {
+    let refused = Refused::read(status);
+    if let Some(leader) = refused.metadata.get(LEADER) {
         return Verdict::Ask(leader.clone());
     }
     // A status that tonic made of a broken connection has its error as the source.
@@ -101,6 +102,9 @@ pub(crate) fn judge(status: &Status) -> Verdict {
         Code::Unknown | Code::Internal | Code::Cancelled | Code::DeadlineExceeded if broken => {
             Verdict::Again
         }
+        // The time for this try is over, by another clock than that of whoever waits for it: the
+        // channel and the server have it too, and which of them is first is a matter of luck.
+        Code::Cancelled | Code::DeadlineExceeded if refused.reason.is_empty() => Verdict::Again,
         _ => Verdict::Final,
     }
 }
@@ -160,6 +164,9 @@ mod tests {
         assert_eq!(judge(&Status::not_found("no such job")), Verdict::Final);
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
         assert_eq!(judge(&broken), Verdict::Again);
+        let expired = Status::from_error(Box::new(tonic::TimeoutExpired(())));
+        assert_eq!((expired.code(), judge(&expired)), (Code::Cancelled, Verdict::Again));
+        assert_eq!(judge(&Status::deadline_exceeded("it took too long")), Verdict::Again);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use yard_common::id::{ClusterId, Incarnation, MemberId, PrincipalId};
 use yard_coordinator::env::SystemEnv;
-use yard_coordinator::proposer::{DiskOptions, Handle, Options, Service};
+use yard_coordinator::proposer::{DiskOptions, Handle, Options, ROUND_TRIP_MS, Service};
 use yard_coordinator::raft::{Letter, Transport, TransportError};
 use yard_coordinator::storage::{Identity, Peer};
 use yard_core::command::{Actor, Cluster, Command, Holder};
@@ -84,7 +84,12 @@ async fn measure(folder: &Path) {
     println!("fdatasync_overwrite {:.0} 1/s", flushes(folder, 256, true));
     let (cluster, incarnation) = (ClusterId::from_u128(1), Incarnation(1));
     let identity = Identity { cluster, incarnation, member: MemberId(1) };
-    let options = Options { identity, folder: folder.join("data"), disk: DiskOptions::DEFAULT };
+    let options = Options {
+        identity,
+        folder: folder.join("data"),
+        disk: DiskOptions::DEFAULT,
+        round_trip_ms: ROUND_TRIP_MS,
+    };
     let service = Service::start(options, Arc::new(SystemEnv), Arc::new(Alone)).await;
     let service = service.expect("the folder is new");
     let handle = service.handle();

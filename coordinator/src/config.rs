@@ -1,13 +1,15 @@
 //! The file of a member's settings: addresses and paths. What concerns the whole cluster is
 //! replicated, and not here.
 
-use crate::proposer::DiskOptions;
+use crate::proposer::{DiskOptions, ROUND_TRIP_MS};
 use crate::service::Options;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use yard_core::lease::{LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes};
 use yard_runtime::config::{self, ConfigError, Section};
 
+/// The slowest links that members are made for, in milliseconds: other waits of theirs are fixed.
+const ROUND_TRIP_MS_MAX: u64 = 400;
 /// The most room on a disk that a setting may ask for, in MiB: 1 TiB.
 const DISK_MIB_MAX: u64 = 1 << 20;
 
@@ -27,6 +29,7 @@ impl Options {
     /// disk_floor_mib = 64       # with less room there is no new work
     /// disk_reserve_mib = 16     # kept for what must go on then
     /// disk_stuck_ms = 500       # a leader whose flush takes longer hands over
+    /// round_trip_ms = 40        # of the slowest link between members; the same on all members
     /// ```
     ///
     /// # Errors
@@ -41,7 +44,10 @@ impl Options {
         let default_ms = LeaseTimes::DEFAULT.lease_ms();
         let lease_ms = root.number("longest_lease_ms", default_ms, LEASE_MS_MIN..=LEASE_MS_MAX);
         let disk = disk(root);
-        Some(Options { lease: times(lease_ms), disk, ..Options::new(folder, listen) })
+        let round_trip_ms =
+            root.number("round_trip_ms", ROUND_TRIP_MS, ROUND_TRIP_MS..=ROUND_TRIP_MS_MAX);
+        let lease = times(lease_ms);
+        Some(Options { lease, disk, round_trip_ms, ..Options::new(folder, listen) })
     }
 }
 
@@ -77,11 +83,14 @@ mod tests {
         assert_eq!(options.listen, "127.0.0.1:1".parse().unwrap());
         assert_eq!(options.folder, Path::new(Options::FOLDER));
         assert_eq!(options.disk, DiskOptions::DEFAULT);
+        assert_eq!(options.round_trip_ms, 40);
+        let slow = config::parse("round_trip_ms = 250", "c.toml", Options::build).unwrap();
+        assert_eq!(slow.round_trip_ms, 250);
         let text = "disk_floor_mib = 3\ndisk_reserve_mib = 2\ndisk_stuck_ms = 100";
         let disk = config::parse(text, "c.toml", Options::build).unwrap().disk;
         assert_eq!((disk.floor_bytes, disk.reserve_bytes, disk.stuck_ms), (3 << 20, 2 << 20, 100));
-        let bad = "listen = \"x\"\nlongest_lease_ms = 1\nfoldr = \"/x\"\n";
+        let bad = "listen = \"x\"\nlongest_lease_ms = 1\nfoldr = \"/x\"\nround_trip_ms = 401\n";
         let error = config::parse(bad, "c.toml", Options::build).unwrap_err();
-        assert_eq!(error.problems().len(), 3, "{error}");
+        assert_eq!(error.problems().len(), 4, "{error}");
     }
 }

@@ -149,7 +149,8 @@ async fn fill(
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
-    let options = proposer::Options { identity: own, folder: places.data, disk };
+    let round_trip_ms = proposer::ROUND_TRIP_MS;
+    let options = proposer::Options { identity: own, folder: places.data, disk, round_trip_ms };
     let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
     let handle = service.handle();
     let first = Cluster::Initialise { cluster, admin: admin.to_string(), unix };

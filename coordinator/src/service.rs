@@ -7,7 +7,7 @@ use crate::folder::{Places, certify, owner};
 use crate::leader;
 use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
-use crate::member::leases::Leases;
+use crate::member::leases::{self, Leases};
 use crate::member::recent::Recent;
 use crate::member::{Member, catch_up, follow};
 use crate::peers::Peers;
@@ -64,6 +64,8 @@ pub struct Options {
     pub disk: DiskOptions,
     /// The longest lease that a pool may give its nodes; the same on all members.
     pub lease: LeaseTimes,
+    /// The longest usual round trip to another member, in milliseconds; the same on all members.
+    pub round_trip_ms: u64,
 }
 
 impl Options {
@@ -71,7 +73,8 @@ impl Options {
     #[must_use]
     pub fn new(folder: PathBuf, listen: SocketAddr) -> Options {
         let (disk, lease) = (DiskOptions::DEFAULT, LeaseTimes::DEFAULT);
-        Options { folder, listen, features: features(), disk, lease }
+        let round_trip_ms = proposer::ROUND_TRIP_MS;
+        Options { folder, listen, features: features(), disk, lease, round_trip_ms }
     }
 }
 
@@ -257,7 +260,8 @@ impl Service {
         let peers = Arc::new(Peers::new(Arc::clone(&client_tls), Arc::clone(&env)));
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
         let (folder, disk) = (places.data.clone(), options.disk);
-        let data = proposer::Options { identity: own, folder, disk };
+        let round_trip_ms = options.round_trip_ms;
+        let data = proposer::Options { identity: own, folder, disk, round_trip_ms };
         let raft = proposer::Service::start(data, Arc::clone(&env), transport).await?;
         let handle = raft.handle();
         let (index, state, updates) = handle.subscribe();
@@ -293,6 +297,7 @@ impl Service {
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
+        tasks.spawn("leases", leases::live(Arc::clone(&member), stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
         tasks.spawn("catching up", catch_up::run(Arc::clone(&member), stop.clone()));

@@ -2,24 +2,28 @@
 //!
 //! **Invariants.** A promise is on the disk before anybody hears of it. The keeper learns of leases
 //! before it learns of the membership that was applied after them, and each is as of the applied
-//! state, so it never falls.
+//! state, so it never falls. The keeper is told that this member lives before it answers anything.
 
 use crate::env::Env;
+use crate::member::Member;
 use crate::proposer::Handle;
 use crate::raft::FatalError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use yard_common::id::{MemberId, NodeId};
 use yard_common::limits::PROMISE_BATCHES_MAX;
+use yard_core::lease::keeper::STILL_MS;
 use yard_core::lease::{
     Ack, Intent, Judgement, Keeper, LeaseTimes, Promise, PromiseRecord, Refusal, Renewal, Said,
 };
 use yard_core::state::State;
 use yard_proto::wire::{Sweep, Swept};
 
+/// How often it says that it lives, if nobody asks anything.
+const LIVES: Duration = Duration::from_millis(STILL_MS / 4);
 /// Pause before a promise that found no room on the disk is tried again.
 const FULL_AGAIN: Duration = Duration::from_secs(1);
 
@@ -74,6 +78,15 @@ impl Leases {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The keeper, and the time, of which it knows that it was not slept through.
+    fn awake(&self) -> (MutexGuard<'_, Keeper>, u64) {
+        let mut keeper = self.lock();
+        // Read under the lock: a promise that was judged in between must not be older than this.
+        let now_ms = self.env.boot_ms();
+        keeper.lives(now_ms);
+        (keeper, now_ms)
+    }
+
     /// The leases of these nodes, and the membership, as applied.
     pub(crate) fn learn(&self, state: &State, nodes: impl Iterator<Item = NodeId>) {
         let mut keeper = self.lock();
@@ -92,15 +105,14 @@ impl Leases {
 
     /// Answers a node that renews its lease.
     pub(crate) fn renew(&self, renewal: &Renewal) -> Result<Ack, Refusal> {
-        let mut keeper = self.lock();
-        // Read under the lock: a promise that was judged in between must not be older than this.
-        let now_ms = self.env.boot_ms();
+        let (mut keeper, now_ms) = self.awake();
         keeper.on_renewal(renewal, now_ms)
     }
 
     /// How long a node has been silent towards this member, in milliseconds.
     pub(crate) fn silent_ms(&self, node: NodeId) -> u64 {
-        self.lock().silent_ms(node, self.env.boot_ms())
+        let (keeper, now_ms) = self.awake();
+        keeper.silent_ms(node, now_ms)
     }
 
     /// Answers a leader that asks about all nodes. Leases that it wants promised away are, as far
@@ -124,8 +136,7 @@ impl Leases {
         };
         let mut intents = Vec::new();
         {
-            let mut keeper = self.lock();
-            let now_ms = self.env.boot_ms();
+            let (mut keeper, now_ms) = self.awake();
             let silent = |id| (id, keeper.silent_ms(id, now_ms));
             swept.silent_ms = state.nodes.iter().map(|(id, _)| silent(id)).collect();
             // Without a place, the member is ending.
@@ -150,6 +161,18 @@ impl Leases {
             }
         }
         swept
+    }
+}
+
+/// Says that this member lives, until it is stopped.
+pub(crate) async fn live(member: Arc<Member>, stop: CancellationToken) {
+    let mut ticks = interval(LIVES);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => drop(member.leases.awake()),
+        }
     }
 }
 

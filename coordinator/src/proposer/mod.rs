@@ -19,6 +19,6 @@ mod watchdog;
 pub use handle::{DiskReport, Handle, ProposeError, Subscription, SubscriptionError};
 pub use lead::{LeaderClock, Leadership};
 pub use reads::ReadError;
-pub use service::{DiskOptions, Options, Service, StartError};
+pub use service::{DiskOptions, Options, ROUND_TRIP_MS, Service, StartError};
 
 pub(crate) use room::Room;

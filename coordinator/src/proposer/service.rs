@@ -29,7 +29,12 @@ pub struct Options {
     pub folder: PathBuf,
     /// How it treats its disk.
     pub disk: DiskOptions,
+    /// The longest usual round trip to another member, in milliseconds.
+    pub round_trip_ms: u64,
 }
+
+/// Round trips that need no setting, in milliseconds.
+pub const ROUND_TRIP_MS: u64 = 40;
 
 /// How long the parts of a member may take to end whose disk is stuck.
 const STUCK_GRACE: Duration = Duration::from_millis(500);
@@ -81,7 +86,7 @@ impl Service {
         env: Arc<dyn Env>,
         transport: Arc<dyn Transport>,
     ) -> Result<Service, StartError> {
-        let Options { identity, folder, disk } = options;
+        let Options { identity, folder, disk, round_trip_ms } = options;
         let Store { log, snapshots, promises, reserve, writer, guard } =
             Store::open(&env, &folder, identity).await?;
         let (shared, fault, stop) = (Shared::new(), Fault::new(), CancellationToken::new());
@@ -89,6 +94,7 @@ impl Service {
         let acks = Acks::default();
         let parts = raft::Parts {
             own: identity.member,
+            round_trip_ms,
             env: Arc::clone(&env),
             log: log.clone(),
             snapshots,

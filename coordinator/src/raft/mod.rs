@@ -59,6 +59,9 @@ use thiserror::Error;
 use yard_common::id::{LeaderId, LogIndex, MemberId};
 use yard_common::limits::LOG_KEPT_ENTRIES;
 
+/// Period of heartbeats where links are fast, in milliseconds.
+const HEARTBEAT_MS: u64 = 50;
+
 /// openraft with our types.
 type RaftNode = openraft::Raft<Config, Machine>;
 
@@ -139,12 +142,16 @@ fn forwarded(forward: &ForwardToLeader<Config>, own: MemberId) -> NotDone {
     NotDone::NotLeader(forward.leader_id.map(MemberId).filter(|hint| *hint != own))
 }
 
-fn config() -> openraft::Config {
+/// The settings for links with this round trip. A heartbeat whose answer takes longer than the
+/// period of heartbeats counts as lost, however often it arrives: a leader without answers has no
+/// lease and commits nothing. A vote must be answered within the shortest election timeout.
+fn config(round_trip_ms: u64) -> openraft::Config {
+    let heartbeat_ms = (round_trip_ms * 5 / 4).max(HEARTBEAT_MS);
     openraft::Config {
         cluster_name: "yard".into(),
-        heartbeat_interval: 50,
-        election_timeout_min: 150,
-        election_timeout_max: 400,
+        heartbeat_interval: heartbeat_ms,
+        election_timeout_min: 3 * heartbeat_ms,
+        election_timeout_max: 8 * heartbeat_ms,
         // One candidate that cannot win must not depose a leader that is well.
         enable_pre_vote: Some(true),
         // A leader that restarts has forgotten what it applied: it stands for election again.
@@ -162,6 +169,8 @@ fn config() -> openraft::Config {
 /// What the consensus is built on.
 pub(crate) struct Parts {
     pub(crate) own: MemberId,
+    /// The longest usual round trip between members.
+    pub(crate) round_trip_ms: u64,
     pub(crate) env: Arc<dyn Env>,
     pub(crate) log: Log,
     pub(crate) snapshots: Snapshots,
@@ -180,7 +189,8 @@ impl Consensus {
 
     /// Starts it. The state is that of the last snapshot until a leader is known.
     pub(crate) async fn start(parts: Parts) -> Result<Consensus, FatalError> {
-        let Parts { own, env, log, snapshots, transport, shared, fault, acks, room } = parts;
+        let Parts { own, round_trip_ms, env, log, snapshots, transport, .. } = parts;
+        let Parts { shared, fault, acks, room, .. } = parts;
         let incoming = Incoming::new(snapshots.clone(), room);
         let snapshot = Arc::new(Mutex::new(snapshots.found().cloned()));
         let current = Arc::clone(&snapshot);
@@ -188,7 +198,7 @@ impl Consensus {
         let network = Network { transport, env: Arc::clone(&env), own, acks };
         let flushes = Flushes::new();
         let store = LogStore { log, fault, flushes: flushes.clone() };
-        let config = config().validate().expect("the settings are checked by a test");
+        let config = config(round_trip_ms).validate().expect("the settings are checked by a test");
         let raft = RaftNode::new(own.0, Arc::new(config), network, store, machine);
         let raft = runtime::within(env, raft).await;
         let raft = raft.map_err(|error| FatalError::Consensus(error.to_string()))?;

@@ -10,8 +10,8 @@ use yard_common::id::{LogIndex, MemberId};
 use yard_common::limits::MEMBER_LAG_ENTRIES_MAX;
 use yard_core::voters::Standing;
 
-/// Who was not heard for longer does not answer.
-const SILENCE: Duration = Duration::from_millis(500);
+/// Who did not answer any of so many heartbeats in a row does not answer.
+const SILENT_HEARTBEATS: u64 = 10;
 
 /// What a leader knows of the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,10 @@ impl Consensus {
 
     /// Who answered lately.
     fn answers(&self, metrics: &RaftMetrics<Config>) -> BTreeSet<MemberId> {
+        let silent_ms = SILENT_HEARTBEATS * self.raft.config().heartbeat_interval;
+        let silent = Duration::from_millis(silent_ms);
         let heard = metrics.heartbeat.iter().flatten().filter_map(|(id, at)| {
-            at.as_ref().filter(|at| at.elapsed() < SILENCE).map(|_| MemberId(*id))
+            at.as_ref().filter(|at| at.elapsed() < silent).map(|_| MemberId(*id))
         });
         heard.chain([self.own]).collect()
     }

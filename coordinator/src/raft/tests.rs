@@ -36,8 +36,19 @@ async fn the_store_passes_openrafts_own_suite() {
 
 #[test]
 fn the_settings_are_legal() {
-    let config = config().validate().unwrap();
-    assert_eq!((config.enable_pre_vote, config.enable_leader_restore), (Some(true), Some(false)));
+    for round_trip_ms in [0, 1, 40, 41, 150, 400] {
+        let config = config(round_trip_ms).validate().unwrap();
+        let modes = (config.enable_pre_vote, config.enable_leader_restore);
+        assert_eq!(modes, (Some(true), Some(false)));
+        assert!(config.heartbeat_interval > round_trip_ms, "answers come in time");
+        assert!(config.election_timeout_min > 2 * round_trip_ms, "so do votes");
+    }
+    let times = |round_trip_ms| {
+        let config = config(round_trip_ms);
+        [config.heartbeat_interval, config.election_timeout_min, config.election_timeout_max]
+    };
+    assert_eq!(times(40), [50, 150, 400], "what links need that nobody thinks about");
+    assert_eq!(times(200), [250, 750, 2_000]);
 }
 
 #[test]

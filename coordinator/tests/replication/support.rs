@@ -10,7 +10,9 @@ use yard_common::id::{
     ClusterId, Incarnation, LeaderId, LogIndex, MemberId, PrincipalId, RequestId,
 };
 use yard_coordinator::env::{Crash, Env, MemoryDisk, TestEnv};
-use yard_coordinator::proposer::{DiskOptions, Handle, Leadership, Options, Service, Subscription};
+use yard_coordinator::proposer::{
+    DiskOptions, Handle, Leadership, Options, ROUND_TRIP_MS, Service, Subscription,
+};
 use yard_coordinator::raft::{
     FatalError, Lane, Letter, Question, Transport, TransportError, Update,
 };
@@ -145,7 +147,8 @@ impl Member {
         let (cluster, incarnation) = (ClusterId::from_u128(7), Incarnation(1));
         let identity = Identity { cluster, incarnation, member: id };
         let disk_options = DiskOptions { reserve_bytes: 256 << 10, ..DiskOptions::DEFAULT };
-        let options = Options { identity, folder: "data".into(), disk: disk_options };
+        let (folder, round_trip_ms) = ("data".into(), ROUND_TRIP_MS);
+        let options = Options { identity, folder, disk: disk_options, round_trip_ms };
         let service = Service::start(options, env, Arc::new(Port(net.clone(), id))).await?;
         let handle = service.handle();
         net.0.lock().unwrap().members.insert(id, handle.clone());

@@ -6,6 +6,10 @@ use super::times::LeaseTimes;
 use std::collections::BTreeMap;
 use yard_common::id::{LeaseId, MemberId, NodeId};
 
+/// A member that did not say for longer that it lives, in milliseconds, stood still: its process
+/// was stopped, its machine suspended, or its processors taken away.
+pub const STILL_MS: u64 = 1_000;
+
 /// What one member knows about the leases of all nodes. All times are of its own boot clock.
 ///
 /// Invariants: a lease that is promised away is never answered, from the very instant at which
@@ -19,6 +23,10 @@ pub struct Keeper {
     /// forgotten, so the wait after it covers every node.
     longest: LeaseTimes,
     started_ms: u64,
+    /// When it said last that it lives; none: it never does.
+    alive_ms: Option<u64>,
+    /// Since when it has not stood still: what was said to it before lies unread, or is lost.
+    awake_ms: u64,
     /// The membership as applied.
     membership: Membership,
     /// Since when that is so, as far as this process can tell: its start at the earliest.
@@ -104,6 +112,8 @@ impl Keeper {
             member,
             longest,
             started_ms: now_ms,
+            alive_ms: None,
+            awake_ms: now_ms,
             settled_ms: now_ms,
             appended: membership.id,
             membership,
@@ -119,6 +129,17 @@ impl Keeper {
             let lease = promise.map_or(record.lease, |known| known.lease.max(record.lease));
             *promise = Some(Promised { lease, durable: true });
         }
+    }
+
+    /// This member lives now. To be called several times within [`STILL_MS`], and before each
+    /// question is answered: one that stood still was deaf, and must not take that for the silence
+    /// of nodes. It promises nothing before they had the time to renew.
+    pub fn lives(&mut self, now_ms: u64) {
+        let last_ms = self.alive_ms.map_or(now_ms, |last_ms| last_ms.max(now_ms));
+        if self.alive_ms.is_some_and(|alive_ms| now_ms.saturating_sub(alive_ms) > STILL_MS) {
+            self.awake_ms = now_ms;
+        }
+        self.alive_ms = Some(last_ms);
     }
 
     /// The latest membership entry in this member's log is now this one. To be called before
@@ -248,7 +269,7 @@ impl Keeper {
     #[must_use]
     pub fn silent_ms(&self, node: NodeId, now_ms: u64) -> u64 {
         let heard_ms = self.nodes.get(&node).and_then(|seen| seen.heard_ms);
-        now_ms.saturating_sub(heard_ms.unwrap_or(self.started_ms))
+        now_ms.saturating_sub(heard_ms.unwrap_or(self.started_ms).max(self.awake_ms))
     }
 
     /// Whether the latest membership of the log is applied.
@@ -258,10 +279,11 @@ impl Keeper {
 
     /// After this time nobody counts on an answer that this member gave to the node: neither on
     /// one that it remembers, nor on one from before its start, nor on one under a membership
-    /// that was replaced.
+    /// that was replaced. And every node has had the time to be heard.
     fn ready_ms(&self, node: NodeId) -> u64 {
         let counted_on_ms = self.nodes.get(&node).and_then(|seen| seen.counted_on_ms);
-        let forgotten_ms = self.settled_ms.saturating_add(self.longest.promise_wait_ms());
+        let from_ms = self.settled_ms.max(self.awake_ms);
+        let forgotten_ms = from_ms.saturating_add(self.longest.promise_wait_ms());
         forgotten_ms.max(counted_on_ms.unwrap_or(0))
     }
 }

@@ -59,7 +59,8 @@
 //!
 //! # What callers must do
 //!
-//! 1. Read the boot clock (it runs on in a suspended machine) right before each call.
+//! 1. Read the boot clock (it runs on in a suspended machine) right before each call, and tell the
+//!    keeper that it lives ([`Keeper::lives`]).
 //! 2. Kill at the deadline from outside of the agent: the shim holds it, and looks at it again
 //!    after a rank was forked and before it runs.
 //! 3. Sync [`Intent::record`] before [`Keeper::confirm`], and give all records to

@@ -283,3 +283,38 @@ fn hostile_times_do_not_wrap() {
     holder.on_ack(&ack(1, u64::MAX - 1, &membership(1, &[1])), u64::MAX - 1);
     assert_eq!(holder.deadline_ms(Deadline::Strict), Some(u64::MAX));
 }
+
+#[test]
+fn a_member_that_stood_still_does_not_take_it_for_the_silence_of_nodes() {
+    let mut keeper = keeper();
+    for now_ms in (0..=10_000).step_by(250) {
+        keeper.lives(now_ms);
+        assert!(keeper.on_renewal(&renewal(now_ms), now_ms).is_ok());
+    }
+    // Its process was stopped for a minute, in which nobody read what the node went on to say.
+    let woke_ms = 70_000;
+    keeper.lives(woke_ms);
+    assert_eq!(keeper.silent_ms(NODE, woke_ms), 0);
+    let heard = |judgement| matches!(judgement, Judgement::Heard { .. });
+    assert!(heard(keeper.ask(NODE, LEASE, woke_ms)));
+    for now_ms in (woke_ms..=woke_ms + WAIT_MS).step_by(250) {
+        keeper.lives(now_ms);
+        assert!(heard(keeper.ask(NODE, LEASE, now_ms)), "at {now_ms}");
+    }
+    // A node that says nothing from then on is silent.
+    let over_ms = woke_ms + WAIT_MS + 1;
+    keeper.lives(over_ms);
+    assert_eq!(keeper.silent_ms(NODE, over_ms), WAIT_MS + 1);
+    let _ = intent(keeper.ask(NODE, LEASE, over_ms));
+}
+
+#[test]
+fn short_pauses_of_a_member_hide_no_silence() {
+    let mut keeper = keeper();
+    assert!(keeper.on_renewal(&renewal(0), 0).is_ok());
+    for now_ms in (0..=WAIT_MS + 1).step_by(keeper::STILL_MS as usize) {
+        keeper.lives(now_ms);
+    }
+    keeper.lives(WAIT_MS + 1);
+    let _ = intent(keeper.ask(NODE, LEASE, WAIT_MS + 1));
+}

@@ -7,17 +7,24 @@
 
 mod agent;
 mod array;
+#[path = "../shared/calls.rs"]
+mod calls;
+#[path = "../shared/chance.rs"]
+mod chance;
 mod coordinator;
 mod cuts;
 mod dev;
 mod disk;
 mod documents;
+mod faults;
 mod hand;
 mod members;
 mod mpi;
 mod refused;
 mod run;
 mod shim;
+#[path = "../shared/teller.rs"]
+mod teller;
 mod user;
 mod wire;
 mod world;

@@ -1,6 +1,7 @@
 //! A client that calls members at random, with requests that it asks again until it has an answer.
 
 use crate::agent::GPUS;
+use crate::calls::{Choice, changed, choose, moves, refusal, shown, submitted};
 use crate::chance::Chance;
 use crate::made::{MEMBERS, address};
 use crate::net::{self, Wires};
@@ -9,8 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
-use yard_common::ErrorCode;
-use yard_integration::history::{Answer, Call, ClientNumber, Outcome, Phase, Refusal, Shown};
+use yard_integration::history::{Answer, Call, ClientNumber, Outcome};
 use yard_proto::convert::error::Refused;
 use yard_proto::v1;
 use yard_proto::v1::job_service_client::JobServiceClient;
@@ -26,11 +26,6 @@ const IMPATIENCE: Duration = Duration::from_millis(300);
 const AFTER: usize = 5;
 
 type Jobs = JobServiceClient<tonic::transport::Channel>;
-
-/// Whether a job of this body can ever start. The others ask for more than any machine has.
-pub(crate) fn moves(body: u64) -> bool {
-    body.is_multiple_of(2)
-}
 
 /// A client.
 pub(crate) struct Client {
@@ -116,17 +111,13 @@ impl Client {
 
     fn choose(&mut self) -> (Option<u128>, Call) {
         let jobs = self.world.latest_jobs(3);
-        let job = self.chance.of(&jobs);
-        let call = match (self.chance.within(0, 20), job) {
-            (0..3, _) | (_, None) => Call::Submit(self.chance.within(0, 1_000_000)),
-            (3..5, Some(job)) => Call::Cancel(job),
-            (5..9, Some(job)) => Call::Hold(job),
-            (9..12, Some(job)) => Call::Release(job),
-            (12, Some(_)) if self.last.is_some() => {
-                let (request, call) = self.last.expect("it was just seen");
+        let call = match (choose(&mut self.chance, &jobs, self.last.is_some()), self.last) {
+            (Choice::Change(call), _) => call,
+            (Choice::Read(call), _) => return (None, call),
+            (Choice::Again, last) => {
+                let (request, call) = last.expect("there is one to ask for again");
                 return (Some(request), call);
             }
-            (_, Some(job)) => return (None, Call::Show(job)),
         };
         self.requests += 1;
         let request = u128::from(self.number) << 64 | u128::from(self.requests);
@@ -176,7 +167,6 @@ impl Client {
     ) -> Result<(Answer, Option<u64>), Status> {
         let mut jobs = self.jobs();
         let id = || bytes::Bytes::from(request.unwrap_or(0).to_be_bytes().to_vec());
-        let changed = |told: v1::JobChanged| (Answer::Tasks(told.tasks), Some(told.applied_index));
         let asked = match call {
             Call::Submit(body) => {
                 let gpus = if moves(body) { 1 } else { GPUS + 1 };
@@ -185,8 +175,7 @@ impl Client {
                 let submit_dir = "/srv".to_string();
                 let request =
                     v1::SubmitRequest { request_id: id(), spec, submit_dir, ..Default::default() };
-                let told = jobs.submit(request).await.map(tonic::Response::into_inner);
-                told.map(|told| (Answer::Job(told.job_id), Some(told.applied_index)))
+                jobs.submit(request).await.map(|told| submitted(told.into_inner()))
             }
             Call::Cancel(job_id) => {
                 let request = v1::CancelRequest { request_id: id(), job_id, ..Default::default() };
@@ -202,11 +191,7 @@ impl Client {
             }
             Call::Show(job_id) => {
                 let told = jobs.get(v1::GetJobRequest { job_id }).await;
-                told.map(tonic::Response::into_inner).map(|told| {
-                    let job = told.job.unwrap_or_default();
-                    let shown = Shown { phase: phase(job.state()), held: job.held.is_some() };
-                    (Answer::Shown(shown), Some(told.applied_index))
-                })
+                told.map(|told| shown(told.into_inner()))
             }
         };
         asked.or_else(refused)
@@ -215,26 +200,9 @@ impl Client {
 
 /// What a refusal of the state means. It names no entry.
 fn refused(status: Status) -> Result<(Answer, Option<u64>), Status> {
-    let reason = Refused::read(&status).reason;
-    let is = |code: ErrorCode| reason == code.to_string();
-    let refusal = match () {
-        () if is(ErrorCode::NotFound) => Refusal::NotFound,
-        () if is(ErrorCode::AlreadyExists) => Refusal::Exists,
-        () if is(ErrorCode::WrongState) => Refusal::WrongState,
-        () => return Err(status),
-    };
-    Ok((Answer::Refused(refusal), None))
-}
-
-fn phase(state: v1::JobState) -> Phase {
-    match state {
-        v1::JobState::Queued => Phase::Waiting,
-        v1::JobState::Preparing | v1::JobState::Running => Phase::Active,
-        v1::JobState::Stopping => Phase::Stopping,
-        v1::JobState::Succeeded => Phase::Succeeded,
-        v1::JobState::Failed => Phase::Failed,
-        v1::JobState::Cancelled => Phase::Cancelled,
-        v1::JobState::Unspecified => panic!("a job without a state"),
+    match refusal(&Refused::read(&status).reason) {
+        Some(refusal) => Ok((Answer::Refused(refusal), None)),
+        None => Err(status),
     }
 }
 

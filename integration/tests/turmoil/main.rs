@@ -5,6 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+#[path = "../shared/calls.rs"]
+mod calls;
+#[path = "../shared/chance.rs"]
 mod chance;
 mod client;
 mod env;
@@ -13,6 +16,8 @@ mod made;
 mod member;
 mod net;
 mod run;
+#[path = "../shared/teller.rs"]
+mod teller;
 mod world;
 
 use crate::faults::Fault;

@@ -1,7 +1,8 @@
 //! One run: a cluster, clients and faults from a seed; then both checkers.
 
 use crate::agent::Agent;
-use crate::client::{Client, moves};
+use crate::calls::moves;
+use crate::client::Client;
 use crate::env::WallClock;
 use crate::faults::{DELAY_MS, Fault, plan};
 use crate::made::{MEMBERS, Made, NODES, host, machine};

@@ -1,17 +1,13 @@
 //! What all parts of a run share, and what they write down.
 
 use crate::net::{Trace, Wires};
+use crate::teller::Teller;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use yard_common::ExitCause;
-use yard_common::id::NodeId;
 use yard_coordinator::Handle;
 use yard_coordinator::raft::AppliedEntry;
-use yard_core::agent::ReportKind;
-use yard_core::command::{Actor, Command, Envelope, JobCommand, Rejection, Reply};
-use yard_core::event::{Applied, Event};
-use yard_integration::history::{Answer, Call, Recorder, Refusal};
-use yard_integration::model::{End, Gpu, Input, Record};
+use yard_integration::history::Recorder;
+use yard_integration::model::{Gpu, Record};
 use yard_integration::objects::{GpuStep, Sight};
 
 /// What is shared. Clones are the same one.
@@ -146,99 +142,9 @@ impl World {
         let mut teller = Teller::default();
         for (index, entry) in &self.inner().log {
             for (envelope, command, applied) in &entry.outcomes {
-                teller.asked(*index, envelope, command, applied);
-                teller.happened(*index, command, applied);
+                teller.tell(*index, envelope, command, applied);
             }
         }
-        teller.records
-    }
-}
-
-/// Tells a log in the words of the model.
-#[derive(Default)]
-struct Teller {
-    records: Vec<Record>,
-    /// The last report of each node that took effect: what comes again is no news.
-    reported: BTreeMap<NodeId, u64>,
-}
-
-impl Teller {
-    fn tell(&mut self, index: u64, input: Input) {
-        self.records.push(Record { index, input });
-    }
-
-    fn asked(&mut self, index: u64, envelope: &Envelope, command: &Command, applied: &Applied) {
-        let (Actor::User(_), Some(request)) = (envelope.actor, envelope.request) else { return };
-        let Some(call) = call_of(command) else { return };
-        if let Some(said) = said(&applied.reply) {
-            self.tell(index, Input::Asked { request: request.to_u128(), call, said });
-        }
-    }
-
-    /// What of a command concerns GPUs.
-    fn happened(&mut self, index: u64, command: &Command, applied: &Applied) {
-        if let (Command::Plan(plan), Ok(Reply::Planned { placements })) = (command, &applied.reply)
-        {
-            for (placement, taken) in plan.placements.iter().zip(placements) {
-                let Ok(allocation) = taken else { continue };
-                let gpus = placement.shares.iter().flat_map(|share| {
-                    let device = |at| Gpu { node: share.node.0, device: at as u32 };
-                    share.gpus.devices.positions().map(device)
-                });
-                let (job, holder) = (placement.job.0, allocation.0);
-                self.tell(index, Input::Granted { job, holder, gpus: gpus.collect() });
-            }
-        }
-        for event in &applied.events {
-            if let Event::AttemptEnded { allocation, cause, .. } = event {
-                self.tell(index, Input::Exited { holder: allocation.0, end: end_of(*cause) });
-            }
-        }
-        let (Command::Report(report), Ok(_)) = (command, &applied.reply) else { return };
-        for one in &report.reports {
-            let last = self.reported.entry(report.node).or_default();
-            if one.sequence.0 == *last + 1 {
-                *last = one.sequence.0;
-                if one.what == ReportKind::Reaped {
-                    self.tell(index, Input::Reaped(one.assignment.allocation.0));
-                }
-            }
-        }
-    }
-}
-
-fn end_of(cause: ExitCause) -> End {
-    match cause {
-        ExitCause::Exited(0) => End::Well,
-        ExitCause::Exited(_) => End::Badly,
-        // A cancel is known from what was asked; everything else is not the job's fault.
-        _ => End::Again,
-    }
-}
-
-fn call_of(command: &Command) -> Option<Call> {
-    let Command::Job(command) = command else { return None };
-    match command {
-        JobCommand::Submit(submit) => {
-            let body = submit.plan.name.strip_prefix("job-").and_then(|body| body.parse().ok());
-            Some(Call::Submit(body.expect("the clients name jobs by their bodies")))
-        }
-        JobCommand::Cancel { job, .. } => Some(Call::Cancel(job.0)),
-        JobCommand::Hold { job, .. } => Some(Call::Hold(job.0)),
-        JobCommand::Release(job) => Some(Call::Release(job.0)),
-        _ => None,
-    }
-}
-
-/// What the state said; none: nothing, as the leader was replaced.
-fn said(reply: &Result<Reply, Rejection>) -> Option<Answer> {
-    match reply {
-        Ok(Reply::Job(job)) => Some(Answer::Job(job.0)),
-        Ok(Reply::Tasks(tasks)) => Some(Answer::Tasks(*tasks)),
-        Err(Rejection::NotFound(_)) => Some(Answer::Refused(Refusal::NotFound)),
-        Err(Rejection::AlreadyExists(_)) => Some(Answer::Refused(Refusal::Exists)),
-        Err(Rejection::WrongState(..)) => Some(Answer::Refused(Refusal::WrongState)),
-        Err(Rejection::StaleLeader) => None,
-        other => panic!("no client of this test gets {other:?}"),
+        teller.into_records()
     }
 }

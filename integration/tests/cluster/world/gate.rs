@@ -1,7 +1,7 @@
 //! Jobs that a test holds in its hand: they write down who they are, and end when told, as told.
 
-use super::Cluster;
 use super::process::{Process, await_pids};
+use super::{Cluster, Home};
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,7 +13,12 @@ pub(crate) struct Gate {
 impl Gate {
     /// A closed one. `name` is unique within the test.
     pub(crate) fn new(cluster: &Cluster, name: &str) -> Gate {
-        let folder = cluster.home.path(&format!("gate-{name}"));
+        Gate::at(&cluster.home, name)
+    }
+
+    /// A closed one in a home.
+    pub(crate) fn at(home: &Home, name: &str) -> Gate {
+        let folder = home.path(&format!("gate-{name}"));
         fs::create_dir(&folder).expect("a folder can be made");
         Gate { folder }
     }

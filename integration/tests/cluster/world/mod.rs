@@ -1,9 +1,13 @@
 //! The fixture: a folder with its own home, configuration and data, and a cluster in it that ends
 //! with the test.
 
+pub(crate) mod clients;
 pub(crate) mod gate;
+pub(crate) mod logbook;
 pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod trio;
+pub(crate) mod wires;
 pub(crate) mod yard;
 
 use process::Process;

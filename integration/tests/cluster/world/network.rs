@@ -4,6 +4,8 @@
 //! What arrives from a machine that is cut off is thrown away by a routing rule, as by a broken
 //! switch: connections that are open stay open and hear nothing.
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::os::fd::AsFd;
 use std::process::Command;
 
 /// A network of machines, counted from 1.
@@ -25,7 +27,7 @@ impl Network {
         ip(&format!("-n {switch} link add name sw0 type bridge"));
         ip(&format!("-n {switch} link set sw0 up"));
         for machine in 1..=machines {
-            let (at, address) = (network.namespace(machine), network.address(machine));
+            let (at, address) = (network.namespace(machine), Network::address(machine));
             ip(&format!("netns add {at}"));
             ip(&format!("-n {at} link set lo up"));
             ip(&format!("-n {at} link add eth0 type veth peer name v{machine} netns {switch}"));
@@ -47,7 +49,7 @@ impl Network {
     }
 
     /// The namespace of a machine.
-    fn namespace(&self, machine: u8) -> String {
+    pub(crate) fn namespace(&self, machine: u8) -> String {
         format!("{}-{machine}", self.name)
     }
 
@@ -57,23 +59,42 @@ impl Network {
     }
 
     /// The address of a machine.
-    pub(crate) fn address(&self, machine: u8) -> String {
+    pub(crate) fn address(machine: u8) -> String {
         format!("10.77.0.{machine}")
+    }
+
+    /// A further address of a machine: that of another number.
+    pub(crate) fn also(&self, machine: u8, number: u8) {
+        let (at, address) = (self.namespace(machine), Network::address(number));
+        ip(&format!("-n {at} addr add {address}/24 dev eth0"));
+    }
+
+    /// Moves this thread to a machine.
+    pub(crate) fn enter(&self, machine: u8) {
+        enter(&self.namespace(machine));
     }
 
     /// From now on, what one machine sends does not reach another.
     pub(crate) fn cut(&self, from: u8, to: u8) {
-        ip(&format!("-n {} rule add pref 1 {}", self.namespace(to), self.blackhole(from)));
+        ip(&format!("-n {} rule add pref 1 {}", self.namespace(to), blackhole(from)));
     }
 
     /// Ends such a cut.
     pub(crate) fn heal(&self, from: u8, to: u8) {
-        ip(&format!("-n {} rule del pref 1 {}", self.namespace(to), self.blackhole(from)));
+        ip(&format!("-n {} rule del pref 1 {}", self.namespace(to), blackhole(from)));
     }
+}
 
-    fn blackhole(&self, from: u8) -> String {
-        format!("from {} blackhole", self.address(from))
-    }
+fn blackhole(from: u8) -> String {
+    format!("from {} blackhole", Network::address(from))
+}
+
+/// Moves this thread to a namespace, and with it the threads and processes that it starts.
+pub(crate) fn enter(namespace: &str) {
+    let file = std::fs::File::open(format!("/run/netns/{namespace}"));
+    let file = file.expect("the namespace was made");
+    let network = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(file.as_fd(), network).expect("the test is root");
 }
 
 impl Drop for Network {

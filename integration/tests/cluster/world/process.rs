@@ -43,17 +43,28 @@ impl Process {
 
     /// Sends SIGKILL, if it still runs.
     pub(crate) fn kill(self) {
-        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.lives()) {
-            // It may have ended a moment ago.
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        self.send(Signal::KILL);
     }
 
     /// Sends SIGTERM, if it still runs.
     pub(crate) fn terminate(self) {
+        self.send(Signal::TERM);
+    }
+
+    /// Stops it where it is, until it is told to go on.
+    pub(crate) fn freeze(self) {
+        self.send(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(self) {
+        self.send(Signal::CONT);
+    }
+
+    fn send(self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.lives()) {
             // It may have ended a moment ago.
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
     }
 
