@@ -355,6 +355,18 @@ pub const LOG_RANKS_MAX: usize = 4_096;
 /// Work of one round of the scheduler: jobs and nodes looked at. The next round goes on from there.
 pub const PLAN_WORK_MAX: u64 = 4_000_000;
 
+// --- Restores ---------------------------------------------------------------------------------
+
+/// Numbers of jobs that a restore leaves out at least, and for each second since the backup: those
+/// that were given out meanwhile are not given out again.
+pub const RESTORE_JOBS_LEAST: u64 = 1_000_000;
+/// See [`RESTORE_JOBS_LEAST`].
+pub const RESTORE_JOBS_PER_S: u64 = 1_000;
+/// The same for users and nodes, one for each second: their certificates go on being believed.
+pub const RESTORE_IDS_LEAST: u64 = 10_000;
+/// The most ids of users and nodes that one restore leaves out: tables of nodes are kept by id.
+pub const RESTORE_IDS_MAX: u64 = 1 << 20;
+
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
