@@ -16,6 +16,7 @@ mod hand;
 mod members;
 mod mpi;
 mod refused;
+mod restore;
 mod run;
 mod shim;
 mod user;
