@@ -70,11 +70,13 @@ impl Context {
     /// Its cluster, as who the user is. Members that were learnt are asked before those that the
     /// file names; `given` ones alone.
     pub(crate) fn options(&self, identity: Identity, given: bool) -> Options {
-        let folder = self.identity.parent().filter(|_| !given);
-        let roster = folder.and_then(crate::members::load);
+        let roster = self.identity.parent().and_then(crate::members::load);
+        // Whoever is named may be of a life that is over.
+        let life = roster.as_ref().map_or(0, |roster| roster.life);
+        let roster = roster.filter(|_| !given);
         let addresses = crate::members::merged(roster.as_ref(), &self.addresses);
         let members_index = roster.map_or(0, |roster| roster.index);
-        Options { members_index, ..Options::new(addresses, identity) }
+        Options { members_index, life, ..Options::new(addresses, identity) }
     }
 }
 

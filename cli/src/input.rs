@@ -46,6 +46,23 @@ pub(crate) fn confirm_many(what: &str, count: usize, yes: bool) -> Result<(), Fa
     confirm(&format!("{what} {count} jobs?"), yes)
 }
 
+/// Asks for a word to be typed, unless `yes` was given: for what cannot be undone.
+pub(crate) fn confirm_word(question: &str, word: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(format!("{question} Nobody is there to answer"), "add --yes"));
+    }
+    say(&format!("{question} Type {word} to go on:"));
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    match read.is_ok() && answer.trim() == word {
+        true => Ok(()),
+        false => Err(Failure::new(exit::REFUSED, "nothing was changed", "")),
+    }
+}
+
 /// Asks, unless `yes` was given. Without a terminal nobody could answer: refused.
 pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {

@@ -21,7 +21,9 @@ pub(crate) fn load(folder: &Path) -> Option<Roster> {
     let read = |text: &mut config::Section<'_>| {
         let index = text.number("index", 0, 0..=u64::MAX);
         let addresses = text.list("addresses", MEMBERS_MAX, "\"HOST:PORT\"");
-        Some(Roster { index, addresses })
+        let life = text.number("life", 0, 0..=u64::from(u32::MAX));
+        let life = u32::try_from(life).unwrap_or(0);
+        Some(Roster { index, addresses, life })
     };
     config::read(&path, read).ok().filter(|roster| !roster.addresses.is_empty())
 }
@@ -29,7 +31,8 @@ pub(crate) fn load(folder: &Path) -> Option<Roster> {
 /// Keeps a list.
 pub(crate) fn save(folder: &Path, roster: &Roster) -> Result<(), Failure> {
     let list: Vec<String> = roster.addresses.iter().map(|address| format!("{address:?}")).collect();
-    let text = format!("index = {}\naddresses = [{}]\n", roster.index, list.join(", "));
+    let Roster { index, life, .. } = roster;
+    let text = format!("index = {index}\nlife = {life}\naddresses = [{}]\n", list.join(", "));
     files::write_durably(&folder.join(FILE), text.as_bytes(), files::PRIVATE)
         .map_err(|error| Failure::local(&error, ""))
 }
@@ -60,7 +63,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(load(folder.path()), None);
         let addresses = vec!["b:1".to_string(), "[::1]:2".to_string()];
-        let roster = Roster { index: 7, addresses };
+        let roster = Roster { index: 7, addresses, life: 3 };
         save(folder.path(), &roster).unwrap();
         assert_eq!(load(folder.path()), Some(roster.clone()));
         let named = vec!["a:1".to_string(), "b:1".to_string()];

@@ -2,7 +2,7 @@
 
 use crate::{Client, ClientError, Logs, Watch, new_request_id};
 use bytes::Bytes;
-use tonic::Request;
+use tonic::{Request, Streaming};
 use yard_proto::convert;
 use yard_proto::v1::{self, cluster_service_client, holder_service_client, job_service_client};
 use yard_proto::v1::{node_service_client, user_service_client};
@@ -168,6 +168,18 @@ calls! {
 }
 
 impl Client {
+    /// A backup, in pieces. One that breaks off is begun anew: another member's is another one.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn save_snapshot(&self) -> Result<Streaming<v1::SnapshotPiece>, ClientError> {
+        let open = |channel| async move {
+            let mut client = cluster_service_client::ClusterServiceClient::new(channel);
+            client.save_snapshot(v1::SaveSnapshotRequest {}).await
+        };
+        self.attempt(open).await
+    }
+
     /// Events of jobs, from an index on.
     #[must_use]
     pub fn watch_jobs(&self, request: v1::WatchJobsRequest) -> Watch {

@@ -8,13 +8,14 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 use yard_common::limits::MEMBERS_MAX;
-use yard_proto::MEMBERS_INDEX;
 use yard_proto::convert::error::Refused;
 use yard_proto::v1::StatusRequest;
 use yard_proto::v1::cluster_service_client::ClusterServiceClient;
+use yard_proto::{LIFE, MEMBERS_INDEX};
 use yard_runtime::backoff::Backoff;
 use yard_runtime::identity::{Identity, Tree};
 use yard_runtime::tls::{self, ClientTls, Expect};
@@ -39,6 +40,8 @@ pub struct Options {
     pub try_timeout: Duration,
     /// The position of the list of members that `addresses` are from; 0: of none.
     pub members_index: u64,
+    /// The latest life of the cluster that was heard of; 0: of none.
+    pub life: u32,
 }
 
 /// The members, as one of them told.
@@ -48,6 +51,8 @@ pub struct Roster {
     pub index: u64,
     /// `host:port` of each.
     pub addresses: Vec<String>,
+    /// The life of the cluster that it is of: members of an earlier one are not believed.
+    pub life: u32,
 }
 
 impl Options {
@@ -55,7 +60,7 @@ impl Options {
     #[must_use]
     pub fn new(addresses: Vec<String>, identity: Identity) -> Options {
         let (patience, try_timeout) = (Duration::from_secs(8), Duration::from_secs(30));
-        Options { addresses, identity, patience, try_timeout, members_index: 0 }
+        Options { addresses, identity, patience, try_timeout, members_index: 0, life: 0 }
     }
 }
 
@@ -79,6 +84,8 @@ struct Members {
     index: u64,
     /// The newest list, if it was learnt here.
     learnt: Option<Roster>,
+    /// The latest life of the cluster that was heard of.
+    life: u32,
 }
 
 impl fmt::Debug for Client {
@@ -100,7 +107,8 @@ impl Client {
             return Err(ClientError::NoAddress);
         }
         let (route, channels) = (Route::new(&options.addresses), BTreeMap::new());
-        let members = Members { route, channels, index: options.members_index, learnt: None };
+        let (index, life) = (options.members_index, options.life);
+        let members = Members { route, channels, index, learnt: None, life };
         Ok(Client {
             shared: Arc::new(Shared {
                 tls: ClientTls::new(&options.identity)?,
@@ -141,13 +149,19 @@ impl Client {
         loop {
             let (address, channel, members) = self.pick()?;
             let status = match timeout(self.shared.try_timeout, call(channel.clone())).await {
-                Ok(Ok(response)) => {
-                    if self.is_news(&response) {
-                        self.learn(channel).await;
+                Ok(Ok(response)) => match self.former(response.metadata()) {
+                    Some(life) => former_life(life),
+                    None => {
+                        if self.is_news(&response) {
+                            self.learn(channel).await;
+                        }
+                        return Ok(response.into_inner());
                     }
-                    return Ok(response.into_inner());
-                }
-                Ok(Err(status)) => status,
+                },
+                Ok(Err(status)) => match self.former(status.metadata()) {
+                    Some(life) => former_life(life),
+                    None => status,
+                },
                 Err(_) => Status::unavailable("no answer"),
             };
             let next = match judge(&status) {
@@ -175,6 +189,20 @@ impl Client {
         }
     }
 
+    /// The life of whoever answers, if a later one is known: a member of before a restore that
+    /// still runs. What it says counts for nothing, and nobody obeys it.
+    fn former(&self, answer: &MetadataMap) -> Option<u32> {
+        let told = answer.get(LIFE).and_then(|told| told.to_str().ok()?.parse::<u32>().ok());
+        // A refusal at the gate does not say.
+        let told = told.or_else(|| answer.contains_key(MEMBERS_INDEX).then_some(1))?;
+        let mut members = self.members();
+        if told >= members.life {
+            members.life = told;
+            return None;
+        }
+        Some(told)
+    }
+
     /// Whether whoever answers knows a newer list of members.
     fn is_news<T>(&self, response: &Response<T>) -> bool {
         let told = response.metadata().get(MEMBERS_INDEX);
@@ -195,7 +223,8 @@ impl Client {
         if !addresses.is_empty() && status.members_index > members.index {
             members.route.learn(&addresses);
             members.index = status.members_index;
-            members.learnt = Some(Roster { index: status.members_index, addresses });
+            let life = status.incarnation;
+            members.learnt = Some(Roster { index: status.members_index, addresses, life });
         }
     }
 
@@ -232,6 +261,10 @@ impl Client {
 fn asked_to_wait(status: &Status) -> Duration {
     let after = Refused::read(status).retry_after_ms;
     Duration::from_millis(after.unwrap_or(0))
+}
+
+fn former_life(life: u32) -> Status {
+    Status::unavailable(format!("is of life {life} of the cluster, which was restored since"))
 }
 
 fn give_up(tries: Tries) -> ClientError {

@@ -107,6 +107,8 @@ codes! {
     FolderOutdated = 3004, "The data folder is an older copy";
     /// A member has come to another state than the others.
     MembersDiffer = 3005, "The coordinator differs from the others";
+    /// A backup is damaged, not whole, or of a version that is not understood.
+    BadBackup = 3006, "The backup cannot be used";
 }
 
 impl fmt::Display for ErrorCode {

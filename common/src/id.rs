@@ -135,6 +135,17 @@ dense_id!(/// Replicated feature level: what every member of the cluster underst
 dense_id!(/// Position in the replicated log.
     LogIndex(u64));
 
+impl Incarnation {
+    /// Log positions, leases and allocations of a life that began by a restore are numbered from
+    /// here on. A restore makes the life the second in which it happens; so a number of an earlier
+    /// life is below, as long as fewer than a million are given out in a second.
+    #[must_use]
+    pub fn first_number(self) -> u64 {
+        // The first life begins where it always has.
+        if self.0 <= 1 { 0 } else { u64::from(self.0) << 20 }
+    }
+}
+
 wide_id!(/// A cluster, minted once when it is initialised.
     ClusterId);
 wide_id!(/// Made by a client, so that a retry of the same request is recognised.

@@ -355,6 +355,24 @@ pub const LOG_RANKS_MAX: usize = 4_096;
 /// Work of one round of the scheduler: jobs and nodes looked at. The next round goes on from there.
 pub const PLAN_WORK_MAX: u64 = 4_000_000;
 
+// --- Backups and restores ---------------------------------------------------------------------
+
+/// Backups that a member writes at a time; further ones are refused.
+pub const BACKUPS_MAX: usize = 1;
+/// Pieces of a backup that wait for whoever reads it.
+pub const BACKUP_PIECES_MAX: usize = 2;
+/// Bytes of a part of a backup that is no piece of the state: its head, the keys.
+pub const BACKUP_PART_BYTES_MAX: usize = 256 * 1024;
+/// Numbers of jobs that a restore leaves out at least, and for each second since the backup: those
+/// that were given out meanwhile are not given out again.
+pub const RESTORE_JOBS_LEAST: u64 = 1_000_000;
+/// See [`RESTORE_JOBS_LEAST`].
+pub const RESTORE_JOBS_PER_S: u64 = 1_000;
+/// The same for users and nodes, one for each second: their certificates go on being believed.
+pub const RESTORE_IDS_LEAST: u64 = 10_000;
+/// The most ids of users and nodes that one restore leaves out: tables of nodes are kept by id.
+pub const RESTORE_IDS_MAX: u64 = 1 << 20;
+
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);

@@ -5,6 +5,7 @@
 //! | `authority/` | the keys that sign certificates; only on members that issue them |
 //! | `identity/` | the member's own certificate and key, and whom it trusts |
 //! | `data/` | log, snapshots and promises |
+//! | `life` | which life of the cluster it is of; only after a restore |
 //!
 //! **Invariant.** The folder is complete or not there: [`init`] and [`crate::join`] make it beside
 //! its place, and rename it when a cluster of one member has begun in it, or when the machine is a
@@ -16,11 +17,14 @@ use crate::place::{Place, PlaceError};
 use crate::proposer::{self, DiskOptions, StartError};
 use crate::raft::{FatalError, MembersError};
 use crate::storage::{self, Peer};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 use yard_common::id::{ClusterId, Incarnation, MemberId, PrincipalId};
+use yard_common::limits::CONFIG_FILE_BYTES_MAX;
 use yard_core::command::{Cluster, Command, Rejection};
+use yard_runtime::files::{self, FileError};
 use yard_runtime::identity::{
     Authority, CERTIFICATE_LIFE_MS, Identity, IdentityError, KeyRequest, Principal, Trust,
 };
@@ -39,6 +43,7 @@ pub(crate) struct Places {
     pub(crate) authority: PathBuf,
     pub(crate) identity: PathBuf,
     pub(crate) data: PathBuf,
+    pub(crate) life: PathBuf,
 }
 
 impl Places {
@@ -47,6 +52,7 @@ impl Places {
             authority: folder.join("authority"),
             identity: folder.join("identity"),
             data: folder.join("data"),
+            life: folder.join("life"),
         }
     }
 }
@@ -115,7 +121,7 @@ pub async fn init(options: InitOptions, env: Arc<dyn Env>) -> Result<Initialised
     let InitOptions { folder, address, admin, admin_unix } = options;
     tls::endpoint(&address).map_err(InitError::Address)?;
     let place = Place::of(&folder, "new")?;
-    place.check_empty()?;
+    place.check()?;
     place.clear()?;
     place.begin()?;
     let made = fill(place.beside(), &address, &admin, admin_unix, &env).await;
@@ -187,12 +193,41 @@ pub(crate) fn host_of(address: &str) -> Option<String> {
 }
 
 /// Whose folder it is.
-pub(crate) fn owner(identity: &Identity) -> Option<storage::Identity> {
+pub(crate) fn owner(identity: &Identity, incarnation: Incarnation) -> Option<storage::Identity> {
     let peer = identity.peer();
     match peer.principal {
         Principal::Member(member) => {
-            Some(storage::Identity { cluster: peer.cluster, incarnation: FIRST_LIFE, member })
+            Some(storage::Identity { cluster: peer.cluster, incarnation, member })
         }
         Principal::Node(_) | Principal::User(_) => None,
     }
+}
+
+/// Writes down which life of the cluster a folder is of.
+pub(crate) fn write_life(places: &Places, life: Incarnation) -> Result<(), FileError> {
+    files::write_durably(&places.life, format!("{life}\n").as_bytes(), files::PRIVATE)
+}
+
+/// Which life of the cluster a folder is of. One that lost the file is refused by its data, which
+/// names its life too.
+pub(crate) fn read_life(places: &Places) -> Result<Incarnation, LifeError> {
+    match files::read_text(&places.life, CONFIG_FILE_BYTES_MAX) {
+        Ok(text) => match text.trim().parse() {
+            Ok(number) => Ok(Incarnation(number)),
+            Err(_) => Err(LifeError::Unreadable(places.life.clone())),
+        },
+        Err(FileError::Open(_, error)) if error.kind() == io::ErrorKind::NotFound => Ok(FIRST_LIFE),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why it is not known of which life a folder is.
+#[derive(Debug, Error)]
+pub enum LifeError {
+    /// The file.
+    #[error("the life of the folder cannot be read")]
+    File(#[from] FileError),
+    /// It says something else.
+    #[error("{} names no life of a cluster", .0.display())]
+    Unreadable(PathBuf),
 }

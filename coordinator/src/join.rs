@@ -4,7 +4,7 @@
 //! least of all. The key is on disk before anything is sent: a retry, also after a crash, asks
 //! with the same one, and finds the same member.
 
-use crate::folder::Places;
+use crate::folder::{Places, write_life};
 use crate::place::{Place, PlaceError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use yard_common::id::{ClusterId, MemberId, RequestId, TokenId};
+use yard_common::id::{ClusterId, Incarnation, MemberId, RequestId, TokenId};
 use yard_common::limits::{CONFIG_FILE_BYTES_MAX, LABEL_BYTES_MAX, MEMBERS_MAX};
 use yard_proto::convert::error::Refused;
 use yard_proto::convert::{self, ConvertError};
@@ -119,22 +119,23 @@ fn page(code: &str) -> String {
 /// Joins, or finds out that the machine has joined with this token before.
 ///
 /// # Errors
-/// If it did not join. Unless the cluster refused, it may be tried again with the same token.
+/// If it did not join. Unless the cluster refused, it may be tried again with the same token: also
+/// after an address that was another cluster's, since one before it may have let the machine in.
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     check(&options)?;
     let place = Place::of(&options.folder, "join")?;
     if let Some(joined) = joined_before(&options) {
         return Ok(joined);
     }
-    place.check_empty()?;
+    place.check()?;
     place.begin()?;
     let lock = FolderLock::take(place.beside())?;
     let (request, key) = request(place.beside(), options.token.id)?;
     let answer = match ask_all(&options, request, &key).await {
         Ok(answer) => answer,
         Err(error) => {
-            // With another token, or at another cluster, it begins anew.
-            if matches!(error, JoinError::Refused(_) | JoinError::Foreign(_)) {
+            // Only the cluster itself knows that it let nobody in by this token and key.
+            if matches!(error, JoinError::Refused(_)) {
                 place.clear()?;
             }
             return Err(error);
@@ -299,6 +300,8 @@ fn keep(folder: &Path, key: KeyRequest, answer: Answer) -> Result<Joined, JoinEr
     if cluster != trust.cluster() {
         return Err(IdentityError::BadBundle("it is of another cluster").into());
     }
+    // A member that does not say has never heard of another life than the first.
+    let life = Incarnation(response.incarnation.max(1));
     let keys: Vec<&str> = response.authority_key_pem.iter().map(|key| &*key.text).collect();
     let authority = Authority::from_keys(&trust, &keys)?;
     let places = Places::of(folder);
@@ -311,5 +314,6 @@ fn keep(folder: &Path, key: KeyRequest, answer: Answer) -> Result<Joined, JoinEr
     }
     authority.save(&places.authority)?;
     identity.save(&places.identity)?;
+    write_life(&places, life)?;
     Ok(Joined { cluster, member })
 }

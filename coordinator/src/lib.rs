@@ -11,12 +11,14 @@
 //! | `sessions` | control streams of agents, and questions to them |
 //! | `api` | the calls, behind one gate |
 //! | `folder`, `service` | how a member is made, started and stopped |
+//! | [`backup`], `restore` | a cluster in one file, and back |
 //!
 //! **Invariant:** openraft types stay inside the module `raft`; every decision is made by
 //! `yard-core`, and this crate only carries it out.
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod backup;
 mod certificate;
 mod compare;
 mod config;
@@ -31,13 +33,15 @@ mod place;
 pub mod proposer;
 pub mod raft;
 mod reset;
+mod restore;
 mod service;
 mod sessions;
 pub mod storage;
 
 pub use certificate::ReplaceError;
-pub use folder::{InitError, InitOptions, Initialised, init};
+pub use folder::{InitError, InitOptions, Initialised, LifeError, init};
 pub use join::{JoinError, JoinOptions, Joined, join};
 pub use place::PlaceError;
 pub use reset::{ResetError, Resident, reset, resident};
+pub use restore::{RestoreError, RestoreOptions, Restored, restore};
 pub use service::{EXIT_CODE, EXIT_FOLDER, Handle, Options, ServeError, Service, features};

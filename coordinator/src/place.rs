@@ -1,5 +1,6 @@
 //! A folder that is complete or not there: it is made beside its place, and then renamed into it.
 
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ pub enum PlaceError {
     /// There is something in the folder.
     #[error("{} is not empty; it may be that of a member already", .0.display())]
     Exists(PathBuf),
+    /// The folder is a link, or a file system of its own: nothing can be put in its place.
+    #[error("{path} is {1}, and no new folder can be put in its place", path = .0.display())]
+    Fixed(PathBuf, &'static str),
     /// The folder has no place beside it.
     #[error("{} is no path of a folder", .0.display())]
     NoFolder(PathBuf),
@@ -57,8 +61,22 @@ impl Place {
         &self.beside
     }
 
-    /// Refuses a folder that has something in it.
-    pub(crate) fn check_empty(&self) -> Result<(), PlaceError> {
+    /// Refuses a folder that has something in it, or that [`Place::put`] could not replace.
+    pub(crate) fn check(&self) -> Result<(), PlaceError> {
+        match statx(CWD, &self.folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE) {
+            Ok(found) => {
+                let mode = u32::from(found.stx_mode);
+                if rustix::fs::FileType::from_raw_mode(mode).is_symlink() {
+                    return Err(PlaceError::Fixed(self.folder.clone(), "a link"));
+                }
+                if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+                    let what = "a file system of its own";
+                    return Err(PlaceError::Fixed(self.folder.clone(), what));
+                }
+            }
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(failed(&self.folder, "look at")(error.into())),
+        }
         match std::fs::read_dir(&self.folder) {
             Ok(mut entries) => match entries.next() {
                 None => Ok(()),
@@ -95,4 +113,28 @@ impl Place {
 fn failed(path: &Path, step: &'static str) -> impl FnOnce(io::Error) -> PlaceError {
     let path = path.to_path_buf();
     move |source| PlaceError::Io { path, step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_replaced_passes() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| Place::of(&root.path().join(name), "new").unwrap().check();
+        assert!(at("absent").is_ok());
+        std::fs::create_dir(root.path().join("empty")).unwrap();
+        assert!(at("empty").is_ok());
+        std::os::unix::fs::symlink(root.path().join("empty"), root.path().join("link")).unwrap();
+        assert!(matches!(at("link"), Err(PlaceError::Fixed(_, "a link"))));
+        std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+        assert!(matches!(at("dangling"), Err(PlaceError::Fixed(_, "a link"))));
+        std::fs::create_dir_all(root.path().join("full/of")).unwrap();
+        assert!(matches!(at("full"), Err(PlaceError::Exists(_))));
+        std::fs::write(root.path().join("file"), "").unwrap();
+        assert!(matches!(at("file"), Err(PlaceError::Io { step: "read", .. })));
+        let mount = Place::of(Path::new("/proc"), "new").unwrap().check();
+        assert!(matches!(mount, Err(PlaceError::Fixed(_, "a file system of its own"))));
+    }
 }

@@ -1,14 +1,16 @@
 //! `yard coordinator reset`: the end of a member's folder.
 //!
-//! **Invariant.** A folder whose process runs is left alone. What comes after it is another member:
-//! its number is never used again, since the others may remember a vote of the one that is gone.
+//! **Invariants.** A folder whose process runs is left alone. What comes after it is another
+//! member: its number is never used again, since the others may remember a vote of the one that is
+//! gone. No link is followed. Whatever a crash leaves of a folder starts no member: the certificate
+//! goes before the log, without which the member would have forgotten its votes.
 
 use crate::folder::Places;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 use yard_common::id::{ClusterId, MemberId};
-use yard_runtime::files::{FileError, FolderLock};
+use yard_runtime::files::{self, FileError, FolderLock};
 use yard_runtime::identity::{Identity, Principal};
 
 /// What a folder is.
@@ -30,6 +32,9 @@ pub enum ResetError {
     #[error("{} is not the folder of a coordinator; remove it by hand if that is meant",
         .0.display())]
     Foreign(PathBuf),
+    /// What it leads to would stay, or be removed elsewhere.
+    #[error("{} is a link; remove what it leads to by hand, and then the link", .0.display())]
+    Link(PathBuf),
     /// Its process runs.
     #[error("the coordinator runs; stop it first")]
     Runs(#[source] FileError),
@@ -43,10 +48,14 @@ pub enum ResetError {
 /// # Errors
 /// If there is none, or nothing in it is a member's.
 pub fn resident(folder: &Path) -> Result<Resident, ResetError> {
+    refuse_link(folder)?;
     if !folder.is_dir() {
         return Err(ResetError::Absent(folder.to_path_buf()));
     }
     let places = Places::of(folder);
+    for part in [&places.authority, &places.identity, &places.data] {
+        refuse_link(part)?;
+    }
     if !places.identity.is_dir() && !places.data.is_dir() {
         return Err(ResetError::Foreign(folder.to_path_buf()));
     }
@@ -60,24 +69,86 @@ pub fn resident(folder: &Path) -> Result<Resident, ResetError> {
     Ok(Resident { cluster: peer.map(|peer| peer.cluster), member })
 }
 
+fn refuse_link(path: &Path) -> Result<(), ResetError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Err(ResetError::Link(path.to_path_buf())),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Removes the folder of a member: its certificate, its copy of the log, the keys of the CAs.
 ///
 /// # Errors
 /// If it runs, or the folder cannot be removed.
 pub fn reset(folder: &Path) -> Result<Resident, ResetError> {
     let found = resident(folder)?;
-    let data = Places::of(folder).data;
+    let Places { authority, identity, data, .. } = Places::of(folder);
     let _lock = match data.is_dir() {
         true => Some(FolderLock::take(&data).map_err(ResetError::Runs)?),
         false => None,
     };
-    // The keys first: what is left after a crash opens nothing.
-    for part in [Places::of(folder).authority, folder.to_path_buf()] {
-        match std::fs::remove_dir_all(&part) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(ResetError::Remove(part, error)),
-        }
+    // The keys first: what is left after a crash opens nothing. Then what makes a member of it.
+    for part in [authority, identity] {
+        remove(&part)?;
+        let flushed = files::flush_folder(folder);
+        flushed.map_err(|error| ResetError::Remove(part, io::Error::other(error)))?;
     }
+    remove(folder)?;
     Ok(found)
+}
+
+fn remove(part: &Path) -> Result<(), ResetError> {
+    match std::fs::remove_dir_all(part) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(ResetError::Remove(part.to_path_buf(), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn member(root: &Path) -> PathBuf {
+        let folder = root.join("member");
+        for part in ["authority", "identity", "data"] {
+            fs::create_dir_all(folder.join(part)).unwrap();
+            fs::write(folder.join(part).join("file"), "").unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn what_a_crash_leaves_can_be_removed_and_starts_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = member(root.path());
+        fs::remove_dir_all(folder.join("authority")).unwrap();
+        fs::remove_dir_all(folder.join("identity")).unwrap();
+        let left = reset(&folder).unwrap();
+        assert_eq!(left, Resident { cluster: None, member: None });
+        assert!(!folder.exists());
+        assert!(matches!(reset(&folder), Err(ResetError::Absent(_))));
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = member(root.path());
+        symlink(&folder, root.path().join("link")).unwrap();
+        assert!(matches!(reset(&root.path().join("link")), Err(ResetError::Link(_))));
+        let kept = root.path().join("kept");
+        for part in ["authority", "identity", "data"] {
+            fs::rename(folder.join(part), &kept).unwrap();
+            symlink(&kept, folder.join(part)).unwrap();
+            assert!(matches!(reset(&folder), Err(ResetError::Link(_))), "{part}");
+            fs::remove_file(folder.join(part)).unwrap();
+            fs::rename(&kept, folder.join(part)).unwrap();
+        }
+        for part in ["authority", "identity", "data"] {
+            assert!(folder.join(part).join("file").exists(), "{part}");
+        }
+        reset(&folder).unwrap();
+    }
 }

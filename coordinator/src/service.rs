@@ -3,7 +3,7 @@
 use crate::api::{self, GateLayer};
 use crate::certificate::{self, Certificate, ReplaceError};
 use crate::env::{Env, Listener, Socket};
-use crate::folder::{Places, certify, owner};
+use crate::folder::{LifeError, Places, certify, owner, read_life};
 use crate::leader;
 use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -26,7 +27,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use yard_common::ErrorCode;
 use yard_common::id::LeaderId;
-use yard_common::limits::{HEADER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
+use yard_common::limits::{BACKUPS_MAX, HEADER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 use yard_common::spec::{Feature, Features};
 use yard_core::lease::LeaseTimes;
 use yard_proto::PUBLIC_DESCRIPTORS;
@@ -99,6 +100,9 @@ pub enum ServeError {
     /// Its certificate or its authority.
     #[error("the identity of the member cannot be used; was `coordinator init` run?")]
     Identity(#[from] IdentityError),
+    /// Of which life of the cluster it is.
+    #[error(transparent)]
+    Life(#[from] LifeError),
     /// The certificate is somebody else's.
     #[error("the certificate in the folder is that of {0}, not of a member")]
     NotAMember(Principal),
@@ -132,6 +136,7 @@ impl ServeError {
                 error.code()
             }
             ServeError::Identity(_)
+            | ServeError::Life(_)
             | ServeError::NotAMember(_)
             | ServeError::Tls(_)
             | ServeError::Listen(..)
@@ -148,7 +153,9 @@ impl ServeError {
             ServeError::Start(StartError::Consensus(error)) | ServeError::Fatal(error) => {
                 error.is_of_content()
             }
+            ServeError::Life(LifeError::Unreadable(_)) => true,
             ServeError::Identity(_)
+            | ServeError::Life(LifeError::File(_))
             | ServeError::NotAMember(_)
             | ServeError::Tls(_)
             | ServeError::Listen(..)
@@ -248,7 +255,7 @@ impl Service {
     pub async fn start(options: Options, env: Arc<dyn Env>) -> Result<Service, ServeError> {
         let places = Places::of(&options.folder);
         let Opened { identity, authority } = open(&places, &*env)?;
-        let own = owner(&identity);
+        let own = owner(&identity, read_life(&places)?);
         let own = own.ok_or(ServeError::NotAMember(identity.peer().principal))?;
         let server_tls = ServerTls::new(&identity, Admit::Strangers)?;
         let client_tls = ClientTls::new(&identity)?;
@@ -284,6 +291,7 @@ impl Service {
             recent: Recent::new(index),
             attempts,
             plays: Default::default(),
+            backups: Arc::new(Semaphore::new(BACKUPS_MAX)),
             barrier,
             caught_up: Default::default(),
             sessions: Default::default(),

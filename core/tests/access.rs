@@ -134,16 +134,65 @@ fn a_restore_voids_all_that_agents_hold() {
     let allocation = lab.place(job, TaskRange::one(0), &[a, b]);
     admin(&mut lab, token(9, Scope::Member));
     let (fence, lease) = (lab.state.desired(a).unwrap().fence, lab.state.nodes[a].lease);
-    let reply = lab.ok(Actor::Leader, Command::Cluster(Cluster::Restored));
-    assert_eq!(reply, Reply::Incarnation(Incarnation(2)));
+    let reply = lab.ok(Actor::Leader, restored(9, 0));
+    assert_eq!(reply, Reply::Incarnation(Incarnation(9)));
     assert!(!lab.state.allocations.contains(allocation));
     assert_eq!(lab.state.jobs[job].state, JobState::Queued);
     assert!(lab.state.tokens.is_empty(), "they may have been used after the backup");
     let node = &lab.state.nodes[a];
-    assert!(node.lease > lease);
+    assert!(node.lease > lease && node.lease.0 == Incarnation(9).first_number());
     assert!(node.leftovers.iter().all(|(_, left)| left.in_doubt) && !node.is_idle());
     assert!(lab.state.desired(a).unwrap().fence > fence);
     assert_eq!(node.state, NodeState::Up);
+    let back = State::from_bytes(&lab.state.to_bytes()).unwrap();
+    assert_eq!(back.to_bytes(), lab.state.to_bytes());
+}
+
+fn restored(life: u32, after_ms: u64) -> Command {
+    Command::Cluster(Cluster::Restored { incarnation: Incarnation(life), after_ms })
+}
+
+/// Whatever was given out after the backup, by the cluster that was lost or by an earlier restore
+/// of the same backup, is given out by nobody else.
+#[test]
+fn a_restored_cluster_gives_out_no_id_of_a_former_life() {
+    let mut lab = Lab::new();
+    let a = lab.join("a", 4, &[]);
+    let job = lab.submit(gang(1, 1));
+    let backup = lab.state.clone();
+    let life = |lab: &mut Lab, life: u32, after_ms: u64| {
+        lab.state = backup.clone();
+        lab.ok(Actor::Leader, restored(life, after_ms));
+        assert_eq!(lab.state.nodes.find("a"), Some(a));
+        let job = lab.submit(gang(1, 1));
+        let allocation = lab.place(job, TaskRange::one(0), &[a]);
+        let node = lab.join("b", 4, &[]);
+        let add = Access::AddUser { name: "eve".into(), unix: None, grants: Vec::new() };
+        admin(lab, add);
+        let user = lab.state.principals.find("eve").unwrap();
+        (job.0, allocation.0, node.0, user.0)
+    };
+    let first = life(&mut lab, 1_700_000_000, 3_600_000);
+    let second = life(&mut lab, 1_700_000_060, 3_660_000);
+    assert_eq!(first.0, 5_000_000, "a million, and a thousand for each second, rounded up");
+    assert!(first.0 > job.0 && second.0 >= first.0);
+    assert_eq!(first.1, 1_700_000_000 << 20);
+    assert_eq!(second.1 - first.1, 60 << 20);
+    assert_eq!((second.2 - first.2, second.3 - first.3), (60, 60));
+    assert!(first.2 - a.0 > 13_600 && first.3 > 13_600);
+    let far = life(&mut lab, 1_900_000_000, u64::MAX);
+    assert_eq!(far.0, 4_000_000_000_000_000);
+}
+
+#[test]
+fn lives_only_rise() {
+    let mut lab = Lab::new();
+    lab.ok(Actor::Leader, restored(5, 0));
+    for life in [0, 1, 5] {
+        let why = lab.refused(Actor::Leader, restored(life, 0));
+        assert_eq!(why.code(), ErrorCode::InvalidArgument, "{life}");
+    }
+    lab.ok(Actor::Leader, restored(6, 0));
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn who(command: &Command) -> &'static str {
             Cluster::Initialise { .. }
             | Cluster::LeaderStarted
             | Cluster::Tick
-            | Cluster::Restored
+            | Cluster::Restored { .. }
             | Cluster::RaiseFeatureLevel(_)
             | Cluster::Members { .. }
             | Cluster::MemberLeft(_) => "L",
@@ -225,7 +225,7 @@ fn commands(cast: &Cast) -> Vec<Command> {
         Command::Cluster(Cluster::Initialise { cluster, admin, unix: None }),
         Command::Cluster(Cluster::LeaderStarted),
         Command::Cluster(Cluster::Tick),
-        Command::Cluster(Cluster::Restored),
+        Command::Cluster(Cluster::Restored { incarnation: Incarnation(2), after_ms: 0 }),
         Command::Cluster(Cluster::RaiseFeatureLevel(FeatureLevel(1))),
         Command::Cluster(Cluster::Members { voters, joint: None }),
         Command::Cluster(Cluster::MemberLeft(MemberId(1))),

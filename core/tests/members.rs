@@ -107,7 +107,8 @@ fn a_member_that_is_to_leave_does_not_come_back_with_its_token() {
 fn a_restored_cluster_has_no_members_that_joined_and_uses_no_number_again() {
     let mut lab = lab();
     joined(&mut lab, 1);
-    lab.ok(Actor::Leader, Command::Cluster(Cluster::Restored));
+    let restored = Cluster::Restored { incarnation: Incarnation(2), after_ms: 0 };
+    lab.ok(Actor::Leader, Command::Cluster(restored));
     assert!(lab.state.members.is_empty());
     assert_eq!(joined(&mut lab, 2), MemberId(3));
 }

@@ -155,7 +155,9 @@ fn cluster() -> impl Strategy<Value = Command> {
             Cluster::Initialise { cluster: ClusterId::from_u128(9), admin, unix }
         }),
         Just(Cluster::LeaderStarted),
-        Just(Cluster::Restored),
+        (0..4u32, 0..5_000u64).prop_map(|(life, after_ms)| {
+            Cluster::Restored { incarnation: Incarnation(life), after_ms }
+        }),
         (0..4u32).prop_map(|level| Cluster::RaiseFeatureLevel(FeatureLevel(level))),
         (members(), option::of(members()))
             .prop_map(|(voters, joint)| Cluster::Members { voters, joint }),

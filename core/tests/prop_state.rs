@@ -27,6 +27,7 @@ enum Op {
     Job { job: u8, what: u8, task: u8 },
     Node { node: u8, what: u8 },
     Wait { seconds: u16 },
+    Restore { seconds: u16 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -37,6 +38,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => any::<(u8, u8, u8)>().prop_map(|(job, what, task)| Op::Job { job, what, task }),
         3 => any::<(u8, u8)>().prop_map(|(node, what)| Op::Node { node, what }),
         3 => (0..2_000u16).prop_map(|seconds| Op::Wait { seconds }),
+        1 => (0..2_000u16).prop_map(|seconds| Op::Restore { seconds }),
     ]
 }
 
@@ -99,6 +101,13 @@ impl World {
             Op::Job { job, what, task } => self.change_job(job, what, task),
             Op::Node { node, what } => self.change_node(node, what),
             Op::Wait { seconds } => self.lab.wait(u64::from(seconds) * 1_000),
+            Op::Restore { seconds } => {
+                let incarnation = Incarnation(self.lab.state.incarnation.0 + 1);
+                let restored =
+                    Cluster::Restored { incarnation, after_ms: u64::from(seconds) * 1_000 };
+                self.lab.ok(Actor::Leader, Command::Cluster(restored));
+                assert!(self.lab.state.nodes.iter().all(|(_, node)| node.resync));
+            }
         }
     }
 

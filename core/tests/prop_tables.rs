@@ -63,9 +63,17 @@ proptest! {
         let mut clones = Vec::new();
         for step in steps {
             match step {
-                Step::Put(_, v) => { oracle.insert(table.push(v), v); }
+                Step::Put(k, v) => {
+                    // Gaps, from none to far more than any table has records.
+                    if k % 50 == 0 {
+                        table.skip_to(JobId(table.next_id().0 + u64::from(k) * 5_000));
+                    }
+                    oracle.insert(table.push(v), v);
+                }
                 Step::Remove(k) => {
-                    let id = JobId(u64::from(k));
+                    let nth = oracle.keys().nth(usize::from(k) % 60).copied();
+                    let id = nth.unwrap_or(JobId(u64::from(k)));
+                    prop_assert_eq!(table.get(id), oracle.get(&id));
                     prop_assert_eq!(table.remove(id), oracle.remove(&id));
                 }
                 Step::Clone => clones.push((table.clone(), oracle.clone())),
@@ -79,7 +87,14 @@ proptest! {
                 prop_assert!(oracle.get(id) == old_oracle.get(id) || changed.contains(id));
             }
         }
-        let from = JobId(from);
+        // Somewhere among them, or in a gap.
+        let nth = oracle.keys().nth(from as usize % 60).map_or(from, |id| id.0);
+        let from = JobId((nth + from % 3 * 1_000).saturating_sub(from % 7));
+        let before: Vec<_> = table.iter_before(from).map(|(k, v)| (k, *v)).collect();
+        prop_assert!(before.into_iter().eq(oracle.range(..from).rev().map(|(k, v)| (*k, *v))));
+        for id in oracle.keys() {
+            prop_assert_eq!(table.get(*id), oracle.get(id));
+        }
         prop_assert!(table.iter_from(from).map(|(k, v)| (k, *v)).eq(oracle.split_off(&from)));
         let bytes = minicbor::to_vec(&table).unwrap();
         let read: Table<JobId, u8> = minicbor::decode(&bytes).unwrap();

@@ -112,6 +112,9 @@ async fn keep(shared: &Arc<Shared>, calls: &mut DataCalls) -> Fatal {
                 }
             }
             StreamError::Certificate => continue,
+            error @ StreamError::FormerLife { .. } => {
+                tracing::warn!(address, %error, "a coordinator is not obeyed");
+            }
             error if welcomed.is_some() => {
                 tracing::warn!(address, %error, "the stream to the leader broke")
             }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use yard_common::id::Sequence;
+use yard_common::id::{Incarnation, Sequence};
 use yard_common::limits::{
     DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX, STREAM_QUEUE_LEN_MAX,
 };
@@ -61,6 +61,17 @@ pub(super) enum StreamError {
     /// It was closed.
     #[error("the stream was closed")]
     Closed,
+    /// The member is of a life of the cluster that is over: a backup was restored since.
+    #[error(
+        "the member is of life {found} of the cluster, and this node obeys life {obeyed}: a \
+             backup was restored since"
+    )]
+    FormerLife {
+        /// The life of the member.
+        found: Incarnation,
+        /// The life that the node obeys.
+        obeyed: Incarnation,
+    },
     /// A message without anything in it, or before its time.
     #[error("the leader broke the protocol: {0}")]
     Protocol(&'static str),
@@ -259,6 +270,12 @@ impl Stream<'_> {
     }
 
     async fn welcome(&mut self, welcome: Welcome) -> Result<(), StreamError> {
+        // A member that does not say knows the first life alone.
+        let found = Incarnation(welcome.incarnation.max(1));
+        let obeyed = self.shared.fence.borrow().incarnation;
+        if found < obeyed {
+            return Err(StreamError::FormerLife { found, obeyed });
+        }
         if welcome.lease_ms > 0 {
             self.lease_ms = welcome.lease_ms;
         }

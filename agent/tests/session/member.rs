@@ -71,6 +71,8 @@ pub(crate) struct Will {
     pub(crate) silent: bool,
     /// Another one leads.
     pub(crate) leader: Option<u64>,
+    /// The life of the cluster that it is of; 0: it does not say.
+    pub(crate) life: u32,
     /// What goes to the agent on the present stream.
     pub(crate) out: Option<mpsc::Sender<Result<CoordinatorMessage, Status>>>,
     /// What the next data stream is asked.
@@ -231,6 +233,7 @@ impl AgentService for Member {
             members: Some(self.members(usize::MAX, 2)),
             lease_ms: 3_000,
             reported_sequence: 0,
+            incarnation: self.will.lock().unwrap().life,
         };
         self.will.lock().unwrap().out = Some(out.clone());
         let member = self.clone();

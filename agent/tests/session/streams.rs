@@ -19,6 +19,12 @@ fn fence(generation: u64) -> Fence {
     Fence { incarnation: Incarnation(1), generation: Generation(generation) }
 }
 
+/// Whom a member names as the leader, none: itself; and the life that it is of.
+fn lead(cluster: &Cluster, member: u64, leader: Option<u64>, life: u32) {
+    let mut will = cluster.wills[&member].lock().unwrap();
+    (will.leader, will.life) = (leader, life);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_becomes_a_process_and_its_end_is_told() {
     let (root, mut cluster) = (Root::new(), Cluster::start(1).await);
@@ -142,6 +148,37 @@ async fn the_leader_is_found_through_the_others() {
     // One that falls silent is left for the next.
     cluster.wills[&2].lock().unwrap().silent = true;
     assert_eq!(cluster.hello().await.0, 3);
+    handle.stop().await.unwrap();
+}
+
+/// A backup was restored, and a member of before still runs: whoever leads there is left for the
+/// next, and what it says is not heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_a_former_life_is_left() {
+    let (root, mut cluster) = (Root::new(), Cluster::start(2).await);
+    lead(&cluster, 1, Some(2), 9);
+    lead(&cluster, 2, None, 9);
+    joined(&root, &cluster).await;
+    let handle = started(&root).await;
+    assert_eq!(cluster.hello().await.0, 2);
+    for (generation, former) in [(1, 0), (2, 8)] {
+        let mut restored = set(generation, &[]);
+        restored.fence.incarnation = Incarnation(9);
+        cluster.say(2, told(&restored, Vec::new())).await;
+        cluster.drop_stream(2).await;
+        let (member, hello) = cluster.hello().await;
+        let obeyed = Fence::from_payload(&hello.fence).unwrap();
+        assert_eq!((member, obeyed), (2, restored.fence));
+        // All name the one of before, which may not even say which life it is of.
+        lead(&cluster, 1, None, former);
+        lead(&cluster, 2, Some(1), 9);
+        cluster.drop_stream(2).await;
+        for _ in 0..2 {
+            assert_eq!(cluster.hello().await.0, 1, "it is asked, and left again");
+        }
+        lead(&cluster, 2, None, 9);
+        while cluster.hello().await.0 != 2 {}
+    }
     handle.stop().await.unwrap();
 }
 

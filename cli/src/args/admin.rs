@@ -1,6 +1,7 @@
 //! Verbs about what holds jobs: nodes, pools, queues, users, settings.
 
 use clap::{Args, Subcommand};
+use std::path::PathBuf;
 use yard_common::spec::time::DurationMs;
 
 #[derive(Debug, Subcommand)]
@@ -230,6 +231,23 @@ pub(crate) enum ClusterVerb {
     TransferLeader {
         /// Its number [default: the one that is furthest]
         member: Option<u64>,
+    },
+    /// Backups of the cluster
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotVerb {
+    /// Write a backup, with the keys of the cluster's CAs in it: keep it as one keeps a key
+    Save {
+        /// Where to; must not exist
+        file: PathBuf,
+    },
+    /// Check a backup, and show what it is of; asks no cluster
+    Show {
+        /// The backup
+        file: PathBuf,
     },
 }
 

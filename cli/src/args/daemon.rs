@@ -14,6 +14,8 @@ pub(crate) enum CoordinatorVerb {
     Join(CoordinatorJoinArgs),
     /// Run a coordinator
     Run(CoordinatorRunArgs),
+    /// Bring a cluster back from a backup, with this machine as its only coordinator
+    Restore(CoordinatorRestoreArgs),
     /// Remove what a coordinator keeps on this machine
     Reset(CoordinatorResetArgs),
 }
@@ -38,6 +40,25 @@ pub(crate) struct CoordinatorJoinArgs {
     /// How long to try while no coordinator answers
     #[arg(long, value_name = "DURATION", default_value = "1m")]
     pub(crate) patience: DurationMs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorRestoreArgs {
+    /// The backup, as `yard cluster snapshot save` wrote it
+    pub(crate) file: PathBuf,
+    /// Host and port by which everybody is to reach this coordinator: where a former one was
+    /// [default: the host name, and the port where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its folder, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

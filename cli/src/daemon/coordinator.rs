@@ -22,7 +22,7 @@ use yard_runtime::shutdown::{Signal, Signals};
 /// Where the settings are unless the command line says otherwise.
 const SETTINGS: &str = "/etc/yard/coordinator.toml";
 
-fn options(config: Option<&Path>, folder: Option<&Path>) -> Result<Options, Failure> {
+pub(super) fn options(config: Option<&Path>, folder: Option<&Path>) -> Result<Options, Failure> {
     let mut options = match settings(config, SETTINGS) {
         Some(file) => Options::read(&file)
             .map_err(|error| Failure::new(exit::USAGE, crate::failure::chain(&error), ""))?,
@@ -154,7 +154,7 @@ pub(crate) fn reset(args: &CoordinatorResetArgs) -> Result<u8, Failure> {
 }
 
 /// Makes the folder above a new one.
-fn above(folder: &Path) -> Result<(), Failure> {
+pub(super) fn above(folder: &Path) -> Result<(), Failure> {
     let hint = "make the folder above it, or run as root";
     match folder.parent() {
         Some(parent) => {
@@ -220,8 +220,8 @@ fn failure(error: &ServeError) -> Failure {
         ServeError::Listen(..) => "name another address with --listen, or stop what uses this one",
         _ if error.is_of_folder() => {
             "remove this coordinator with `yard cluster remove ID` on another one, run `yard \
-             coordinator reset` here, and join under a new id; if it was the only one, the \
-             cluster is lost"
+             coordinator reset` here, and join under a new id; if it was the only one, \
+             restore a backup: `yard coordinator restore FILE`"
         }
         _ => "",
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod coordinator;
+pub(crate) mod restore;
 
 use crate::failure::Failure;
 use std::path::{Path, PathBuf};

@@ -98,6 +98,7 @@ async fn grow(layout: &Layout, wanted: u16, client: &Client) -> Result<(), Failu
             true => layout.address(&part)?,
             false => free_port(layout.hash(), &layout.addresses()?)?.to_string(),
         };
+        take_back(client, &listen).await?;
         let request = v1::CreateMemberTokenRequest { life_ms: TOKEN_MS, ..Default::default() };
         let token = client.member_token(request).await?.token.unwrap_or_default().text;
         let folder = layout.folder(&part);
@@ -115,6 +116,17 @@ async fn grow(layout: &Layout, wanted: u16, client: &Client) -> Result<(), Failu
             check(layout, &part, end)?;
             sleep(LOOK).await;
         }
+    }
+    Ok(())
+}
+
+/// Takes back a join that was let in and never heard of it: there is no folder for its member, so
+/// nobody can be it.
+async fn take_back(client: &Client, address: &str) -> Result<(), Failure> {
+    let status = client.status(v1::StatusRequest { brief: true }).await?;
+    for lost in status.members.iter().filter(|member| member.address == address) {
+        let request = v1::RemoveMemberRequest { member_id: lost.id };
+        client.remove_member(request).await?;
     }
     Ok(())
 }

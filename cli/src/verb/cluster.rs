@@ -1,6 +1,6 @@
 //! The coordinators: how they are, who votes, who leads.
 
-use crate::args::ClusterVerb;
+use crate::args::{ClusterVerb, SnapshotVerb};
 use crate::failure::Failure;
 use crate::input::confirm;
 use crate::output::say;
@@ -34,6 +34,11 @@ pub(crate) async fn cluster(session: &Session, verb: &ClusterVerb) -> Result<u8,
             say(&format!("member {member} is removed"));
             say("on its machine: stop it, and `yard coordinator reset` removes what it kept");
         }
+        ClusterVerb::Snapshot(SnapshotVerb::Save { file }) => {
+            return super::backup::save(session, file).await;
+        }
+        // Answered without a cluster.
+        ClusterVerb::Snapshot(SnapshotVerb::Show { .. }) => {}
         ClusterVerb::TransferLeader { member } => {
             let request = v1::TransferLeaderRequest { member_id: member.unwrap_or(0) };
             let answer = session.client.transfer_leader(request).await?;

@@ -1,5 +1,6 @@
 //! A function for each verb.
 
+pub(crate) mod backup;
 mod change;
 mod cluster;
 mod follow;
@@ -12,7 +13,9 @@ mod submit;
 mod users;
 mod wait;
 
-use crate::args::{AgentVerb, Cli, CoordinatorVerb, RunArgs, SubmitArgs, Verb};
+use crate::args::{
+    AgentVerb, Cli, ClusterVerb, CoordinatorVerb, RunArgs, SnapshotVerb, SubmitArgs, Verb,
+};
 use crate::daemon;
 use crate::dev;
 use crate::failure::Failure;
@@ -35,6 +38,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Verb::Coordinator(CoordinatorVerb::Join(args)) => {
             return daemon::coordinator::join(args).await;
+        }
+        Verb::Coordinator(CoordinatorVerb::Restore(args)) => {
+            return daemon::restore::restore(args).await;
+        }
+        Verb::Cluster(ClusterVerb::Snapshot(SnapshotVerb::Show { file })) => {
+            return backup::show(&global, file);
         }
         Verb::Coordinator(CoordinatorVerb::Reset(args)) => {
             return daemon::coordinator::reset(args);

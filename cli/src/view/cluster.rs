@@ -22,6 +22,7 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
         ("gpus", format!("{} free of {}", counts.gpus_free, counts.gpus)),
         ("jobs", format!("{} live of {} known", counts.jobs_live, counts.jobs)),
         ("version", format!("{}, feature level {}", status.version, status.feature_level)),
+        ("life", life(status.incarnation)),
     ]);
     out.push('\n');
     let now = status.now.as_ref().map_or(0, |now| now.wall_ms);
@@ -59,6 +60,14 @@ pub(crate) fn cluster(status: &v1::StatusResponse) -> (Row, String) {
         "alarms": alarms,
     });
     (Row { cells: Vec::new(), value, name: id, tones: Vec::new() }, out)
+}
+
+/// Which life of the cluster this is, if it is not the first: the second of its restore.
+fn life(incarnation: u32) -> String {
+    match incarnation {
+        0 | 1 => String::new(),
+        second => format!("{second}, restored {}", text::moment(u64::from(second) * 1_000)),
+    }
 }
 
 fn columns() -> Vec<Column> {

@@ -1,5 +1,6 @@
 //! Messages of the API as rows, objects and text. Pure: messages in, texts out.
 
+pub(crate) mod backup;
 pub(crate) mod cluster;
 mod constraint;
 pub(crate) mod event;

@@ -14,7 +14,7 @@ use yard_proto::internal::{AboutResponse, LeaderView, Progress};
 use yard_proto::{convert, v1};
 
 /// The highest feature level that this version understands.
-pub(super) const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel(0);
+pub(crate) const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel(0);
 
 /// What each member says of itself, or why it says nothing.
 type Told = BTreeMap<MemberId, Result<AboutResponse, String>>;

@@ -13,7 +13,10 @@ use yard_proto::convert::page;
 use yard_proto::v1::cluster_service_server::ClusterService;
 use yard_proto::{convert, v1};
 
-serve!(ClusterService [EventsStream = v1::WatchResponse] {
+serve!(ClusterService [
+    EventsStream = v1::WatchResponse,
+    SaveSnapshotStream = v1::SnapshotPiece
+] {
     status: v1::StatusRequest => v1::StatusResponse = cluster_status;
     events: v1::EventsRequest => Self::EventsStream = watch_all;
     raise_feature_level: v1::RaiseFeatureLevelRequest => v1::Changed = raise_level;
@@ -23,6 +26,7 @@ serve!(ClusterService [EventsStream = v1::WatchResponse] {
     add_member: v1::AddMemberRequest => v1::MembersResponse = add_member;
     remove_member: v1::RemoveMemberRequest => v1::MembersResponse = remove_member;
     usage: v1::UsageRequest => v1::UsageResponse = usage;
+    save_snapshot: v1::SaveSnapshotRequest => Self::SaveSnapshotStream = save_snapshot;
 });
 
 impl Api {

@@ -24,8 +24,8 @@ use yard_common::id::{MemberId, NodeId, PrincipalId};
 use yard_common::limits::STRANGER_CALL_MS;
 use yard_core::command::Role;
 use yard_core::state::State;
-use yard_proto::MEMBERS_INDEX;
 use yard_proto::convert::error::Refused;
+use yard_proto::{LIFE, MEMBERS_INDEX};
 use yard_runtime::identity::{Peer, Principal};
 use yard_runtime::tls::Caller;
 
@@ -191,10 +191,13 @@ impl<S> Gate<S> {
     }
 }
 
-/// Says as of which position of the log the members are: whoever knows an older list asks for it.
+/// Says as of which position of the log the members are, so that whoever knows an older list asks
+/// for it, and of which life of the cluster this one is.
 fn tell_members(member: &Member, response: &mut http::Response<Body>) {
-    let index = member.raft.state().1.membership.id.0.0;
-    response.headers_mut().insert(MEMBERS_INDEX, index.into());
+    let (_, state) = member.raft.state();
+    let headers = response.headers_mut();
+    headers.insert(MEMBERS_INDEX, state.membership.id.0.0.into());
+    headers.insert(LIFE, state.incarnation.0.into());
 }
 
 /// What the call needs, if a peer may make it.

@@ -71,25 +71,26 @@ impl Api {
         let filter = Filter::of(&view, &request)?;
         let after = page::after_number::<u64>(request.page.as_ref())?;
         let end = state.jobs.next_id().0;
-        // Ids are dense, but for jobs that left: a page costs what it looks at, which is bounded.
-        let ids: Box<dyn Iterator<Item = u64> + Send> = match request.newest_first {
-            true => Box::new((0..after.unwrap_or(end).min(end)).rev()),
-            false => Box::new(after.map_or(0, |after| after.saturating_add(1))..end),
+        let first = JobId(after.map_or(0, |after| after.saturating_add(1)));
+        let end = JobId(after.unwrap_or(end).min(end));
+        // A page costs what it looks at, which is bounded.
+        let found: Box<dyn Iterator<Item = (JobId, &Job)>> = match request.newest_first {
+            true => Box::new(state.jobs.iter_before(end)),
+            false => Box::new(state.jobs.iter_from(first)),
         };
         let rows_max = page::rows_max(request.page.as_ref());
         let mut jobs = Vec::new();
         let mut waiting = Waiting::of(state);
         let mut next_key = None;
-        for (looked_at, number) in ids.enumerate() {
+        for (looked_at, (id, job)) in found.enumerate() {
             if jobs.len() >= rows_max || looked_at >= LIST_SCAN_MAX {
-                let last = if request.newest_first { number + 1 } else { number - 1 };
+                let last = if request.newest_first { id.0 + 1 } else { id.0 - 1 };
                 next_key = Some(last.to_string());
                 break;
             }
-            let id = JobId(number);
-            let Some(job) = state.jobs.get(id).filter(|job| filter.accepts(&view, job)) else {
+            if !filter.accepts(&view, job) {
                 continue;
-            };
+            }
             let mut told = convert::job(state, id, job);
             waiting.tell(job, &mut told);
             jobs.push(told);

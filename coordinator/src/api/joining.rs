@@ -1,8 +1,9 @@
 //! How a machine becomes a member, and gets its next certificates.
 //!
-//! **Invariant.** The keys of the authority leave this member in one answer alone: to a machine
-//! that showed the secret of a token for members, over a connection on which this member has
-//! proved itself. A token that was used gives them to the same key again, and to nobody else.
+//! **Invariant.** The keys of the authority leave this member in two answers alone: to a machine
+//! that showed the secret of a token for members, and in the backup that an administrator saves,
+//! over a connection on which this member has proved itself. A token that was used gives them to
+//! the same key again, and to nobody else.
 
 use super::Api;
 use super::certify::{Shown, bad, shown};
@@ -60,6 +61,7 @@ impl Api {
             certificate: Some(self.member_certificate(issued)?),
             members: Some(self.members(&state)),
             authority_key_pem: keys.collect(),
+            incarnation: state.incarnation.0,
         })
     }
 

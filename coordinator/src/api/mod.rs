@@ -6,6 +6,7 @@
 mod about;
 mod admitted;
 mod agents;
+mod backup;
 mod certify;
 mod change;
 mod cluster;
@@ -33,6 +34,7 @@ mod waiting;
 mod watch;
 mod write;
 
+pub(crate) use about::FEATURE_LEVEL_MAX;
 pub(crate) use gate::GateLayer;
 
 use crate::member::Member;

@@ -58,6 +58,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.ClusterService/Events", Cluster(Viewer)),
     ("/yard.v1.ClusterService/RaiseFeatureLevel", Cluster(Admin)),
     ("/yard.v1.ClusterService/RemoveMember", Cluster(Admin)),
+    ("/yard.v1.ClusterService/SaveSnapshot", Cluster(Admin)),
     ("/yard.v1.ClusterService/Status", User),
     ("/yard.v1.ClusterService/TransferLeader", Cluster(Operator)),
     ("/yard.v1.ClusterService/Usage", Somewhere(Viewer)),

@@ -93,7 +93,7 @@ impl News {
     fn learn(&mut self, command: &Command, applied: &Applied) {
         if let Ok(reply) = &applied.reply {
             match command {
-                Command::Cluster(Cluster::Members { .. } | Cluster::Restored) => {
+                Command::Cluster(Cluster::Members { .. } | Cluster::Restored { .. }) => {
                     self.all_leases = true;
                 }
                 Command::Node(command) => self.leases.extend(node_of(command, reply)),

@@ -21,6 +21,7 @@ use crate::peers::Peers;
 use crate::proposer::{Handle, Leadership};
 use crate::sessions::{Sessions, Tickets};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use yard_common::id::{ClusterId, LogIndex, MemberId};
 use yard_common::spec::Features;
@@ -48,6 +49,8 @@ pub(crate) struct Member {
     pub(crate) attempts: Attempts,
     /// Plays of the scheduler, for people who ask.
     pub(crate) plays: Plays,
+    /// Backups that are being written.
+    pub(crate) backups: Arc<Semaphore>,
     /// Reads that must not be stale.
     pub(crate) barrier: Barrier,
     /// Whether the state here can be judged by.

@@ -251,6 +251,18 @@ impl Handle {
         } else if peers.len() > 1 {
             return Err(MembersError::Refused("this member is part of a cluster already".into()));
         }
+        self.propose_first(first).await
+    }
+
+    /// Proposes the first command of a cluster whose only member this is, or of a new life of it,
+    /// once this member leads.
+    ///
+    /// # Errors
+    /// If it stops or is told to follow somebody.
+    pub async fn propose_first(
+        &self,
+        first: &Command,
+    ) -> Result<Result<Reply, Rejection>, MembersError> {
         let mut leadership = self.leadership();
         let leads = leadership.wait_for(|now| matches!(now, Leadership::Leader { .. }));
         leads.await.map_err(|_| MembersError::Stopped)?;

@@ -182,7 +182,7 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             Cluster::Initialise { .. } => true,
             Cluster::LeaderStarted
             | Cluster::Tick
-            | Cluster::Restored
+            | Cluster::Restored { .. }
             | Cluster::RaiseFeatureLevel(_)
             | Cluster::Members { .. }
             | Cluster::AddMember(_)

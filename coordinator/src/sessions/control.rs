@@ -220,6 +220,7 @@ impl Session {
                 members: Some(members),
                 lease_ms: state.lease_ms(node.pool),
                 reported_sequence: node.reported.0,
+                incarnation: state.incarnation.0,
             }));
         }
         self.agent = Some(inventory.boot);

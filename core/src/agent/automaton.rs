@@ -99,6 +99,7 @@ impl Agent {
     /// Takes the step of one assignment that is due, if any.
     fn advance(&mut self, id: AssignmentId, turn: &mut Turn) {
         let may_start = self.may_start();
+        let waits = self.waits_for_former_life(id);
         let has_room = self.kept.outbox.len() < AGENT_OUTBOX_MAX;
         let now_ms = self.now_ms;
         let Some(record) = self.kept.records.get_mut(&id) else { return };
@@ -125,7 +126,7 @@ impl Agent {
                     DesiredPhase::Start | DesiredPhase::Run => may_start,
                     DesiredPhase::Prepare | DesiredPhase::Stop { .. } => false,
                 };
-                if record.order == Order::Nothing && has_room {
+                if record.order == Order::Nothing && has_room && !waits {
                     record.order = Order::Prepare;
                     turn.order(id, Action::Prepare(id));
                 }
@@ -147,6 +148,16 @@ impl Agent {
             }
             !done
         });
+    }
+
+    /// Whether something of a former life of the cluster is still here. A cluster that was restored
+    /// may know nothing of it, and grant what it holds.
+    fn waits_for_former_life(&self, id: AssignmentId) -> bool {
+        let first = self.kept.fence.incarnation.first_number();
+        let former = |id: &AssignmentId| id.allocation.0 < first;
+        !former(&id) && { self.kept.records.iter() }
+            .take_while(|(id, _)| former(id))
+            .any(|(_, record)| record.state != AssignmentState::Reaped)
     }
 
     /// Whether a rank may start now: a majority answers for the very lease that the set which

@@ -25,6 +25,8 @@
 //!   acknowledged. Each task of a chain is told of exactly once as exited or recalled; `Reaped`
 //!   is the last word on an assignment.
 //! - **Release.** What the set no longer has is killed, reaped, cleaned up and forgotten.
+//! - **Lives.** Once a cluster was restored from a backup, nothing of its new life is prepared
+//!   before all of the former ones is reaped: the coordinator may not know what it grants twice.
 //!
 //! What tells an unstarted task from a lost one is the record on disk. An agent whose records
 //! are lost must not go on under its old fence: see [`Kept::new`].

@@ -76,7 +76,7 @@ impl State {
                 Cluster::Initialise { .. }
                 | Cluster::LeaderStarted
                 | Cluster::Tick
-                | Cluster::Restored
+                | Cluster::Restored { .. }
                 | Cluster::RaiseFeatureLevel(_)
                 | Cluster::Members { .. }
                 | Cluster::MemberLeft(_),

@@ -7,11 +7,19 @@ use crate::lease::{Membership, MembershipId};
 use crate::state::State;
 use crate::table::Ordered;
 use std::collections::BTreeSet;
-use yard_common::id::{ClusterId, FeatureLevel, Incarnation, LeaseId, MemberId};
-use yard_common::limits::VOTERS_MAX;
+use yard_common::id::{
+    AllocationId, ClusterId, FeatureLevel, Incarnation, JobId, LeaseId, MemberId, NodeId,
+    PrincipalId,
+};
+use yard_common::limits::{
+    RESTORE_IDS_LEAST, RESTORE_IDS_MAX, RESTORE_JOBS_LEAST, RESTORE_JOBS_PER_S, VOTERS_MAX,
+};
 
 /// Name of the workspace, pool and queue that every cluster has.
 pub(super) const DEFAULT: &str = "default";
+/// Where ids of jobs end that a restore skips to: programs that read them as floating point numbers
+/// read no further.
+const JOB_ID_SKIP_MAX: u64 = 4_000 * 1_000_000_000_000;
 
 impl State {
     pub(super) fn run_cluster(
@@ -27,7 +35,9 @@ impl State {
             Cluster::LeaderStarted => Ok(Reply::Done),
             // What is due fires after every command.
             Cluster::Tick => Ok(Reply::Done),
-            Cluster::Restored => Ok(self.begin_incarnation(context)),
+            Cluster::Restored { incarnation, after_ms } => {
+                self.begin_incarnation(context, *incarnation, *after_ms)
+            }
             Cluster::RaiseFeatureLevel(level) => self.raise_feature_level(context, *level),
             Cluster::Members { voters, joint } => self.set_members(context, voters, joint.as_ref()),
             Cluster::AddMember(member) => self.let_vote(context, *member),
@@ -59,8 +69,24 @@ impl State {
     }
 
     /// The state is as of a backup, and agents may be ahead of it: nothing that they hold counts.
-    fn begin_incarnation(&mut self, context: &mut Context) -> Reply {
-        self.incarnation = Incarnation(self.incarnation.0 + 1);
+    fn begin_incarnation(
+        &mut self,
+        context: &mut Context,
+        incarnation: Incarnation,
+        after_ms: u64,
+    ) -> Result<Reply, Rejection> {
+        if incarnation <= self.incarnation {
+            let problem = format!("{incarnation}; this life is {} already", self.incarnation);
+            return Err(Rejection::invalid("incarnation", problem));
+        }
+        let first = incarnation.first_number();
+        let next = self.allocations.next_id();
+        if next.0 > first {
+            let problem = format!("{incarnation}; allocation {next} belongs to a later one");
+            return Err(Rejection::invalid("incarnation", problem));
+        }
+        self.incarnation = incarnation;
+        self.leave_out(first, after_ms);
         // A token that was used after the backup would be good again.
         self.drop_tokens(context, |_| true);
         // Whoever joined is part of the cluster that was, and joins anew; no number is used again.
@@ -68,13 +94,29 @@ impl State {
         let nodes: Vec<_> = self.nodes.iter().map(|(id, _)| id).collect();
         for id in nodes {
             let node = &mut self.nodes[id];
-            node.lease = LeaseId(node.lease.0 + 1);
+            // Above any lease that the node got after the backup: it would keep that one.
+            node.lease = LeaseId(first.max(node.lease.0 + 1));
             node.resync = true;
             self.bump(context, id);
         }
         self.void_all_attempts(context);
         context.changed(Object::Cluster);
-        Reply::Incarnation(self.incarnation)
+        Ok(Reply::Incarnation(self.incarnation))
+    }
+
+    /// What was given out after the backup is not given out again: an agent tells its assignments
+    /// apart by their ids, certificates name users and nodes by theirs, and people jobs.
+    fn leave_out(&mut self, first: u64, after_ms: u64) {
+        let after_s = after_ms / 1_000;
+        self.allocations.skip_to(AllocationId(first));
+        let jobs = RESTORE_JOBS_LEAST.saturating_add(after_s.saturating_mul(RESTORE_JOBS_PER_S));
+        let jobs = self.jobs.next_id().0.saturating_add(jobs).min(JOB_ID_SKIP_MAX);
+        // A round number shows that it is one of a new life.
+        self.jobs.skip_to(JobId(jobs.next_multiple_of(RESTORE_JOBS_LEAST)));
+        let ids = RESTORE_IDS_LEAST.saturating_add(after_s).min(RESTORE_IDS_MAX);
+        let skipped = |next: u32| next.saturating_add(u32::try_from(ids).unwrap_or(u32::MAX));
+        self.nodes.skip_to(NodeId(skipped(self.nodes.next_id().0)));
+        self.principals.skip_to(PrincipalId(skipped(self.principals.next_id().0)));
     }
 
     /// Raises the level by one; each step may have work of its own.

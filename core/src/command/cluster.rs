@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 use std::collections::BTreeSet;
-use yard_common::id::{ClusterId, FeatureLevel, MemberId};
+use yard_common::id::{ClusterId, FeatureLevel, Incarnation, MemberId};
 
 /// Life of the cluster itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -27,10 +27,18 @@ pub enum Cluster {
     /// Lets due timers fire. Proposed when the next one is due.
     #[n(2)]
     Tick,
-    /// The cluster was restored from a backup: a new incarnation, in which every old fence,
-    /// assignment and lease is void.
+    /// The cluster was restored from a backup: a new life, in which every old fence, assignment
+    /// and lease is void.
     #[n(3)]
-    Restored,
+    Restored {
+        /// The life, which no restore ever gave before.
+        #[n(0)]
+        incarnation: Incarnation,
+        /// Time since the backup, in milliseconds by clocks on the wall. So many more ids are left
+        /// out.
+        #[n(1)]
+        after_ms: u64,
+    },
     /// Every member understands this level now; never goes back.
     #[n(4)]
     RaiseFeatureLevel(#[n(0)] FeatureLevel),

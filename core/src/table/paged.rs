@@ -2,6 +2,9 @@
 //!
 //! Three levels: a root of branches, branches of leaves, leaves of records. A change copies at
 //! most one leaf, one branch and the root's list of branches, and only what a clone shares.
+//!
+//! A restore from a backup skips ids by the million. Such a hole is a pair of numbers in front of
+//! the root, and costs nothing else.
 
 use super::Ordered;
 use minicbor::decode::{Decoder, Error as DecodeError};
@@ -16,6 +19,18 @@ const LEAF: usize = 16;
 /// Leaves of a branch.
 const BRANCH: usize = 64;
 
+/// From how many missing branches on a gap is a hole.
+const HOLE_LEAST: usize = 64;
+/// Holes of a table; beyond them a gap takes its place in the root, as a short one does.
+const HOLES_MAX: usize = 64;
+
+/// Branches that the root leaves out.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    first: usize,
+    len: usize,
+}
+
 type Leaf<T> = [Option<T>; LEAF];
 type Branch<T> = [Option<Arc<Leaf<T>>>; BRANCH];
 
@@ -23,6 +38,8 @@ type Branch<T> = [Option<Arc<Leaf<T>>>; BRANCH];
 #[derive(Clone, Debug)]
 pub struct Table<K, T> {
     root: Arc<Vec<Option<Arc<Branch<T>>>>>,
+    /// Ascending.
+    holes: Arc<[Hole]>,
     /// Index of the next record.
     next: usize,
     /// Records that are present.
@@ -37,7 +54,8 @@ fn place(index: usize) -> (usize, usize, usize) {
 
 impl<K, T> Default for Table<K, T> {
     fn default() -> Self {
-        Table { root: Arc::default(), next: 0, len: 0, key: PhantomData }
+        let (root, holes) = (Arc::default(), Arc::from([]));
+        Table { root, holes, next: 0, len: 0, key: PhantomData }
     }
 }
 
@@ -64,7 +82,37 @@ impl<K: Dense, T: Clone> Table<K, T> {
     #[must_use]
     pub fn get(&self, id: K) -> Option<&T> {
         let (branch, leaf, slot) = place(id.index());
-        self.root.get(branch)?.as_ref()?[leaf].as_ref()?[slot].as_ref()
+        self.branch(branch)?[leaf].as_ref()?[slot].as_ref()
+    }
+
+    /// Where the root has a branch.
+    fn spot(&self, branch: usize) -> Option<usize> {
+        let mut spot = branch;
+        for hole in self.holes.iter().take_while(|hole| hole.first <= branch) {
+            if branch - hole.first < hole.len {
+                return None;
+            }
+            spot -= hole.len;
+        }
+        Some(spot)
+    }
+
+    /// Which branch the root has at a spot.
+    fn number(&self, spot: usize) -> usize {
+        let passed = |branch: usize, hole: &Hole| match branch >= hole.first {
+            true => branch + hole.len,
+            false => branch,
+        };
+        self.holes.iter().fold(spot, passed)
+    }
+
+    fn branch(&self, branch: usize) -> Option<&Arc<Branch<T>>> {
+        self.root.get(self.spot(branch)?)?.as_ref()
+    }
+
+    /// Mints no id below this one any more.
+    pub fn skip_to(&mut self, id: K) {
+        self.next = self.next.max(id.index());
     }
 
     /// The record, to change it. Copies what a clone shares.
@@ -72,7 +120,8 @@ impl<K: Dense, T: Clone> Table<K, T> {
     pub fn get_mut(&mut self, id: K) -> Option<&mut T> {
         let (branch, leaf, slot) = place(id.index());
         self.get(id)?;
-        let branch = Arc::make_mut(&mut self.root).get_mut(branch)?.as_mut()?;
+        let spot = self.spot(branch)?;
+        let branch = Arc::make_mut(&mut self.root).get_mut(spot)?.as_mut()?;
         Arc::make_mut(Arc::make_mut(branch)[leaf].as_mut()?)[slot].as_mut()
     }
 
@@ -93,11 +142,17 @@ impl<K: Dense, T: Clone> Table<K, T> {
     fn put(&mut self, index: usize, record: T) {
         assert!(index >= self.next, "record {index} placed before the next, {}", self.next);
         let (branch, leaf, slot) = place(index);
-        let root = Arc::make_mut(&mut self.root);
-        if root.len() <= branch {
-            root.resize(branch + 1, None);
+        let first = self.number(self.root.len());
+        if branch >= first + HOLE_LEAST && self.holes.len() < HOLES_MAX {
+            let hole = Hole { first, len: branch - first };
+            self.holes = self.holes.iter().copied().chain([hole]).collect();
         }
-        let branch = root[branch].get_or_insert_with(|| Arc::new([const { None }; BRANCH]));
+        let spot = self.spot(branch).expect("holes end before what is placed");
+        let root = Arc::make_mut(&mut self.root);
+        if root.len() <= spot {
+            root.resize(spot + 1, None);
+        }
+        let branch = root[spot].get_or_insert_with(|| Arc::new([const { None }; BRANCH]));
         let leaf =
             Arc::make_mut(branch)[leaf].get_or_insert_with(|| Arc::new([const { None }; LEAF]));
         Arc::make_mut(leaf)[slot] = Some(record);
@@ -109,6 +164,7 @@ impl<K: Dense, T: Clone> Table<K, T> {
     pub fn remove(&mut self, id: K) -> Option<T> {
         self.get(id)?;
         let (b, l, slot) = place(id.index());
+        let b = self.spot(b)?;
         let root = Arc::make_mut(&mut self.root);
         let branch = Arc::make_mut(root[b].as_mut()?);
         let leaf = Arc::make_mut(branch[l].as_mut()?);
@@ -132,9 +188,12 @@ impl<K: Dense, T: Clone> Table<K, T> {
     pub fn iter_from(&self, from: K) -> impl Iterator<Item = (K, &T)> {
         let from = from.index();
         let first_branch = place(from).0;
-        let branches = self.root.iter().enumerate().skip(first_branch);
+        // A hole has no spot: what comes before it is skipped below.
+        let first_spot = self.spot(first_branch).unwrap_or(0);
+        let branches = self.root.iter().enumerate().skip(first_spot);
         branches
-            .filter_map(|(b, branch)| Some((b, branch.as_ref()?)))
+            .filter_map(|(spot, branch)| Some((self.number(spot), branch.as_ref()?)))
+            .skip_while(move |(b, _)| *b < first_branch)
             .flat_map(|(b, branch)| {
                 branch
                     .iter()
@@ -149,13 +208,36 @@ impl<K: Dense, T: Clone> Table<K, T> {
             .map(|(index, record)| (K::from_index(index), record))
     }
 
+    /// The records before an id, from the highest one down.
+    pub fn iter_before(&self, end: K) -> impl Iterator<Item = (K, &T)> {
+        let end = end.index();
+        let branches = self.root.iter().enumerate().rev();
+        branches
+            .filter_map(|(spot, branch)| Some((self.number(spot), branch.as_ref()?)))
+            .skip_while(move |(b, _)| b * BRANCH * LEAF >= end)
+            .flat_map(|(b, branch)| {
+                let leaves = branch.iter().enumerate().rev();
+                leaves.filter_map(move |(l, leaf)| Some(((b * BRANCH + l) * LEAF, leaf.as_ref()?)))
+            })
+            .flat_map(|(base, leaf)| {
+                let records = leaf.iter().enumerate().rev();
+                records.filter_map(move |(s, r)| Some((base + s, r.as_ref()?)))
+            })
+            .skip_while(move |(index, _)| *index >= end)
+            .map(|(index, record)| (K::from_index(index), record))
+    }
+
     /// The ids whose record may differ from an older version of this table: those on pages that
     /// the two do not share. Costs a comparison of pointers per page.
     pub fn changed_since(&self, older: &Table<K, T>, mut each: impl FnMut(K)) {
-        let branches = self.root.len().max(older.root.len());
-        for b in 0..branches {
-            let new = self.root.get(b).and_then(Option::as_ref);
-            let old = older.root.get(b).and_then(Option::as_ref);
+        let (mut ours, mut theirs) = (0, 0);
+        loop {
+            let left = (ours < self.root.len()).then(|| self.number(ours));
+            let right = (theirs < older.root.len()).then(|| older.number(theirs));
+            let Some(b) = left.into_iter().chain(right).min() else { return };
+            ours += usize::from(left == Some(b));
+            theirs += usize::from(right == Some(b));
+            let (new, old) = (self.branch(b), older.branch(b));
             if same(new, old) {
                 continue;
             }
@@ -300,6 +382,17 @@ impl<K: Dense, T: Clone> Named<K, T> {
         let taken = self.names.insert(name.into(), id);
         assert!(taken.is_none(), "name {name} given twice");
         id
+    }
+
+    /// Mints no id below this one any more.
+    pub fn skip_to(&mut self, id: K) {
+        self.records.skip_to(id);
+    }
+
+    /// The id that the next [`Named::push`] returns.
+    #[must_use]
+    pub fn next_id(&self) -> K {
+        self.records.next_id()
     }
 
     /// Takes a record out and frees its name.

@@ -21,6 +21,7 @@ mod hand;
 mod members;
 mod mpi;
 mod refused;
+mod restore;
 mod run;
 mod shim;
 #[path = "../shared/teller.rs"]

@@ -11,11 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A cluster of `yard dev` with three coordinators.
 struct Trio {
     cluster: Cluster,
-    _ports: [Port; 2],
+    ports: [Port; 2],
 }
 
 impl Trio {
     fn start(nodes: u16) -> Trio {
+        let trio = Trio::prepare(nodes);
+        trio.cluster.yard(&["dev", "--coordinators", "3", "--detach"]).ok();
+        trio
+    }
+
+    /// One coordinator, and the settings of two more.
+    fn prepare(nodes: u16) -> Trio {
         let cluster = Cluster::start(nodes);
         let ports = [Port::reserve(), Port::reserve()];
         for (port, part) in ports.iter().zip(["coordinator-2", "coordinator-3"]) {
@@ -23,8 +30,7 @@ impl Trio {
             let text = format!("folder = {folder:?}\nlisten = {address:?}\n");
             fs::write(cluster.dev(&format!("{part}.toml")), text).expect("a file can be written");
         }
-        cluster.yard(&["dev", "--coordinators", "3", "--detach"]).ok();
-        Trio { cluster, _ports: ports }
+        Trio { cluster, ports }
     }
 
     /// The number of the leader, once there is one.
@@ -173,6 +179,26 @@ fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     gate.open(4);
     assert_eq!(cluster.wait(job), 4);
     cluster.yard(&["cluster", "remove", &id, "--yes"]).exits(66);
+}
+
+#[test]
+fn a_join_that_was_cut_off_does_not_stop_a_development_cluster() {
+    let trio = Trio::prepare(1);
+    let cluster = &trio.cluster;
+    // Let in, and killed before it wrote down as whom.
+    let (first, address) = (cluster.port.address(), trio.ports[0].address());
+    let folder = cluster.home.path("lost");
+    let lost = folder.display().to_string();
+    let token = cluster.yard(&["cluster", "token"]).ok().out;
+    let join = ["coordinator", "join", &first, "-", "--address", &address, "--folder", &lost];
+    cluster.yard(&join).input(&token).ok().says(&["this machine is member 2"]);
+    fs::remove_dir_all(&folder).expect("a folder can be removed");
+    cluster.yard(&["dev", "--coordinators", "3", "--detach"]).ok();
+    assert_eq!(member(cluster, 2), None);
+    for id in [1, 3, 4] {
+        let role = member(cluster, id).map(|it| it["role"].clone());
+        assert!(role == Some("Leader".into()) || role == Some("Follower".into()), "{id}: {role:?}");
+    }
 }
 
 /// Runs a coordinator that joined by hand.

@@ -5,7 +5,7 @@ use super::script::*;
 use super::world::LEASE_MS;
 use crate::agent::*;
 use yard_common::ExitCause;
-use yard_common::id::{AttemptNumber, Sequence};
+use yard_common::id::{AttemptNumber, Incarnation, Sequence};
 use yard_common::limits::{AGENT_OUTBOX_MAX, AGENT_SENDS_MAX};
 
 #[test]
@@ -137,6 +137,28 @@ fn what_leaves_the_set_is_killed_and_forgotten() {
     let cause = "StoppedWithGang (was Signaled(9))";
     assert_eq!(said(&mut world), [format!("0: exited 0#1 {cause}"), "0: reaped".to_owned()]);
     assert!(world.disk.records.is_empty());
+}
+
+/// The restored state may grant the very GPUs that an attempt from after the backup still holds.
+#[test]
+fn a_restored_cluster_ends_what_it_does_not_know_before_anything_of_its_own_begins() {
+    let mut world = begin_running(Isolation::Fenced, 1);
+    let old = world.sets.len() - 1;
+    world.begin_life(Incarnation(2));
+    world.add(DesiredPhase::Run, Isolation::Fenced, 1);
+    let new = *world.wanted.keys().next().unwrap();
+    world.deliver_set(usize::MAX);
+    assert!(world.machine.shims[&FIRST].kill_given);
+    assert!(!world.machine.shims.contains_key(&new), "the former life still has the machine");
+    assert_eq!(world.disk.records[&new].order, Order::Nothing);
+    restart(&mut world);
+    assert!(!world.machine.shims.contains_key(&new), "also across a crash of the agent");
+    does(&mut world, FIRST, Progress::FinishKill);
+    assert!(world.machine.shims.contains_key(&new));
+    // A member of the former life that still runs is not obeyed, whatever its generation.
+    let obeyed = world.disk.clone();
+    world.deliver_set(old);
+    assert_eq!(world.disk, obeyed);
 }
 
 /// No coordinator mints such a set. If one ever does, the higher attempt must win.

@@ -39,6 +39,7 @@ pub(super) struct World {
     timer_ms: Option<u64>,
     pub(super) lease: Option<Lease>,
     pub(super) lease_id: LeaseId,
+    incarnation: Incarnation,
     generation: u64,
     /// What the coordinator wants at present.
     pub(super) wanted: BTreeMap<AssignmentId, DesiredAssignment>,
@@ -70,6 +71,7 @@ impl World {
             timer_ms: None,
             lease: None,
             lease_id: LeaseId(1),
+            incarnation: Incarnation(1),
             generation: 0,
             wanted: BTreeMap::new(),
             sets: Vec::new(),
@@ -89,7 +91,7 @@ impl World {
     pub(super) fn add(&mut self, phase: DesiredPhase, isolation: Isolation, tasks: u32) {
         let number = self.made.len() as u32;
         let id = AssignmentId {
-            allocation: AllocationId(u64::from(number / 2)),
+            allocation: AllocationId(self.incarnation.first_number() + u64::from(number / 2)),
             group: (number % 2) as u8,
         };
         let mut chain = Chain(vec![ChainLink {
@@ -129,10 +131,19 @@ impl World {
         self.mint();
     }
 
+    /// The cluster is restored from a backup of before all that runs here.
+    pub(super) fn begin_life(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+        self.generation = 0;
+        self.lease_id = LeaseId(incarnation.first_number());
+        self.wanted.clear();
+        self.mint();
+    }
+
     /// Puts the set as it is now on the network.
     pub(super) fn mint(&mut self) {
         self.generation += 1;
-        let incarnation = Incarnation(1);
+        let incarnation = self.incarnation;
         let set = Desired {
             fence: Fence { incarnation, generation: Generation(self.generation) },
             lease: self.lease_id,

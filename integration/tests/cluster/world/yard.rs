@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// The program: beside the folder of this test's own, unless `YARD_BIN` says otherwise.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("YARD_BIN") {
         return named.into();
     }
