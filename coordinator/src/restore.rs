@@ -180,7 +180,8 @@ async fn fill(
     let peers = Arc::new(Peers::new(ClientTls::new(&identity)?, Arc::clone(env)));
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
-    let options = proposer::Options { identity: own, folder: places.data.clone(), disk };
+    let (folder, round_trip_ms) = (places.data.clone(), proposer::ROUND_TRIP_MS);
+    let options = proposer::Options { identity: own, folder, disk, round_trip_ms };
     let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
     let handle = service.handle();
     let first = Cluster::Restored { incarnation, after_ms };
