@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use yard_common::id::{ClusterId, Incarnation, MemberId, PrincipalId};
+use yard_coordinator::Build;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::proposer::{DiskOptions, Handle, Options, Service};
 use yard_coordinator::raft::{Letter, Transport, TransportError};
@@ -84,7 +85,8 @@ async fn measure(folder: &Path) {
     println!("fdatasync_overwrite {:.0} 1/s", flushes(folder, 256, true));
     let (cluster, incarnation) = (ClusterId::from_u128(1), Incarnation(1));
     let identity = Identity { cluster, incarnation, member: MemberId(1) };
-    let options = Options { identity, folder: folder.join("data"), disk: DiskOptions::DEFAULT };
+    let (disk, build) = (DiskOptions::DEFAULT, Build::CURRENT);
+    let options = Options { identity, folder: folder.join("data"), disk, build };
     let service = Service::start(options, Arc::new(SystemEnv), Arc::new(Alone)).await;
     let service = service.expect("the folder is new");
     let handle = service.handle();

@@ -10,6 +10,7 @@
 //! its place, and rename it when a cluster of one member has begun in it, or when the machine is a
 //! member.
 
+use crate::build::Build;
 use crate::env::Env;
 use crate::peers::Peers;
 use crate::place::{Place, PlaceError};
@@ -149,7 +150,8 @@ async fn fill(
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
-    let options = proposer::Options { identity: own, folder: places.data, disk };
+    let (folder, build) = (places.data, Build::CURRENT);
+    let options = proposer::Options { identity: own, folder, disk, build };
     let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
     let handle = service.handle();
     let first = Cluster::Initialise { cluster, admin: admin.to_string(), unix };

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod build;
 mod certificate;
 mod compare;
 mod config;
@@ -35,9 +36,12 @@ mod service;
 mod sessions;
 pub mod storage;
 
+pub use build::{Build, Vocabulary};
 pub use certificate::ReplaceError;
 pub use folder::{InitError, InitOptions, Initialised, init};
 pub use join::{JoinError, JoinOptions, Joined, join};
 pub use place::PlaceError;
 pub use reset::{ResetError, Resident, reset, resident};
-pub use service::{EXIT_CODE, EXIT_FOLDER, Handle, Options, ServeError, Service, features};
+pub use service::{
+    EXIT_CODE, EXIT_FOLDER, EXIT_VERSION, Handle, Options, ServeError, Service, features,
+};

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 impl Api {
     /// Whoever was asked does not lead; who does, if it is known.
-    fn not_leading(&self) -> Refusal {
+    pub(super) fn not_leading(&self) -> Refusal {
         self.led_by(self.leader().filter(|leader| *leader != self.id))
     }
 

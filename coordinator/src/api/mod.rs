@@ -16,6 +16,7 @@ mod gate;
 mod holders;
 mod jobs;
 mod joining;
+mod level;
 mod logs;
 mod members;
 mod nodes;

@@ -6,6 +6,7 @@ use super::lead::{Leadership, Proposer};
 use super::reads;
 use super::room::{Janitor, Room};
 use super::watchdog::Watchdog;
+use crate::build::Build;
 use crate::compare::{self, Comparer};
 use crate::env::{Env, Guard};
 use crate::raft::{self, Acks, Consensus, FatalError, Fault, Shared, Transport};
@@ -29,6 +30,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// How it treats its disk.
     pub disk: DiskOptions,
+    /// What it understands.
+    pub build: Build,
 }
 
 /// How long the parts of a member may take to end whose disk is stuck.
@@ -81,7 +84,7 @@ impl Service {
         env: Arc<dyn Env>,
         transport: Arc<dyn Transport>,
     ) -> Result<Service, StartError> {
-        let Options { identity, folder, disk } = options;
+        let Options { identity, folder, disk, build } = options;
         let Store { log, snapshots, promises, reserve, writer, guard } =
             Store::open(&env, &folder, identity).await?;
         let (shared, fault, stop) = (Shared::new(), Fault::new(), CancellationToken::new());
@@ -97,6 +100,7 @@ impl Service {
             fault: fault.clone(),
             acks: acks.clone(),
             room: room.clone(),
+            build,
         };
         let consensus = Consensus::start(parts).await.map_err(|error| {
             // The first error says more than the text that came back through openraft.
@@ -125,6 +129,7 @@ impl Service {
             promises,
             comparer,
             room,
+            build,
             proposals,
             room_kib,
             reads,

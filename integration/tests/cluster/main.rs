@@ -18,6 +18,7 @@ mod mpi;
 mod refused;
 mod run;
 mod shim;
+mod upgrade;
 mod user;
 mod wire;
 mod world;

@@ -9,18 +9,22 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A cluster of `yard dev` with three coordinators.
-struct Trio {
-    cluster: Cluster,
+pub(crate) struct Trio {
+    pub(crate) cluster: Cluster,
     _ports: [Port; 2],
 }
 
 impl Trio {
     fn start(nodes: u16) -> Trio {
-        let cluster = Cluster::start(nodes);
+        Trio::around(Cluster::start(nodes), "")
+    }
+
+    /// Adds two coordinators with these settings.
+    pub(crate) fn around(cluster: Cluster, settings: &str) -> Trio {
         let ports = [Port::reserve(), Port::reserve()];
         for (port, part) in ports.iter().zip(["coordinator-2", "coordinator-3"]) {
             let (folder, address) = (cluster.dev(part), port.address());
-            let text = format!("folder = {folder:?}\nlisten = {address:?}\n");
+            let text = format!("folder = {folder:?}\nlisten = {address:?}\n{settings}");
             fs::write(cluster.dev(&format!("{part}.toml")), text).expect("a file can be written");
         }
         cluster.yard(&["dev", "--coordinators", "3", "--detach"]).ok();
@@ -28,7 +32,7 @@ impl Trio {
     }
 
     /// The number of the leader, once there is one.
-    fn leader(&self) -> u64 {
+    pub(crate) fn leader(&self) -> u64 {
         await_some("a leader", || {
             let ran = self.cluster.yard(&["cluster", "status", "-o", "json"]).run();
             if ran.code == 0 { ran.json()["leader"].as_u64() } else { None }
@@ -37,7 +41,7 @@ impl Trio {
 }
 
 /// What `yard dev` calls the process of a member: they joined in the order of their numbers.
-fn part(member: u64) -> String {
+pub(crate) fn part(member: u64) -> String {
     match member {
         1 => COORDINATOR.into(),
         member => format!("{COORDINATOR}-{member}"),
@@ -45,7 +49,7 @@ fn part(member: u64) -> String {
 }
 
 /// The member of this number, as the status shows it.
-fn member(cluster: &Cluster, id: u64) -> Option<Value> {
+pub(crate) fn member(cluster: &Cluster, id: u64) -> Option<Value> {
     let status = cluster.json(&["cluster", "status"]);
     let members = status["members"].as_array().cloned().unwrap_or_default();
     members.into_iter().find(|member| member["id"] == id)

@@ -115,7 +115,8 @@ pub(crate) const DISK: proposer::DiskOptions =
 async fn begin(cluster: ClusterId, disk: MemoryDisk, seed: u64) {
     let member = MemberId(1);
     let identity = storage::Identity { cluster, incarnation: Incarnation(1), member };
-    let options = proposer::Options { identity, folder: "data".into(), disk: DISK };
+    let build = yard_coordinator::Build::CURRENT;
+    let options = proposer::Options { identity, folder: "data".into(), disk: DISK, build };
     let env = Arc::new(TestEnv::new(disk, seed, WALL_MS));
     let service = proposer::Service::start(options, env, Arc::new(Nobody)).await.unwrap();
     let handle = service.handle();
