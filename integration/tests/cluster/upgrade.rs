@@ -94,6 +94,15 @@ fn assert_agreed(cluster: &Cluster) {
     }
 }
 
+/// Lets a client end, also when the test fails: it is waited for.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// While members of both versions are there.
 fn between(trio: &Trio) {
     let cluster = &trio.cluster;
@@ -151,6 +160,7 @@ fn coordinators_are_upgraded_one_by_one_and_back_until_the_level_is_raised() {
     let rank = gate.only_process(0);
     let over = AtomicBool::new(false);
     let acked = std::thread::scope(|scope| {
+        let ending = Ending(&over);
         let client = scope.spawn(|| {
             let mut acked = Vec::new();
             while !over.load(Ordering::Relaxed) {
@@ -172,7 +182,7 @@ fn coordinators_are_upgraded_one_by_one_and_back_until_the_level_is_raised() {
         upgrade_member(cluster, leader, &program());
         upgrade_member(cluster, leader, &next());
         assert_agreed(cluster);
-        over.store(true, Ordering::Relaxed);
+        drop(ending);
         client.join().expect("every command is answered")
     });
     let status = cluster.yard(&["cluster", "status"]).ok().out;
@@ -189,7 +199,9 @@ fn coordinators_are_upgraded_one_by_one_and_back_until_the_level_is_raised() {
 
     let distinct: BTreeSet<u64> = acked.iter().copied().collect();
     assert_eq!(distinct.len(), acked.len(), "two jobs with one number: {acked:?}");
-    assert!(acked.iter().all(|job| cluster.wait(*job) == 0));
+    let ids: Vec<String> = acked.iter().map(u64::to_string).collect();
+    let wait: Vec<&str> = ["wait"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+    cluster.yard(&wait).ok();
     assert_eq!(gate.only_process(0), rank, "another process");
     gate.open(5);
     assert_eq!(cluster.wait(job), 5);
@@ -205,13 +217,7 @@ fn gang_works(cluster: &Cluster) {
 #[test]
 fn agents_of_both_versions_work_with_coordinators_of_both_and_ranks_notice_nothing() {
     let cluster = Cluster::start_to_upgrade(2);
-    let gates = NODES.map(|node| {
-        let gate = Gate::new(&cluster, node);
-        let only = format!("place.only_nodes=[{node}]");
-        (gate.submit(&cluster, &["--set", &only]), gate)
-    });
-    let ranks = [0, 1].map(|nth: usize| gates[nth].1.only_process(0));
-    let shims = ranks.map(|rank| rank.shim());
+    gang_works(&cluster);
     // An agent of the next version, with a coordinator and another agent of this one.
     upgrade_agent(&cluster, "n1", &next());
     gang_works(&cluster);
@@ -221,21 +227,31 @@ fn agents_of_both_versions_work_with_coordinators_of_both_and_ranks_notice_nothi
         member(&cluster, 1).is_some_and(|it| it["version"] == version(&next(), &cluster))
     });
     gang_works(&cluster);
-    let late = Gate::new(&cluster, "late");
-    let late_job = late.submit(&cluster, &["--set", "place.only_nodes=[n1]"]);
-    let late_rank = late.only_process(0);
-    // Back: shims of the next version under an agent of this one.
-    upgrade_agent(&cluster, "n1", &program());
+    let both = Gate::new(&cluster, "both");
+    let gang = both.submit(&cluster, &["--nodes", "2"]);
+    let ones = NODES.map(|node| {
+        let gate = Gate::new(&cluster, node);
+        let only = format!("place.only_nodes=[{node}]");
+        (gate.submit(&cluster, &["--set", &only]), gate)
+    });
+    let ranks = || {
+        let of_ones = ones.iter().map(|(_, gate)| gate.only_process(0));
+        [0, 1].map(|rank| both.only_process(rank)).into_iter().chain(of_ones).collect::<Vec<_>>()
+    };
+    let before = ranks();
+    let shims: Vec<_> = before.iter().map(|rank| rank.shim()).collect();
+    // Each agent takes over shims of the other version: forth on one machine, back on the other.
     upgrade_agent(&cluster, "n2", &next());
-    gang_works(&cluster);
-    assert_eq!([0, 1].map(|nth: usize| gates[nth].1.only_process(0)), ranks, "other processes");
-    assert_eq!(ranks.map(|rank| rank.shim()), shims, "other shims");
-    assert_eq!(late.only_process(0), late_rank);
-    for (code, (job, gate)) in (31..).zip(&gates) {
+    upgrade_agent(&cluster, "n1", &program());
+    assert_eq!(ranks(), before, "other processes");
+    assert_eq!(before.iter().map(|rank| rank.shim()).collect::<Vec<_>>(), shims, "other shims");
+    for (code, (job, gate)) in (31..).zip(&ones) {
         gate.open(code);
         assert_eq!(cluster.wait(*job), i32::from(code), "exact");
-        assert_eq!(cluster.job(*job)["attempt"], 1);
     }
-    late.open(33);
-    assert_eq!(cluster.wait(late_job), 33);
+    both.open(33);
+    assert_eq!(cluster.wait(gang), 33);
+    for job in ones.iter().map(|(job, _)| *job).chain([gang]) {
+        assert_eq!(cluster.job(job)["attempt"], 1);
+    }
 }

@@ -114,7 +114,9 @@ impl Home {
         let part = self.path("bin/part");
         let linked = fs::hard_link(program, &part);
         linked.or_else(|_| fs::copy(program, &part).map(drop)).expect("a program can be copied");
-        fs::rename(part, self.path("bin/yard")).expect("a file can be renamed");
+        fs::rename(&part, self.path("bin/yard")).expect("a file can be renamed");
+        // Two names of one file are left as they are.
+        let _ = fs::remove_file(part);
     }
 
     pub(crate) fn path(&self, part: &str) -> PathBuf {
