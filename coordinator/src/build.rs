@@ -24,8 +24,11 @@ pub struct Vocabulary {
     /// The bytes of a command.
     pub write: fn(&Command) -> Vec<u8>,
     /// The commands of an entry. An unknown one is an error.
-    pub read: fn(&[u8]) -> Result<Vec<(Envelope, Command)>, DecodeError>,
+    pub read: fn(&[u8]) -> Result<Commands, DecodeError>,
 }
+
+/// The commands of an entry, in order, each with its envelope.
+pub type Commands = Vec<(Envelope, Command)>;
 
 impl Build {
     /// This version.
@@ -40,6 +43,6 @@ fn write(command: &Command) -> Vec<u8> {
     minicbor::to_vec(command).expect("writing to memory does not fail")
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<(Envelope, Command)>, DecodeError> {
+fn read(bytes: &[u8]) -> Result<Commands, DecodeError> {
     minicbor::decode(bytes)
 }

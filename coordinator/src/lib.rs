@@ -36,7 +36,7 @@ mod service;
 mod sessions;
 pub mod storage;
 
-pub use build::{Build, Vocabulary};
+pub use build::{Build, Commands, Vocabulary};
 pub use certificate::ReplaceError;
 pub use folder::{InitError, InitOptions, Initialised, init};
 pub use join::{JoinError, JoinOptions, Joined, join};

@@ -3,7 +3,7 @@
 use super::applied::{AppliedEntry, Inner, Shared, Update};
 use super::fault::{FatalError, Fault, Missing};
 use super::types::{Config, Outcomes, RaftEntry, entry_to_ours, position_to_raft, stored_to_raft};
-use crate::build::Build;
+use crate::build::{Build, Commands};
 use crate::env::run_blocking;
 use crate::storage::{Members, Payload, Position, Snapshot, SnapshotMeta, Snapshots, StorageError};
 use futures_util::{Stream, TryStreamExt};
@@ -40,8 +40,6 @@ pub(super) struct Builder {
 /// Before the first entry.
 const START: Position =
     Position { leader: LeaderId { term: 0, member: MemberId(0) }, index: LogIndex(0) };
-
-type Commands = Vec<(Envelope, Command)>;
 
 /// Remembers what ends the process; openraft gets the text.
 fn fail(fault: &Fault, error: FatalError) -> io::Error {

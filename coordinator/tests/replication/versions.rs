@@ -10,8 +10,8 @@ use yard_common::id::{FeatureLevel, MemberId};
 use yard_coordinator::env::{MemoryDisk, TestEnv};
 use yard_coordinator::proposer::StartError;
 use yard_coordinator::raft::FatalError;
-use yard_coordinator::{Build, Vocabulary};
-use yard_core::command::{Actor, Cluster, Command, Envelope, Raise, Rejection, requires};
+use yard_coordinator::{Build, Commands, Vocabulary};
+use yard_core::command::{Actor, Cluster, Command, Raise, Rejection, requires};
 
 /// What only the later version knows: in the log it has a number that nobody else has given away.
 const LATER: &str = "later";
@@ -29,7 +29,7 @@ fn write(command: &Command) -> Vec<u8> {
     bytes
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<(Envelope, Command)>, Error> {
+fn read(bytes: &[u8]) -> Result<Commands, Error> {
     let later = write(&add_user(LATER));
     let mut decoder = Decoder::new(bytes);
     let count = decoder.array()?.unwrap();

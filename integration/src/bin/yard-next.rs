@@ -8,8 +8,8 @@ use minicbor::decode::Error;
 use minicbor::{Decoder, Encoder};
 use std::process::ExitCode;
 use yard_common::id::FeatureLevel;
-use yard_coordinator::{Build, Vocabulary};
-use yard_core::command::{Command, Envelope, Holder};
+use yard_coordinator::{Build, Commands, Vocabulary};
+use yard_core::command::{Command, Holder};
 
 /// A number that no family of commands has.
 const FAMILY: u32 = 1_000;
@@ -50,7 +50,7 @@ fn write(command: &Command) -> Vec<u8> {
     std::mem::take(encoder.writer_mut())
 }
 
-fn read(bytes: &[u8]) -> Result<Vec<(Envelope, Command)>, Error> {
+fn read(bytes: &[u8]) -> Result<Commands, Error> {
     let mut decoder = Decoder::new(bytes);
     let count = decoder.array()?.ok_or_else(|| Error::message("a list has a length"))?;
     let pairs = (0..count).map(|_| {
