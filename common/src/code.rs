@@ -108,7 +108,7 @@ codes! {
     /// A member has come to another state than the others.
     MembersDiffer = 3005, "The coordinator differs from the others";
     /// A member's program does not understand what the cluster may write, or is to write.
-    VersionTooOld = 3006, "The coordinator's version is too old";
+    VersionTooOld = 3007, "The coordinator's version is too old";
 }
 
 impl fmt::Display for ErrorCode {

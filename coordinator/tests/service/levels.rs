@@ -25,7 +25,7 @@ async fn a_level_that_a_member_does_not_understand_is_refused_by_name() {
     let mut admin = cluster.admin();
     let refused = admin.cluster.raise_feature_level(raise(1)).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert_eq!(Refused::read(&refused).reason, "Y3006");
+    assert_eq!(Refused::read(&refused).reason, "Y3007");
     let text = format!("member 1 (version {}) understands levels up to 0", Build::CURRENT.version);
     assert!(refused.message().contains(&text), "{refused}");
     // The one that there is is as good as done.
@@ -50,7 +50,7 @@ async fn a_level_is_raised_once_and_holds_for_who_joins_and_who_comes_back() {
     // A machine of an earlier version is told before its token is spent.
     let (token, key) = (member_token(&mut admin).await, KeyRequest::new().unwrap());
     let refused = ask_to_join(&cluster, &token, &key, "127.0.0.1:1", 0).await.unwrap_err();
-    assert_eq!(Refused::read(&refused).reason, "Y3006");
+    assert_eq!(Refused::read(&refused).reason, "Y3007");
     assert!(refused.message().contains("install version 9.0.0 or a later one"), "{refused}");
     let joined = ask_to_join(&cluster, &token, &key, "127.0.0.1:1", 1).await.unwrap();
     assert_eq!(joined.member_id, 2);

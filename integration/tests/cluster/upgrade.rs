@@ -109,7 +109,7 @@ fn between(trio: &Trio) {
     let refused = cluster.yard(&["cluster", "raise-level", "--yes"]).exits(1);
     let version = version(&program(), cluster);
     let named = format!("member 1 (version {version}) understands levels up to 0");
-    refused.says(&["[Y3006]", &named]);
+    refused.says(&["[Y3007]", &named]);
     let status = cluster.yard(&["cluster", "status"]).ok().out;
     assert!(status.contains("until these members understand 1, too"), "{status}");
     // Clients of both versions, whoever leads.
@@ -133,7 +133,7 @@ fn too_old(trio: &Trio) {
     let install = format!("install version {version} or a later one");
     for _ in 0..2 {
         let ended = cluster.home.yard_of(&program(), &run).exits(78);
-        ended.says(&["[Y3006]", "the cluster is at feature level 1", &install, "nothing is lost"]);
+        ended.says(&["[Y3007]", "the cluster is at feature level 1", &install, "nothing is lost"]);
     }
     let job = cluster.submit(&["--", "true"]);
     cluster.start_again();
@@ -147,7 +147,7 @@ fn too_old(trio: &Trio) {
     let token = cluster.yard(&["cluster", "token"]).ok().out;
     let join = ["coordinator", "join", &first, "-", "--address", &address, "--folder", &folder];
     let refused = cluster.home.yard_of(&program(), &join).input(&token).exits(1);
-    refused.says(&["(Y3006)", &install, "as good as before"]);
+    refused.says(&["(Y3007)", &install, "as good as before"]);
     cluster.yard(&join).input(&token).ok().says(&["this machine is member 4"]);
 }
 
