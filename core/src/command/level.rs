@@ -33,7 +33,7 @@ fn of_cluster(command: &Cluster) -> FeatureLevel {
         Cluster::Initialise { .. }
         | Cluster::LeaderStarted
         | Cluster::Tick
-        | Cluster::Restored { .. }
+        | Cluster::Restored
         | Cluster::Members { .. }
         | Cluster::AddMember(_)
         | Cluster::RemoveMember(_)
