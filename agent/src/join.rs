@@ -193,6 +193,8 @@ async fn request(memory: &Memory, options: &Options) -> Result<JoinFile, JoinErr
         labels: options.labels.clone(),
         gpus_fake: options.gpus_fake,
         node: options.name.clone(),
+        // A later one is told by its agent.
+        version: env!("CARGO_PKG_VERSION").into(),
     };
     let facts = crate::session::facts::look(&look, &Support::none()).await?;
     let request = RequestId::from_u128(rand::random());

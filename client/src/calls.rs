@@ -164,6 +164,8 @@ calls! {
         read remove_member = remove_member(RemoveMemberRequest) -> MembersResponse;
         /// Another member is to lead. Done twice it is as done once.
         read transfer_leader = transfer_leader(TransferLeaderRequest) -> TransferLeaderResponse;
+        /// Raises the feature level by one. Done twice it is as done once.
+        change raise_level = raise_feature_level(RaiseFeatureLevelRequest) -> Changed;
     }
 }
 

@@ -109,6 +109,8 @@ codes! {
     MembersDiffer = 3005, "The coordinator differs from the others";
     /// A backup is damaged, not whole, or of a version that is not understood.
     BadBackup = 3006, "The backup cannot be used";
+    /// A member's program does not understand what the cluster may write, or is to write.
+    VersionTooOld = 3007, "The coordinator's version is too old";
 }
 
 impl fmt::Display for ErrorCode {

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use yard_common::id::{ClusterId, Incarnation, MemberId, PrincipalId};
+use yard_coordinator::Build;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::proposer::{DiskOptions, Handle, Options, ROUND_TRIP_MS, Service};
 use yard_coordinator::raft::{Letter, Transport, TransportError};
@@ -89,6 +90,7 @@ async fn measure(folder: &Path) {
         folder: folder.join("data"),
         disk: DiskOptions::DEFAULT,
         round_trip_ms: ROUND_TRIP_MS,
+        build: Build::CURRENT,
     };
     let service = Service::start(options, Arc::new(SystemEnv), Arc::new(Alone)).await;
     let service = service.expect("the folder is new");

@@ -11,6 +11,7 @@
 //! its place, and rename it when a cluster of one member has begun in it, or when the machine is a
 //! member.
 
+use crate::build::Build;
 use crate::env::Env;
 use crate::peers::Peers;
 use crate::place::{Place, PlaceError};
@@ -155,8 +156,8 @@ async fn fill(
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
-    let round_trip_ms = proposer::ROUND_TRIP_MS;
-    let options = proposer::Options { identity: own, folder: places.data, disk, round_trip_ms };
+    let (folder, round_trip_ms, build) = (places.data, proposer::ROUND_TRIP_MS, Build::CURRENT);
+    let options = proposer::Options { identity: own, folder, disk, round_trip_ms, build };
     let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
     let handle = service.handle();
     let first = Cluster::Initialise { cluster, admin: admin.to_string(), unix };

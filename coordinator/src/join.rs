@@ -4,6 +4,7 @@
 //! least of all. The key is on disk before anything is sent: a retry, also after a crash, asks
 //! with the same one, and finds the same member.
 
+use crate::build::Build;
 use crate::folder::{Places, write_life};
 use crate::place::{Place, PlaceError};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub struct JoinOptions {
     pub address: String,
     /// How long to go on when nobody answers.
     pub patience: Duration,
+    /// What the program understands.
+    pub build: Build,
 }
 
 /// A machine that has joined.
@@ -258,7 +261,8 @@ async fn ask(
         token_secret: Some(v1::Secret::from(options.token.secret.reveal().to_string())),
         csr_der: key.der().to_vec().into(),
         address: options.address.clone(),
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: options.build.version.into(),
+        feature_level_max: options.build.feature_level_max.0,
     };
     let mut client = MemberServiceClient::new(channel);
     match timeout(ANSWER, client.join(message)).await {

@@ -19,6 +19,7 @@
 
 mod api;
 pub mod backup;
+mod build;
 mod certificate;
 mod compare;
 mod config;
@@ -38,10 +39,13 @@ mod service;
 mod sessions;
 pub mod storage;
 
+pub use build::{Build, Commands, Vocabulary};
 pub use certificate::ReplaceError;
 pub use folder::{InitError, InitOptions, Initialised, LifeError, init};
 pub use join::{JoinError, JoinOptions, Joined, join};
 pub use place::PlaceError;
 pub use reset::{ResetError, Resident, reset, resident};
 pub use restore::{RestoreError, RestoreOptions, Restored, restore};
-pub use service::{EXIT_CODE, EXIT_FOLDER, Handle, Options, ServeError, Service, features};
+pub use service::{
+    EXIT_CODE, EXIT_FOLDER, EXIT_VERSION, Handle, Options, ServeError, Service, features,
+};

@@ -7,6 +7,7 @@
 //! same backup, is given out again. The state itself is changed by one command alone.
 
 use crate::backup::{BackupError, BackupHead, Contents};
+use crate::build::Build;
 use crate::env::Env;
 use crate::folder::{Places, certify, write_life};
 use crate::peers::Peers;
@@ -36,6 +37,8 @@ pub struct RestoreOptions {
     pub folder: PathBuf,
     /// Host and port that everybody reaches the member by.
     pub address: String,
+    /// What the program understands.
+    pub build: Build,
 }
 
 /// A cluster that was restored.
@@ -140,15 +143,14 @@ pub async fn restore(
     backup: Contents,
     env: Arc<dyn Env>,
 ) -> Result<Restored, RestoreError> {
-    let RestoreOptions { folder, address } = options;
-    tls::endpoint(&address).map_err(RestoreError::Address)?;
+    tls::endpoint(&options.address).map_err(RestoreError::Address)?;
     let plan = plan(&backup.head, &backup.state, env.wall_ms())?;
-    let place = Place::of(&folder, "restore")?;
+    let place = Place::of(&options.folder, "restore")?;
     place.check()?;
     place.clear()?;
     place.begin()?;
     let cluster = backup.head.cluster;
-    if let Err(error) = fill(&Places::of(place.beside()), &address, plan, backup, &env).await {
+    if let Err(error) = fill(&Places::of(place.beside()), &options, plan, backup, &env).await {
         // The first error tells more than one of the clearing up.
         let _ = place.clear();
         return Err(error);
@@ -159,11 +161,12 @@ pub async fn restore(
 
 async fn fill(
     places: &Places,
-    address: &str,
+    options: &RestoreOptions,
     plan: Plan,
     backup: Contents,
     env: &Arc<dyn Env>,
 ) -> Result<(), RestoreError> {
+    let RestoreOptions { address, build, .. } = options;
     let Plan { incarnation, member, last, after_ms } = plan;
     let Contents { head, authority, state_bytes, .. } = backup;
     authority.save(&places.authority)?;
@@ -174,15 +177,15 @@ async fn fill(
     let members = Members {
         voters: BTreeSet::from([member]),
         joint: None,
-        peers: BTreeMap::from([(member, Peer { address: address.to_string() })]),
+        peers: BTreeMap::from([(member, Peer { address: address.clone() })]),
     };
     storage::seed(env, &places.data, own, (last, state_bytes), members).await?;
     let peers = Arc::new(Peers::new(ClientTls::new(&identity)?, Arc::clone(env)));
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
     let (folder, round_trip_ms) = (places.data.clone(), proposer::ROUND_TRIP_MS);
-    let options = proposer::Options { identity: own, folder, disk, round_trip_ms };
-    let service = proposer::Service::start(options, Arc::clone(env), peers).await?;
+    let data = proposer::Options { identity: own, folder, disk, round_trip_ms, build: *build };
+    let service = proposer::Service::start(data, Arc::clone(env), peers).await?;
     let handle = service.handle();
     let first = Cluster::Restored { incarnation, after_ms };
     let begun = handle.propose_first(&Command::Cluster(first)).await;

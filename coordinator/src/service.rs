@@ -1,6 +1,7 @@
 //! A member as a whole: `Options -> Service -> Handle`.
 
 use crate::api::{self, GateLayer};
+use crate::build::Build;
 use crate::certificate::{self, Certificate, ReplaceError};
 use crate::env::{Env, Listener, Socket};
 use crate::folder::{LifeError, Places, certify, owner, read_life};
@@ -51,6 +52,9 @@ pub const EXIT_CODE: u8 = 70;
 /// The status with which a process ends whose folder cannot be relied on, or is not its own: to
 /// start it again does not help.
 pub const EXIT_FOLDER: u8 = 65;
+/// The status with which a process ends whose program is too old for its cluster: to start it again
+/// does not help, to install a later version does.
+pub const EXIT_VERSION: u8 = 78;
 
 /// What a member needs to run. Its folder was made by [`crate::init`].
 #[derive(Clone, Debug)]
@@ -67,15 +71,17 @@ pub struct Options {
     pub lease: LeaseTimes,
     /// The longest usual round trip to another member, in milliseconds; the same on all members.
     pub round_trip_ms: u64,
+    /// What the program understands.
+    pub build: Build,
 }
 
 impl Options {
     /// A member with the defaults of this version.
     #[must_use]
     pub fn new(folder: PathBuf, listen: SocketAddr) -> Options {
-        let (disk, lease) = (DiskOptions::DEFAULT, LeaseTimes::DEFAULT);
+        let (disk, lease, build) = (DiskOptions::DEFAULT, LeaseTimes::DEFAULT, Build::CURRENT);
         let round_trip_ms = proposer::ROUND_TRIP_MS;
-        Options { folder, listen, features: features(), disk, lease, round_trip_ms }
+        Options { folder, listen, features: features(), disk, lease, round_trip_ms, build }
     }
 }
 
@@ -142,6 +148,24 @@ impl ServeError {
             | ServeError::Listen(..)
             | ServeError::Reflection(_)
             | ServeError::Part(_) => None,
+        }
+    }
+
+    /// Whether the program is too old for its cluster: the process ends with [`EXIT_VERSION`].
+    #[must_use]
+    pub fn is_of_version(&self) -> bool {
+        match self {
+            ServeError::Start(StartError::Consensus(error)) | ServeError::Fatal(error) => {
+                error.is_of_version()
+            }
+            ServeError::Start(StartError::Storage(_))
+            | ServeError::Identity(_)
+            | ServeError::Life(_)
+            | ServeError::NotAMember(_)
+            | ServeError::Tls(_)
+            | ServeError::Listen(..)
+            | ServeError::Reflection(_)
+            | ServeError::Part(_) => false,
         }
     }
 
@@ -267,8 +291,8 @@ impl Service {
         let peers = Arc::new(Peers::new(Arc::clone(&client_tls), Arc::clone(&env)));
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
         let (folder, disk) = (places.data.clone(), options.disk);
-        let round_trip_ms = options.round_trip_ms;
-        let data = proposer::Options { identity: own, folder, disk, round_trip_ms };
+        let (round_trip_ms, build) = (options.round_trip_ms, options.build);
+        let data = proposer::Options { identity: own, folder, disk, round_trip_ms, build };
         let raft = proposer::Service::start(data, Arc::clone(&env), transport).await?;
         let handle = raft.handle();
         let (index, state, updates) = handle.subscribe();
@@ -285,6 +309,7 @@ impl Service {
             id: own.member,
             cluster: own.cluster,
             features: options.features,
+            build,
             env,
             raft: handle,
             leases,

@@ -115,10 +115,13 @@ fn the_log_tells_its_members_before_there_is_a_cluster() {
 #[test]
 fn feature_levels_rise_one_by_one() {
     let mut lab = Lab::new();
-    let raise = |level| Command::Cluster(Cluster::RaiseFeatureLevel(FeatureLevel(level)));
+    let raise = |level| Command::Cluster(Cluster::RaiseFeatureLevel(raise_to(level)));
     let skipped = lab.refused(Actor::Leader, raise(2));
     assert_eq!(skipped.to_string(), "this needs feature level 1, the cluster is at 0");
     lab.ok(Actor::Leader, raise(1));
+    let unnamed = Raise { version: String::new(), ..raise_to(2) };
+    let unnamed = Command::Cluster(Cluster::RaiseFeatureLevel(unnamed));
+    assert_eq!(lab.refused(Actor::Leader, unnamed).code(), ErrorCode::InvalidArgument);
     lab.ok(Actor::Leader, raise(2));
     for level in [2, 1, 0] {
         let back = lab.refused(Actor::Leader, raise(level));
@@ -416,6 +419,7 @@ fn debug_output_shows_no_secret() {
             secret_sha256,
             key_sha256: secret_sha256,
             address: "a:1".into(),
+            level_max: FeatureLevel(0),
         },
         Access::PutSecret { workspace, name, ciphertext, version: 1 },
     ] {

@@ -151,7 +151,13 @@ fn access_commands(cast: &Cast) -> Vec<Command> {
         Access::Revoke { serial: vec![1], reason: "lost".into(), expires_wall_ms: u64::MAX },
         Access::PutSecret { workspace, name: "s".into(), ciphertext: vec![1], version: 1 },
         Access::DropSecret { workspace, name: "s".into() },
-        Access::JoinMember { token, secret_sha256, key_sha256: [1; 32], address: "a:1".into() },
+        Access::JoinMember {
+            token,
+            secret_sha256,
+            key_sha256: [1; 32],
+            address: "a:1".into(),
+            level_max: FeatureLevel(0),
+        },
     ];
     all.into_iter().map(Command::Access).collect()
 }
@@ -226,7 +232,7 @@ fn commands(cast: &Cast) -> Vec<Command> {
         Command::Cluster(Cluster::LeaderStarted),
         Command::Cluster(Cluster::Tick),
         Command::Cluster(Cluster::Restored { incarnation: Incarnation(2), after_ms: 0 }),
-        Command::Cluster(Cluster::RaiseFeatureLevel(FeatureLevel(1))),
+        Command::Cluster(Cluster::RaiseFeatureLevel(raise_to(1))),
         Command::Cluster(Cluster::Members { voters, joint: None }),
         Command::Cluster(Cluster::MemberLeft(MemberId(1))),
         Command::Cluster(Cluster::AddMember(MemberId(1))),

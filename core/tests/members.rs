@@ -38,8 +38,18 @@ fn token(lab: &mut Lab, number: u128) -> TokenId {
 }
 
 fn join(token: TokenId, key_sha256: [u8; 32], address: &str) -> Command {
-    let address = address.to_string();
-    Command::Access(Access::JoinMember { token, secret_sha256: SECRET, key_sha256, address })
+    join_with(token, key_sha256, address, 0)
+}
+
+/// Of a program that understands levels up to this one.
+fn join_with(token: TokenId, key_sha256: [u8; 32], address: &str, level: u32) -> Command {
+    Command::Access(Access::JoinMember {
+        token,
+        secret_sha256: SECRET,
+        key_sha256,
+        address: address.to_string(),
+        level_max: FeatureLevel(level),
+    })
 }
 
 fn joined(lab: &mut Lab, number: u128) -> MemberId {
@@ -129,6 +139,7 @@ fn a_bad_request_costs_no_token() {
         secret_sha256: [0; 32],
         key_sha256: KEY,
         address: "m1:7100".into(),
+        level_max: FeatureLevel(0),
     };
     // Whoever has no token does not learn which addresses are taken.
     assert_eq!(lab.refused(Actor::Bearer, Command::Access(wrong)), Rejection::BadToken);
@@ -183,4 +194,38 @@ fn members_vote_and_leave_as_asked_and_the_last_voter_stays() {
     assert_eq!(stays.code(), ErrorCode::WrongState);
     let gone = lab.refused(lab.user(), admin(Cluster::RemoveMember(MemberId(1))));
     assert_eq!(gone, Rejection::NotFound(Object::Member(MemberId(1))));
+}
+
+#[test]
+fn the_level_rises_only_with_every_member_and_who_joins_then_must_understand_it() {
+    let mut lab = Lab::new();
+    let voters: std::collections::BTreeSet<_> = [MemberId(1), MemberId(2)].into();
+    let members = Cluster::Members { voters: voters.clone(), joint: None };
+    lab.ok(Actor::Leader, Command::Cluster(members));
+    let third = joined(&mut lab, 1);
+    let raise = |understood_by: &std::collections::BTreeSet<MemberId>| {
+        let raise = Raise { understood_by: understood_by.clone(), ..raise_to(1) };
+        Command::Cluster(Cluster::RaiseFeatureLevel(raise))
+    };
+    // It joined after the others were asked.
+    let early = lab.refused(Actor::Leader, raise(&voters));
+    assert_eq!(early.to_string(), "member 3 is not known to understand feature level 1");
+    let all = voters.iter().copied().chain([third]).collect();
+    lab.ok(Actor::Leader, raise(&all));
+    assert_eq!((lab.state.feature_level.0, &*lab.state.level_version), (1, "0.1.0"));
+
+    let token = token(&mut lab, 9);
+    let old = lab.refused(Actor::Bearer, join_with(token, KEY, "d:7100", 0));
+    assert_eq!(old.to_string(), "level_max: 0; the cluster is at 1");
+    // The token is as good as before.
+    lab.ok(Actor::Bearer, join_with(token, KEY, "d:7100", 1));
+}
+
+#[test]
+fn a_member_that_is_to_leave_holds_no_level_up() {
+    let mut lab = Lab::new();
+    let voters = [MemberId(1), MemberId(2)].into();
+    lab.ok(Actor::Leader, Command::Cluster(Cluster::Members { voters, joint: None }));
+    lab.ok(lab.user(), Command::Cluster(Cluster::RemoveMember(MemberId(2))));
+    assert_eq!(lab.state.must_understand(), [MemberId(1)].into());
 }

@@ -191,7 +191,9 @@ impl World {
                 let add = Access::AddToken { token, secret_sha256, scope, life_ms };
                 self.lab.ok(self.lab.user(), Command::Access(add));
                 let (key_sha256, address) = ([1; 32], format!("m{}:1", self.joined));
-                let join = Access::JoinMember { token, secret_sha256, key_sha256, address };
+                let level_max = FeatureLevel(0);
+                let join =
+                    Access::JoinMember { token, secret_sha256, key_sha256, address, level_max };
                 let before = self.lab.state.member_last;
                 let reply = self.lab.apply(Actor::Bearer, None, Command::Access(join)).reply;
                 if let Ok(reply) = reply {

@@ -84,9 +84,10 @@ fn access() -> impl Strategy<Value = Command> {
         ),
         1 => (workspace(), name())
             .prop_map(|(workspace, name)| Access::DropSecret { workspace, name }),
-        2 => (token(), secret_sha256(), 0..3u8, name()).prop_map(
-            |(token, secret_sha256, key, address)| {
-                Access::JoinMember { token, secret_sha256, key_sha256: [key; 32], address }
+        2 => (token(), secret_sha256(), 0..3u8, name(), 0..2u32).prop_map(
+            |(token, secret_sha256, key, address, level)| {
+                let (key_sha256, level_max) = ([key; 32], FeatureLevel(level));
+                Access::JoinMember { token, secret_sha256, key_sha256, address, level_max }
             }
         ),
     ]
@@ -158,7 +159,9 @@ fn cluster() -> impl Strategy<Value = Command> {
         (0..4u32, 0..5_000u64).prop_map(|(life, after_ms)| {
             Cluster::Restored { incarnation: Incarnation(life), after_ms }
         }),
-        (0..4u32).prop_map(|level| Cluster::RaiseFeatureLevel(FeatureLevel(level))),
+        (0..4u32, members()).prop_map(|(level, understood_by)| {
+            Cluster::RaiseFeatureLevel(Raise { understood_by, ..raise_to(level) })
+        }),
         (members(), option::of(members()))
             .prop_map(|(voters, joint)| Cluster::Members { voters, joint }),
         (0..12u64).prop_map(|id| Cluster::MemberLeft(MemberId(id))),

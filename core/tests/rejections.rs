@@ -48,7 +48,7 @@ fn refusals() -> Vec<(Rejection, &'static str)> {
     let login = Access::RedeemLogin { token: TokenId::from_u128(1), secret_sha256: [0; 32] };
     let bad = lab.refused(Actor::Bearer, Command::Access(login));
     all.push((bad, "the token is not valid"));
-    let level = Command::Cluster(Cluster::RaiseFeatureLevel(FeatureLevel(9)));
+    let level = Command::Cluster(Cluster::RaiseFeatureLevel(raise_to(9)));
     let level = lab.refused(Actor::Leader, level);
     all.push((level, "this needs feature level 8, the cluster is at 0"));
 

@@ -27,6 +27,8 @@ pub struct Options {
     pub gpus_fake: Option<u16>,
     /// The node's name, which fake GPUs are named after.
     pub node: String,
+    /// The version of our program.
+    pub version: String,
 }
 
 /// What was found.
@@ -80,7 +82,7 @@ pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryErro
         devices,
         labels: options.labels.clone(),
         address: options.address.clone().unwrap_or_else(|| hostname.clone()),
-        version: env!("CARGO_PKG_VERSION").to_string(),
+        version: options.version.clone(),
     };
     let kernel = System::kernel_version().unwrap_or_default();
     Ok(Facts { inventory, hostname, kernel, cgroups: cgroups.describe(), gpus })
@@ -118,6 +120,7 @@ mod tests {
             labels: Vec::new(),
             gpus_fake: Some(2),
             node: "n1".into(),
+            version: "1".into(),
         };
         let facts = take(&options, &Support::none()).unwrap();
         let amounts = facts.inventory.amounts;

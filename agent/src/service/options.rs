@@ -19,6 +19,8 @@ pub struct Options {
     pub directory: PathBuf,
     /// Our own program, which runs as `PROGRAM shim DIR`.
     pub program: PathBuf,
+    /// The version of our program.
+    pub version: String,
     /// Where members may be beside those that it knows: `host:port`.
     pub coordinators: Vec<String>,
     /// Address that other nodes reach this one by; none: its host name.
@@ -50,6 +52,7 @@ impl Options {
         Options {
             directory,
             program,
+            version: env!("CARGO_PKG_VERSION").into(),
             coordinators: Vec::new(),
             address: None,
             labels: Vec::new(),
@@ -95,6 +98,7 @@ impl Options {
             labels: self.labels.clone(),
             gpus_fake: self.gpus_fake,
             node: node.name.clone(),
+            version: self.version.clone(),
         }
     }
 

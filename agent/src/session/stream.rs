@@ -331,13 +331,13 @@ impl Stream<'_> {
     }
 
     fn hello(&self) -> Result<AgentMessage, StreamError> {
-        let version = env!("CARGO_PKG_VERSION").to_string();
+        let inventory = self.shared.inventory.borrow().clone();
         Ok(told(Out::Hello(Hello {
-            inventory: self.shared.inventory.borrow().to_payload()?,
+            inventory: inventory.to_payload()?,
             fence: self.shared.fence.borrow().to_payload()?,
             held_lease_id: held_now(&self.shared.held.borrow()).map(|lease| lease.0),
             sent: self.sent,
-            agent_version: version,
+            agent_version: inventory.version,
         })))
     }
 

@@ -232,6 +232,14 @@ pub(crate) enum ClusterVerb {
         /// Its number [default: the one that is furthest]
         member: Option<u64>,
     },
+    /// Let the cluster use what all of its coordinators understand now; there is no way back
+    RaiseLevel {
+        /// The level [default: the next one]
+        level: Option<u32>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
     /// Backups of the cluster
     #[command(subcommand)]
     Snapshot(SnapshotVerb),

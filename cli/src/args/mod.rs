@@ -11,14 +11,15 @@ pub(crate) use daemon::*;
 pub(crate) use job::*;
 
 use crate::output::Format;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Runs training jobs on your machines.
 #[derive(Debug, Parser)]
 #[command(
     name = "yard",
-    version,
+    version = "",
     disable_help_subcommand = true,
     after_help = "A job is named by its id (812), tasks of it (812[3-7]), `last`, `@2` for the \
                   second last,\nits name, or `-` for a list on standard input.\n\
@@ -30,6 +31,17 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+impl Cli {
+    /// Reads the words of a program of this version.
+    pub(crate) fn of(
+        version: &'static str,
+        words: impl IntoIterator<Item = OsString>,
+    ) -> Result<Cli, clap::Error> {
+        let found = command().version(version).try_get_matches_from(words)?;
+        Cli::from_arg_matches(&found)
+    }
 }
 
 /// Flags of every verb.
@@ -214,6 +226,12 @@ mod tests {
         assert_eq!(submit.submit.file.as_deref(), Some(std::path::Path::new("job.yaml")));
         assert_eq!(submit.submit.words, ["--lr", "3"]);
         assert_eq!(submit.submit.set, ["env.A=b"]);
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_program() {
+        let words = ["yard", "--version"].map(OsString::from);
+        assert_eq!(Cli::of("9.0.0", words).unwrap_err().to_string(), "yard 9.0.0\n");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::output::say;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use yard_agent::{join, service};
+use yard_coordinator::Build;
 use yard_runtime::identity::{Token, TokenKind};
 
 /// Where the settings are unless the command line says otherwise.
@@ -81,9 +82,10 @@ pub(crate) fn host_name() -> Result<String, Failure> {
 }
 
 /// Runs until a signal says stop, or something breaks. What runs on the node goes on.
-pub(crate) async fn run(args: &AgentRunArgs) -> Result<u8, Failure> {
+pub(crate) async fn run(args: &AgentRunArgs, build: Build) -> Result<u8, Failure> {
     log(args.log_json)?;
-    let options = options(args.config.as_deref(), args.directory.as_deref())?;
+    let mut options = options(args.config.as_deref(), args.directory.as_deref())?;
+    options.version = build.version.into();
     match service::run(options).await {
         Ok(()) => Ok(0),
         Err(error) => Err(Failure::new(error.exit_code(), chain(&error), "")),

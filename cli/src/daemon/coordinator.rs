@@ -11,10 +11,11 @@ use crate::output::say;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use yard_common::ErrorCode;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::{
-    EXIT_CODE, EXIT_FOLDER, InitOptions, JoinError, JoinOptions, Joined, Options, ServeError,
-    Service,
+    Build, EXIT_CODE, EXIT_FOLDER, EXIT_VERSION, InitOptions, JoinError, JoinOptions, Joined,
+    Options, ServeError, Service,
 };
 use yard_runtime::identity::{Token, TokenKind};
 use yard_runtime::shutdown::{Signal, Signals};
@@ -79,7 +80,7 @@ pub(crate) async fn make(
 }
 
 /// Makes this machine a further coordinator.
-pub(crate) async fn join(args: &CoordinatorJoinArgs) -> Result<u8, Failure> {
+pub(crate) async fn join(args: &CoordinatorJoinArgs, build: Build) -> Result<u8, Failure> {
     let options = options(args.config.as_deref(), args.folder.as_deref())?;
     let token = match args.token.as_str() {
         "-" => all_of_standard_input()?.trim().to_string(),
@@ -91,7 +92,7 @@ pub(crate) async fn join(args: &CoordinatorJoinArgs) -> Result<u8, Failure> {
     };
     let patience = Duration::from_millis(args.patience.ms());
     let members = args.members.clone();
-    let joined = enter(&options.folder, &token, members, &address, patience).await?;
+    let joined = enter(&options.folder, &token, members, &address, patience, build).await?;
     let (member, cluster) = (joined.member, joined.cluster);
     say(&format!("this machine is member {member} of cluster {cluster}, at {address}"));
     say("next: yard coordinator run; it votes once it has caught up, if that leaves an odd number");
@@ -105,16 +106,23 @@ pub(crate) async fn enter(
     members: Vec<String>,
     address: &str,
     patience: Duration,
+    build: Build,
 ) -> Result<Joined, Failure> {
     let hint = "ask an administrator for a new token: yard cluster token";
     let token = Token::parse_for(TokenKind::Member, token);
     let token = token.map_err(|error| Failure::usage(chain(&error), hint))?;
     above(folder)?;
     let address = address.to_string();
-    let options = JoinOptions { folder: folder.to_path_buf(), token, members, address, patience };
+    let folder = folder.to_path_buf();
+    let options = JoinOptions { folder, token, members, address, patience, build };
     let joined = yard_coordinator::join(options).await;
     joined.map_err(|error| {
         let (code, hint) = match &error {
+            JoinError::Refused(refused)
+                if refused.reason == ErrorCode::VersionTooOld.to_string() =>
+            {
+                (exit::REFUSED, "the token is as good as before")
+            }
             JoinError::Refused(_) => (exit::DENIED, hint),
             JoinError::Foreign(_) => {
                 (exit::DENIED, "is the address right? Tokens are good at their own cluster alone")
@@ -177,12 +185,13 @@ pub(crate) fn remember(
 }
 
 /// Runs until a signal says stop, or something breaks.
-pub(crate) async fn run(args: &CoordinatorRunArgs) -> Result<u8, Failure> {
+pub(crate) async fn run(args: &CoordinatorRunArgs, build: Build) -> Result<u8, Failure> {
     log(args.log_json)?;
     let mut options = options(args.config.as_deref(), args.folder.as_deref())?;
     if let Some(listen) = args.listen {
         options.listen = listen;
     }
+    options.build = build;
     let mut signals = Signals::install().map_err(|error| Failure::local(&error, ""))?;
     let service = match Service::start(options, Arc::new(SystemEnv)).await {
         Ok(service) => service,
@@ -209,6 +218,7 @@ pub(crate) async fn run(args: &CoordinatorRunArgs) -> Result<u8, Failure> {
 fn failure(error: &ServeError) -> Failure {
     let code = match error {
         _ if error.is_of_folder() => EXIT_FOLDER,
+        _ if error.is_of_version() => EXIT_VERSION,
         ServeError::Fatal(_) | ServeError::Part(_) => EXIT_CODE,
         _ => exit::REFUSED,
     };
@@ -218,6 +228,10 @@ fn failure(error: &ServeError) -> Failure {
              coordinator join"
         }
         ServeError::Listen(..) => "name another address with --listen, or stop what uses this one",
+        _ if error.is_of_version() => {
+            "install it on this machine and start the coordinator again; its folder is well, and \
+             nothing is lost"
+        }
         _ if error.is_of_folder() => {
             "remove this coordinator with `yard cluster remove ID` on another one, run `yard \
              coordinator reset` here, and join under a new id; if it was the only one, \

@@ -11,25 +11,26 @@ use crate::view;
 use std::sync::Arc;
 use yard_coordinator::backup::{self, Contents};
 use yard_coordinator::env::SystemEnv;
-use yard_coordinator::{RestoreError, RestoreOptions};
+use yard_coordinator::{Build, RestoreError, RestoreOptions};
 
 /// Jobs that are named one by one.
 const JOBS_SHOWN: usize = 10;
 
 /// Makes the folder of a coordinator out of a backup.
-pub(crate) async fn restore(args: &CoordinatorRestoreArgs) -> Result<u8, Failure> {
+pub(crate) async fn restore(args: &CoordinatorRestoreArgs, build: Build) -> Result<u8, Failure> {
     let options = options(args.config.as_deref(), args.folder.as_deref())?;
     let address = match &args.address {
         Some(address) => address.clone(),
         None => format!("{}:{}", super::agent::host_name()?, options.listen.port()),
     };
-    let backup = backup::open(&args.file).map_err(|error| crate::verb::backup::refused(&error))?;
+    let backup =
+        backup::open(&args.file, &build).map_err(|error| crate::verb::backup::refused(&error))?;
     let folder = options.folder;
     explain(&backup, &address);
     let cluster = backup.head.cluster.to_string();
     confirm_word("Begin a new life of this cluster?", &cluster, args.yes)?;
     above(&folder)?;
-    let options = RestoreOptions { folder: folder.clone(), address: address.clone() };
+    let options = RestoreOptions { folder: folder.clone(), address: address.clone(), build };
     let restored = yard_coordinator::restore(options, backup, Arc::new(SystemEnv)).await;
     let restored = restored.map_err(|error| failure(&error))?;
     let (member, life) = (restored.member, restored.incarnation);

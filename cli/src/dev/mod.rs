@@ -15,6 +15,7 @@ use layout::{COORDINATOR, Layout};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
+use yard_coordinator::Build;
 use yard_runtime::files::{self, FolderLock};
 use yard_runtime::shutdown::{Signal, Signals};
 
@@ -24,10 +25,10 @@ const CONTEXT: &str = "dev";
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Does what the command line says.
-pub(crate) async fn dev(args: &DevArgs, global: &Global) -> Result<u8, Failure> {
+pub(crate) async fn dev(args: &DevArgs, global: &Global, build: Build) -> Result<u8, Failure> {
     let layout = Layout::of_user(&Environment::of_process())?;
     match &args.verb {
-        None => run(&layout, args).await,
+        None => run(&layout, args, build).await,
         Some(DevVerb::Status) => status(&layout, global),
         Some(DevVerb::Stop) => {
             let _lock = lock(&layout)?;
@@ -55,9 +56,9 @@ fn lock(layout: &Layout) -> Result<FolderLock, Failure> {
     FolderLock::take(layout.root()).map_err(|error| Failure::local(&error, hint))
 }
 
-async fn run(layout: &Layout, args: &DevArgs) -> Result<u8, Failure> {
+async fn run(layout: &Layout, args: &DevArgs, build: Build) -> Result<u8, Failure> {
     let lock = lock(layout)?;
-    let started = up::start(layout, args).await;
+    let started = up::start(layout, args, build).await;
     drop(lock);
     started?;
     if args.detach {

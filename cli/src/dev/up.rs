@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use yard_client::Client;
 use yard_common::name::is_name;
+use yard_coordinator::Build;
 use yard_proto::v1;
 
 /// Nodes of a new cluster.
@@ -46,7 +47,7 @@ struct NodeSettings {
 }
 
 /// Starts the whole, and waits until its nodes are up.
-pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure> {
+pub(super) async fn start(layout: &Layout, args: &DevArgs, build: Build) -> Result<(), Failure> {
     let environment = Environment::of_process();
     let folder = environment.folder()?;
     if !layout.exists() {
@@ -63,7 +64,7 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
     let context = contexts.contexts[CONTEXT].clone();
     let client = Client::connect(&context.options(context.load_identity()?, false))?;
     lead(layout, &client).await?;
-    grow(layout, args.coordinators.unwrap_or(1), &client).await?;
+    grow(layout, args.coordinators.unwrap_or(1), &client, build).await?;
     let addresses = layout.addresses()?;
     if addresses != context.addresses {
         let known = contexts.contexts.get_mut(CONTEXT);
@@ -90,7 +91,7 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs) -> Result<(), Failure
 }
 
 /// Adds coordinators until there are so many, and waits until all of them vote.
-async fn grow(layout: &Layout, wanted: u16, client: &Client) -> Result<(), Failure> {
+async fn grow(layout: &Layout, wanted: u16, client: &Client, build: Build) -> Result<(), Failure> {
     let there = layout.coordinators();
     for part in (1..=wanted).map(coordinator).filter(|part| !there.contains(part)) {
         let listen = match layout.settings(&part).exists() {
@@ -106,7 +107,7 @@ async fn grow(layout: &Layout, wanted: u16, client: &Client) -> Result<(), Failu
         if !layout.settings(&part).exists() {
             write_settings(&layout.settings(&part), &settings)?;
         }
-        daemon::enter(&folder, &token, layout.addresses()?, &listen, PATIENCE).await?;
+        daemon::enter(&folder, &token, layout.addresses()?, &listen, PATIENCE, build).await?;
         start_part(layout, &part, &["coordinator", "run"])?;
     }
     let end = Instant::now() + PATIENCE;

@@ -44,6 +44,26 @@ pub(crate) async fn cluster(session: &Session, verb: &ClusterVerb) -> Result<u8,
             let answer = session.client.transfer_leader(request).await?;
             say(&format!("member {} leads", answer.leader.unwrap_or_default().member_id));
         }
+        ClusterVerb::RaiseLevel { level, yes } => raise_level(session, *level, *yes).await?,
     }
     Ok(0)
+}
+
+/// Raises the feature level by one.
+async fn raise_level(session: &Session, level: Option<u32>, yes: bool) -> Result<(), Failure> {
+    let level = match level {
+        Some(level) => level,
+        None => {
+            let status = session.client.status(v1::StatusRequest { brief: true }).await?;
+            status.feature_level.saturating_add(1)
+        }
+    };
+    let question = format!(
+        "At feature level {level} no coordinator can go back to an earlier version. Raise it?"
+    );
+    confirm(&question, yes)?;
+    let request = v1::RaiseFeatureLevelRequest { level, ..Default::default() };
+    session.client.raise_level(request).await?;
+    say(&format!("the cluster is at feature level {level}"));
+    Ok(())
 }

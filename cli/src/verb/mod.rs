@@ -20,27 +20,28 @@ use crate::daemon;
 use crate::dev;
 use crate::failure::Failure;
 use crate::session::Session;
+use yard_coordinator::Build;
 
 /// Runs what the command line asks for; `Ok` is the exit code.
-pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
+pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
     let global = cli.global;
     // What needs no cluster.
     match &cli.verb {
         Verb::Login(login) => return local::login(login).await,
         Verb::Doctor => return local::doctor(&global).await,
         Verb::Init(init) => return local::init(&init.file),
-        Verb::Dev(args) => return dev::dev(args, &global).await,
+        Verb::Dev(args) => return dev::dev(args, &global, build).await,
         Verb::Coordinator(CoordinatorVerb::Init(args)) => {
             return daemon::coordinator::init(args).await;
         }
         Verb::Coordinator(CoordinatorVerb::Run(args)) => {
-            return daemon::coordinator::run(args).await;
+            return daemon::coordinator::run(args, build).await;
         }
         Verb::Coordinator(CoordinatorVerb::Join(args)) => {
-            return daemon::coordinator::join(args).await;
+            return daemon::coordinator::join(args, build).await;
         }
         Verb::Coordinator(CoordinatorVerb::Restore(args)) => {
-            return daemon::restore::restore(args).await;
+            return daemon::restore::restore(args, build).await;
         }
         Verb::Cluster(ClusterVerb::Snapshot(SnapshotVerb::Show { file })) => {
             return backup::show(&global, file);
@@ -49,7 +50,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
             return daemon::coordinator::reset(args);
         }
         Verb::Agent(AgentVerb::Join(args)) => return daemon::agent::join(args).await,
-        Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args).await,
+        Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args, build).await,
         Verb::Schema => return local::schema(),
         Verb::Completion(completion) => return local::completion(completion.shell),
         Verb::Config(crate::args::ConfigVerb::Contexts) => return local::contexts(&global),

@@ -79,6 +79,7 @@ fn columns() -> Vec<Column> {
         column("FLUSH P99").right(),
         column("CERTIFICATE").right(),
         column("VERSION"),
+        column("LEVELS"),
     ]
 }
 
@@ -106,6 +107,7 @@ fn row(member: &v1::Member, now_wall_ms: u64) -> Row {
             known(member.flush_p99_us.map(millis)),
             known(member.certificate_expires_wall_ms.map(left)),
             member.version.clone(),
+            known(member.feature_level_max.map(levels)),
         ],
         value: json!({
             "id": member.id,
@@ -119,6 +121,7 @@ fn row(member: &v1::Member, now_wall_ms: u64) -> Row {
             "flush_p99_us": member.flush_p99_us,
             "certificate_expires_wall_ms": member.certificate_expires_wall_ms,
             "version": member.version,
+            "feature_level_max": member.feature_level_max,
         }),
         name: member.id.to_string(),
         tones: vec![(1, if away || member.leaves { Tone::Bad } else { Tone::Plain })],
@@ -133,9 +136,39 @@ fn millis(us: u64) -> String {
     }
 }
 
+/// The feature levels that a program understands, of which this is the highest.
+fn levels(max: u32) -> String {
+    if max == 0 { "0".into() } else { format!("0-{max}") }
+}
+
+/// Whether the feature level can be raised, and who is in the way if only some understand more.
+fn level_note(status: &v1::StatusResponse) -> Option<String> {
+    let members = || status.members.iter().filter(|member| !member.leaves);
+    let next = status.feature_level + 1;
+    let knows = |member: &v1::Member| member.feature_level_max.is_some_and(|max| max >= next);
+    // Who was not asked says nothing about the others.
+    let old: Vec<&v1::Member> = members().filter(|member| !knows(member)).collect();
+    if old.len() == members().count() {
+        return None;
+    }
+    if old.is_empty() {
+        return Some(format!(
+            "every coordinator understands feature level {next}: `yard cluster raise-level` lets \
+             the cluster use it; there is no way back after that"
+        ));
+    }
+    let ids: Vec<String> = old.iter().map(|member| member.id.to_string()).collect();
+    let list = ids.join(", ");
+    Some(format!(
+        "the feature level stays at {} until these members understand {next}, too: {list}",
+        status.feature_level
+    ))
+}
+
 /// What an operator should know, and cannot read off a row.
 fn notes(status: &v1::StatusResponse) -> Vec<String> {
     let mut notes = Vec::new();
+    notes.extend(level_note(status));
     for member in &status.members {
         if !member.unreachable.is_empty() {
             notes.push(format!("member {} does not answer: {}", member.id, member.unreachable));
@@ -198,6 +231,7 @@ mod tests {
             flush_p99_us: Some(2_345),
             certificate_expires_wall_ms: Some(86_400_000),
             version: "0.1.0".into(),
+            feature_level_max: Some(0),
             ..v1::Member::default()
         };
         let away = v1::Member {
@@ -211,12 +245,30 @@ mod tests {
         };
         let listing = members(&[well.clone(), away.clone()], 0);
         let text = listing.render(Format::Csv);
-        assert_eq!(text.lines().nth(1), Some("1,Leader,a:7100,0,2.3 ms,1d,0.1.0"));
-        assert_eq!(text.lines().nth(2), Some("2,Follower (away),b:7100,12,-,-,"));
+        assert_eq!(text.lines().nth(1), Some("1,Leader,a:7100,0,2.3 ms,1d,0.1.0,0"));
+        assert_eq!(text.lines().nth(2), Some("2,Follower (away),b:7100,12,-,-,,-"));
         let status = v1::StatusResponse { members: vec![well, away], ..Default::default() };
         let (row, text) = cluster(&status);
         assert_eq!(row.value["members"][1]["reachable"], false);
         assert!(text.contains("note: member 2 does not answer: refused"), "{text}");
         assert!(text.contains("2 voters survive the loss of 0, as 1 would"), "{text}");
+    }
+
+    #[test]
+    fn the_level_can_be_raised_once_all_understand_more() {
+        let note = |levels: &[Option<u32>]| {
+            let member = |(id, max): (u64, &Option<u32>)| v1::Member {
+                id,
+                feature_level_max: *max,
+                ..v1::Member::default()
+            };
+            let members = (1..).zip(levels).map(member).collect();
+            level_note(&v1::StatusResponse { members, ..Default::default() })
+        };
+        assert_eq!(note(&[Some(0), Some(0), None]), None);
+        let mixed = note(&[Some(1), Some(0), None]).unwrap();
+        assert!(mixed.ends_with("until these members understand 1, too: 2, 3"), "{mixed}");
+        let all = note(&[Some(1), Some(1)]).unwrap();
+        assert!(all.contains("`yard cluster raise-level`"), "{all}");
     }
 }

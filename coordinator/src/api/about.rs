@@ -7,17 +7,14 @@ use crate::proposer::{DiskReport, Leadership};
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
 use yard_common::ErrorCode;
-use yard_common::id::{FeatureLevel, MemberId};
+use yard_common::id::MemberId;
 use yard_common::state::NodeState;
 use yard_core::state::State;
 use yard_proto::internal::{AboutResponse, LeaderView, Progress};
 use yard_proto::{convert, v1};
 
-/// The highest feature level that this version understands.
-pub(crate) const FEATURE_LEVEL_MAX: FeatureLevel = FeatureLevel(0);
-
 /// What each member says of itself, or why it says nothing.
-type Told = BTreeMap<MemberId, Result<AboutResponse, String>>;
+pub(super) type Told = BTreeMap<MemberId, Result<AboutResponse, String>>;
 
 impl Api {
     /// As this member sees it, also while nobody leads.
@@ -40,14 +37,14 @@ impl Api {
             cluster_id: convert::cluster_id_bytes(self.cluster),
             incarnation: state.incarnation.0,
             feature_level: state.feature_level.0,
-            feature_level_max: FEATURE_LEVEL_MAX.0,
+            feature_level_max: self.build.feature_level_max.0,
             leader: leader.map(|(term, member)| v1::Leader { term, member_id: member.0 }),
             members: self.told_members(&state, leader.map(|(_, member)| member), &told),
             applied_index: index.0,
             committed_index: index.0,
             now: Some(self.now(&state).into()),
             answered_by: self.id.0,
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.build.version.into(),
             counts: Some(counts(&state)),
             features: self.features.list().map(|feature| feature.name().to_string()).collect(),
             members_index: state.membership.id.0.0,
@@ -72,7 +69,7 @@ impl Api {
     }
 
     /// Asks all members at once, each with a deadline; with `brief` only itself.
-    async fn ask_members(&self, brief: bool) -> Told {
+    pub(super) async fn ask_members(&self, brief: bool) -> Told {
         let mut peers = self.raft.peers();
         peers.remove(&self.id);
         if brief {
@@ -99,11 +96,12 @@ impl Api {
                 .collect(),
         });
         AboutResponse {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.build.version.into(),
             applied_index: self.raft.state().0.0,
             certificate_expires_wall_ms: self.certificate.ends_wall_ms(),
             flush_p99_us: self.raft.flush_p99_us(),
             leads,
+            feature_level_max: self.build.feature_level_max.0,
         }
     }
 
@@ -130,6 +128,7 @@ impl Api {
             match told.get(&id) {
                 Some(Ok(about)) => {
                     member.version.clone_from(&about.version);
+                    member.feature_level_max = Some(about.feature_level_max);
                     member.applied_index = Some(about.applied_index);
                     member.flush_p99_us = about.flush_p99_us;
                     member.certificate_expires_wall_ms = Some(about.certificate_expires_wall_ms);

@@ -69,7 +69,7 @@ impl Api {
             incarnation: state.incarnation,
             last: Position { leader: state.leader.unwrap_or(none), index },
             wall_ms: self.env.wall_ms(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: self.build.version.into(),
             feature_level: state.feature_level,
             members: peers.map(|(id, peer)| (id, peer.address)).collect(),
             jobs,

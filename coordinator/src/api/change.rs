@@ -5,6 +5,7 @@ use super::Api;
 use super::gate::Who;
 use super::refusal::Refusal;
 use crate::proposer::Leadership;
+use crate::raft::LeaderView;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
@@ -20,12 +21,14 @@ use yard_runtime::identity::TokenKind;
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// How long a change may take until whoever asked hears how far it is.
 const CHANGE: Duration = Duration::from_secs(20);
+/// How long a new leader may take to hear of the others.
+const HEAR: Duration = Duration::from_secs(1);
 /// Between two looks at it.
 const LOOK: Duration = Duration::from_millis(10);
 
 impl Api {
     /// Whoever was asked does not lead; who does, if it is known.
-    fn not_leading(&self) -> Refusal {
+    pub(super) fn not_leading(&self) -> Refusal {
         self.led_by(self.leader().filter(|leader| *leader != self.id))
     }
 
@@ -87,11 +90,19 @@ impl Api {
         who: &Who,
         request: v1::RemoveMemberRequest,
     ) -> Result<v1::MembersResponse, Refusal> {
-        let Some(view) = self.raft.view().filter(|_| self.leads()) else {
-            return Err(self.not_leading());
-        };
         let id = MemberId(request.member_id);
         let (_, state) = self.raft.state();
+        // Done twice it is as done once; whoever never was there is another matter.
+        if (1..=state.member_last).contains(&id.0) && !self.is_there(id, &state) {
+            return Ok(self.members_now());
+        }
+        let works = |view: &LeaderView| {
+            let rest = view.standing.without(id, &state.members);
+            rest.is_empty() || view.standing.works(&rest)
+        };
+        let Some(view) = self.view_once(works).await.filter(|_| self.leads()) else {
+            return Err(self.not_leading());
+        };
         let rest = view.standing.without(id, &state.members);
         // Before anything is written down: what cannot be done now must not be done later, when
         // nobody expects it.
@@ -110,11 +121,7 @@ impl Api {
             return Err(self.led_by(next));
         }
         self.ask_for(who, Cluster::RemoveMember(id)).await?;
-        let gone = |state: &State| {
-            let known = state.membership.is_voter(id) || state.members.contains(&id);
-            !known && !self.raft.peers().contains_key(&id)
-        };
-        if self.becomes(gone).await {
+        if self.becomes(|state| !self.is_there(id, state)).await {
             return Ok(self.members_now());
         }
         Err(Refusal::unavailable(format!("member {id} is to leave, and is not gone yet")))
@@ -131,12 +138,18 @@ impl Api {
         }
         let (_, state) = self.raft.state();
         let to = match request.member_id {
-            0 => self.raft.successor(),
+            0 => {
+                let others = |view: &LeaderView| view.standing.answers.len() > 1;
+                self.view_once(others).await;
+                self.raft.successor()
+            }
             id => Some(MemberId(id)).filter(|id| state.membership.is_voter(*id)),
         };
         // One that does not answer would be waited for, and nobody could write meanwhile.
-        let answers = |to| self.raft.view().is_some_and(|view| view.standing.answers.contains(&to));
-        if let Some(to) = to.filter(|to| !answers(*to)) {
+        let answers = |view: &LeaderView| to.is_none_or(|to| view.standing.answers.contains(&to));
+        if let Some(to) = to
+            && !self.view_once(answers).await.as_ref().is_some_and(answers)
+        {
             let message = format!("member {to} does not answer");
             return Err(Refusal::new(Code::FailedPrecondition, ErrorCode::WrongState, message));
         }
@@ -144,6 +157,25 @@ impl Api {
         let (_, state) = self.raft.state();
         let term = state.leader.filter(|id| id.member == to).map_or(0, |id| id.term);
         Ok(v1::TransferLeaderResponse { leader: Some(v1::Leader { term, member_id: to.0 }) })
+    }
+
+    /// Whether a member is part of the cluster in any way.
+    fn is_there(&self, id: MemberId, state: &State) -> bool {
+        let known = state.membership.is_voter(id) || state.members.contains(&id);
+        known || self.raft.peers().contains_key(&id)
+    }
+
+    /// What this leader knows of the others, once it is as wanted: one that has just taken the lead
+    /// has not heard of anybody yet. After a while it is as it is.
+    async fn view_once(&self, wanted: impl Fn(&LeaderView) -> bool) -> Option<LeaderView> {
+        let until = Instant::now() + HEAR;
+        loop {
+            let view = self.raft.view()?;
+            if wanted(&view) || Instant::now() >= until {
+                return Some(view);
+            }
+            sleep(LOOK).await;
+        }
     }
 
     async fn hand_over_to(&self, to: Option<MemberId>) -> Result<MemberId, Refusal> {

@@ -1,13 +1,12 @@
 //! The calls about the cluster itself.
 
 use super::Api;
-use super::about::FEATURE_LEVEL_MAX;
 use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
 use super::serve::serve;
-use yard_common::id::{FeatureLevel, PrincipalId, QueueId};
-use yard_core::command::{Actor, Cluster, Command, Role};
+use yard_common::id::{PrincipalId, QueueId};
+use yard_core::command::Role;
 use yard_core::state::UsageKey;
 use yard_proto::convert::page;
 use yard_proto::v1::cluster_service_server::ClusterService;
@@ -30,22 +29,6 @@ serve!(ClusterService [
 });
 
 impl Api {
-    async fn raise_level(
-        &self,
-        _: &Who,
-        request: v1::RaiseFeatureLevelRequest,
-    ) -> Result<v1::Changed, Refusal> {
-        let level = FeatureLevel(request.level);
-        if level > FEATURE_LEVEL_MAX {
-            let problem = format!("{level}; this version understands {FEATURE_LEVEL_MAX}");
-            return Err(Refusal::invalid("level", &problem));
-        }
-        // The gate has made sure that an admin asks; in the log it is the leader's own doing.
-        let command = Command::Cluster(Cluster::RaiseFeatureLevel(level));
-        let written = self.write(Actor::Leader, &request.request_id, command).await?;
-        Ok(v1::Changed { applied_index: written.index.0 })
-    }
-
     async fn usage(
         &self,
         who: &Who,

@@ -9,7 +9,7 @@ use super::Api;
 use super::certify::{Shown, bad, shown};
 use super::refusal::Refusal;
 use tonic::Code;
-use yard_common::id::{LogIndex, MemberId};
+use yard_common::id::{FeatureLevel, LogIndex, MemberId};
 use yard_core::command::{Access, Actor, Command, Reply};
 use yard_proto::v1::Secret;
 use yard_proto::{convert, internal};
@@ -24,10 +24,11 @@ impl Api {
         let shown = shown(&request.token_id, request.token_secret.as_ref())?;
         let key_sha256 = key_sha256(&request.csr_der)?;
         self.check_member_token(&shown, &request.request_id, &key_sha256).await?;
-        let address = request.address;
+        let address = request.address.clone();
         if endpoint(&address).is_err() {
             return Err(Refusal::invalid("address", "write host:port"));
         }
+        self.check_version(&request.version, FeatureLevel(request.feature_level_max))?;
         let taken = |peer: &crate::storage::Peer| peer.address == address;
         let (_, state) = self.raft.state();
         let known = state.member_of(shown.token, &shown.secret_sha256, &key_sha256);
@@ -39,7 +40,8 @@ impl Api {
         let names: Vec<String> = crate::folder::host_of(&address).into_iter().collect();
         self.issue(&request.csr_der, Principal::Member(MemberId(u64::MAX)), &names)?;
         let Shown { token, secret_sha256 } = shown;
-        let join = Access::JoinMember { token, secret_sha256, key_sha256, address };
+        let level_max = FeatureLevel(request.feature_level_max);
+        let join = Access::JoinMember { token, secret_sha256, key_sha256, address, level_max };
         let join = Command::Access(join);
         let written = self.write(Actor::Bearer, &request.request_id, join).await?;
         let Reply::Member(member) = written.reply else {

@@ -17,6 +17,7 @@ mod gate;
 mod holders;
 mod jobs;
 mod joining;
+mod level;
 mod logs;
 mod members;
 mod nodes;
@@ -34,7 +35,6 @@ mod waiting;
 mod watch;
 mod write;
 
-pub(crate) use about::FEATURE_LEVEL_MAX;
 pub(crate) use gate::GateLayer;
 
 use crate::member::Member;

@@ -159,6 +159,10 @@ impl Api {
         if let Err(refusal) = check_size(&forward.command) {
             return Try::Refused(refusal);
         }
+        // One of an earlier version could not even read it.
+        if let Err(rejection) = self.raft.check_level(&forward.command) {
+            return Try::Refused(rejection.into());
+        }
         let Some(address) = self.address_of(leader) else { return Try::Elsewhere };
         match self.peers.forward(leader, &address.address, forward).await {
             Ok(Asked::Answer(Forwarded { index, outcome })) => Try::Answered(index, outcome),

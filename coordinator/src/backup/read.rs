@@ -4,7 +4,7 @@ use super::parts::{
     BackupError, BackupHead, End, FORMAT, Keys, Kind, MAGIC, PART_HEADER, PREAMBLE,
 };
 use super::write::crc_of;
-use crate::api::FEATURE_LEVEL_MAX;
+use crate::build::Build;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -215,9 +215,9 @@ impl Reader {
         }
     }
 
-    fn contents(mut self) -> Result<Contents, BackupError> {
+    fn contents(mut self, build: &Build) -> Result<Contents, BackupError> {
         let head = self.ended()?;
-        let known = FEATURE_LEVEL_MAX;
+        let known = build.feature_level_max;
         if head.feature_level > known {
             return Err(BackupError::Level { found: head.feature_level, known });
         }
@@ -265,9 +265,9 @@ pub fn show(path: &Path) -> Result<BackupHead, BackupError> {
 /// Reads a backup that is to be restored. Blocks.
 ///
 /// # Errors
-/// If it is none, not as it was written, or of a feature level that is not understood here.
-pub fn open(path: &Path) -> Result<Contents, BackupError> {
+/// If it is none, not as it was written, or of a feature level that the program does not understand.
+pub fn open(path: &Path, build: &Build) -> Result<Contents, BackupError> {
     let mut reader = Reader::new(true);
     read(path, &mut reader)?;
-    reader.contents()
+    reader.contents(build)
 }

@@ -60,7 +60,7 @@ fn opened(bytes: &[u8]) -> Result<super::Contents, BackupError> {
     let path: PathBuf = folder.path().join("backup");
     std::fs::write(&path, bytes).unwrap();
     assert_eq!(show(&path).is_ok(), read(bytes, 4_096).is_ok());
-    open(&path)
+    open(&path, &crate::Build::CURRENT)
 }
 
 #[test]

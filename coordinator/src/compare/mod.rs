@@ -28,7 +28,7 @@ use crate::storage::{Gauge, Peer, Vote};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -69,6 +69,8 @@ struct Inner {
     unequal: AtomicU64,
     /// The latest difference, and when it was found.
     difference: Mutex<Option<(String, u64)>>,
+    /// Whether it was said that somebody hashes in another way.
+    told_schema: AtomicBool,
 }
 
 /// What was heard of a member.
@@ -90,7 +92,8 @@ impl Comparer {
         let (scans, heard) = (Scans::default(), Mutex::default());
         let (equal, unequal) = (AtomicU64::new(0), AtomicU64::new(0));
         let difference = Mutex::default();
-        Comparer(Arc::new(Inner { parts, scans, heard, equal, unequal, difference }))
+        let told_schema = AtomicBool::new(false);
+        Comparer(Arc::new(Inner { parts, scans, heard, equal, unequal, difference, told_schema }))
     }
 
     /// How many slices were found equal with those of other members, and how many differences
@@ -199,7 +202,7 @@ impl Comparer {
         let index = *shared.index().borrow();
         let others = peers.into_iter().filter(|(id, _)| id != own).collect::<Vec<_>>();
         let order = (leader == Some(*own) && !others.is_empty())
-            .then(|| rounds.next(index, &self.0.scans.latest()));
+            .then(|| rounds.next(index, shared.state().1.schema(), &self.0.scans.latest()));
         if let Some(order) = order {
             shared.order(order);
         }
@@ -228,7 +231,8 @@ impl Comparer {
         let held = said.iter().filter_map(|(member, say)| {
             let theirs = say.opinion?;
             let ours = self.0.parts.shared.opinion(theirs.index)?;
-            if ours.index != theirs.index {
+            if !ours.is_like(&theirs) {
+                self.tell_schema(*member, &ours, &theirs);
                 return None;
             }
             Some((
@@ -251,6 +255,14 @@ impl Comparer {
         };
         let what = format!("{what}, from those of member {member}");
         self.conclude(leader, &held, ours.index, what)
+    }
+
+    /// Says once that members hash in different ways: then nobody looks after them.
+    fn tell_schema(&self, member: MemberId, ours: &Opinion, theirs: &Opinion) {
+        let (ours, theirs) = (ours.schema, theirs.schema);
+        if ours != theirs && !self.0.told_schema.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%member, ours, theirs, "members of these versions cannot be compared");
+        }
     }
 
     fn judge_scan(

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 use yard_common::id::LogIndex;
 use yard_common::limits::{SCANS_KEPT_MAX, SLICES_PER_SCAN_MAX};
-use yard_core::state::SLICES;
+use yard_core::state::Schema;
 
 /// Orders that were carried out here. Clones are the same.
 #[derive(Clone, Default)]
@@ -41,6 +41,10 @@ pub(super) async fn run(shared: Shared, env: Arc<dyn Env>, scans: Scans, stop: C
             () = stop.cancelled() => return,
             captured = shared.captured() => captured,
         };
+        // Of another way to hash: nobody would compare it.
+        if !order.fits(state.schema()) {
+            continue;
+        }
         let hash = move || {
             let hashes = (order.from..order.to).map(|slice| state.slice_hash(slice)).collect();
             Ok::<_, std::io::Error>(Scanned { order, hashes })
@@ -66,16 +70,16 @@ impl Rounds {
     /// The next order, as the log is at `applied`; `scans`: what was carried out here. It is for
     /// an entry that nobody has applied yet if entries come fast, so that all members, wherever
     /// they are, can look at the state as it is there.
-    pub(super) fn next(&mut self, applied: LogIndex, scans: &[Scanned]) -> Order {
+    pub(super) fn next(&mut self, applied: LogIndex, schema: Schema, scans: &[Scanned]) -> Order {
         let done = self.last.is_some_and(|last| scans.iter().any(|scan| scan.order == last));
         if done {
-            self.next = self.last.map_or(0, |last| last.to % SLICES);
+            self.next = self.last.map_or(0, |last| last.to % schema.slices);
         }
         let came = self.before.map_or(0, |before| applied.0.saturating_sub(before.0));
         self.before = Some(applied);
         let at = LogIndex(applied.0 + came / 4);
-        let to = SLICES.min(self.next + SLICES_PER_SCAN_MAX);
-        let order = Order { at, from: self.next, to };
+        let to = schema.slices.min(self.next + SLICES_PER_SCAN_MAX);
+        let order = Order { at, from: self.next, to, schema: schema.number };
         self.last = Some(order);
         order
     }
@@ -87,25 +91,26 @@ mod tests {
 
     #[test]
     fn all_slices_come_in_turn_and_none_is_left_out() {
-        let mut rounds = Rounds::default();
+        let (mut rounds, schema) = (Rounds::default(), Schema { number: 1, slices: 99 });
         let (mut seen, mut scans) = (Vec::new(), Vec::new());
-        while seen.last() != Some(&(SLICES - 1)) {
-            let order = rounds.next(LogIndex(5), &scans);
-            assert!(order.is_sound() && order.at == LogIndex(5), "{order:?}");
-            let again = rounds.next(LogIndex(5), &[]);
+        while seen.last() != Some(&98) {
+            let order = rounds.next(LogIndex(5), schema, &scans);
+            assert!(order.fits(schema) && order.at == LogIndex(5), "{order:?}");
+            let again = rounds.next(LogIndex(5), schema, &[]);
             assert_eq!(again, order, "what nobody carried out is ordered again");
             seen.extend(order.from..order.to);
             scans = vec![Scanned { order, hashes: Vec::new() }];
         }
-        assert_eq!(seen, (0..SLICES).collect::<Vec<_>>());
-        assert_eq!(rounds.next(LogIndex(5), &scans).from, 0, "and from the beginning");
+        assert_eq!(seen, (0..99).collect::<Vec<_>>());
+        assert_eq!(rounds.next(LogIndex(5), schema, &scans).from, 0, "and from the beginning");
     }
 
     #[test]
     fn a_busy_log_is_looked_at_where_nobody_is_yet() {
-        let mut rounds = Rounds::default();
-        assert_eq!(rounds.next(LogIndex(100), &[]).at, LogIndex(100));
-        assert_eq!(rounds.next(LogIndex(1_100), &[]).at, LogIndex(1_350));
-        assert_eq!(rounds.next(LogIndex(1_100), &[]).at, LogIndex(1_100));
+        let (mut rounds, schema) = (Rounds::default(), Schema { number: 1, slices: 99 });
+        let mut next = |index, scans: &[Scanned]| rounds.next(LogIndex(index), schema, scans);
+        assert_eq!(next(100, &[]).at, LogIndex(100));
+        assert_eq!(next(1_100, &[]).at, LogIndex(1_350));
+        assert_eq!(next(1_100, &[]).at, LogIndex(1_100));
     }
 }

@@ -5,7 +5,7 @@ use crate::storage::{Position, Vote};
 use minicbor::{Decode, Encode};
 use yard_common::id::{FeatureLevel, LogIndex, MemberId};
 use yard_common::limits::{MEMBER_MESSAGE_BYTES_MAX, SCANS_KEPT_MAX, SLICES_PER_SCAN_MAX};
-use yard_core::state::{SLICES, State};
+use yard_core::state::{Schema, State};
 
 /// What a member has made of the log up to one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -13,8 +13,7 @@ pub(crate) struct Opinion {
     /// The entry.
     #[n(0)]
     pub(crate) index: LogIndex,
-    /// What the members agreed to understand: what is hashed changes with it, and with nothing
-    /// else.
+    /// What the members agreed to understand.
     #[n(1)]
     pub(crate) level: FeatureLevel,
     /// The hash over all replies and events.
@@ -23,13 +22,23 @@ pub(crate) struct Opinion {
     /// The rolling digest of the records.
     #[n(3)]
     pub(crate) digest: u64,
+    /// How it was hashed: it changes with the level, and with nothing else.
+    #[n(4)]
+    pub(crate) schema: u16,
 }
 
 impl Opinion {
+    /// Whether this and another member's can be held against each other: they are of one entry, and
+    /// hashed in one way.
+    pub(crate) fn is_like(&self, other: &Opinion) -> bool {
+        self.index == other.index && self.schema == other.schema
+    }
+
     /// What a state stands for.
     pub(crate) fn of(index: LogIndex, state: &State) -> Opinion {
         let (level, history) = (state.feature_level, state.history_hash);
-        Opinion { index, level, history, digest: state.digest.value }
+        let (digest, schema) = (state.digest.value, state.schema().number);
+        Opinion { index, level, history, digest, schema }
     }
 }
 
@@ -43,12 +52,20 @@ pub(crate) struct Order {
     pub(crate) from: u16,
     #[n(2)]
     pub(crate) to: u16,
+    /// How they are hashed.
+    #[n(3)]
+    pub(crate) schema: u16,
 }
 
 impl Order {
-    /// Whether it can be carried out.
+    /// Whether it keeps its bounds.
     pub(crate) fn is_sound(&self) -> bool {
-        self.from < self.to && self.to <= SLICES && self.to - self.from <= SLICES_PER_SCAN_MAX
+        self.from < self.to && self.to - self.from <= SLICES_PER_SCAN_MAX
+    }
+
+    /// Whether a state that is hashed in this way can be hashed as it says.
+    pub(crate) fn fits(&self, schema: Schema) -> bool {
+        self.is_sound() && self.schema == schema.number && self.to <= schema.slices
     }
 }
 
@@ -142,4 +159,23 @@ impl Say {
 pub(crate) fn unpack<'b, T: Decode<'b, ()>>(body: &'b [u8]) -> Option<T> {
     let fits = body.len() <= MEMBER_MESSAGE_BYTES_MAX;
     fits.then(|| minicbor::decode(body).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hashed_in_another_way_is_no_difference() {
+        let ours = Opinion::of(LogIndex(5), &State::default());
+        let theirs = Opinion { schema: ours.schema + 1, history: 7, ..ours };
+        assert!(!ours.is_like(&theirs), "nobody can say whether they differ");
+        assert!(ours.is_like(&Opinion { history: 7, ..ours }), "they do differ");
+        let schema = State::default().schema();
+        let order = Order { at: LogIndex(5), from: 0, to: 4, schema: schema.number };
+        assert!(order.fits(schema));
+        assert!(!Order { schema: schema.number + 1, ..order }.fits(schema));
+        let last = schema.slices;
+        assert!(!Order { from: last - 1, to: last + 1, ..order }.fits(schema), "of a later schema");
+    }
 }

@@ -2,12 +2,13 @@
 //! who has caught up, and takes out who is to leave. One step at a time, each of which the next
 //! leader can go on from.
 
+use super::Beat;
 use crate::member::Member;
 use crate::raft::MembersError;
 use crate::storage::Peer;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use yard_common::id::MemberId;
 use yard_core::command::{Actor, Cluster, Command};
@@ -20,18 +21,8 @@ const STEP: Duration = Duration::from_secs(5);
 
 /// Runs until it is stopped.
 pub(super) async fn run(member: Arc<Member>, stop: CancellationToken) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => (),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = step(&member) => (),
-        }
-    }
+    let mut beat = Beat::every(PERIOD, stop);
+    while beat.next().await && beat.work(step(&member)).await {}
 }
 
 /// The record of a member that has left goes.

@@ -14,6 +14,7 @@ use crate::proposer::Leadership;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use yard_common::id::LeaderId;
 use yard_runtime::shutdown::Tasks;
@@ -80,6 +81,36 @@ async fn lead(member: &Arc<Member>, id: LeaderId, stop: &CancellationToken) {
         // First of all: agents must look for another leader at once, however long the rest takes.
         member.sessions.close();
         return stopped.await;
+    }
+}
+
+/// The beat at which a part of the work is done, until it is to stop.
+struct Beat {
+    ticks: Interval,
+    stop: CancellationToken,
+}
+
+impl Beat {
+    fn every(period: Duration, stop: CancellationToken) -> Beat {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Beat { ticks, stop }
+    }
+
+    /// Waits for the next time. False: it is over.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            _ = self.ticks.tick() => true,
+        }
+    }
+
+    /// Works until it is done. False: it is over before.
+    async fn work(&self, work: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = work => true,
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! A leader asks all members about the silence of all nodes, and commits what follows from it.
 
+use super::Beat;
 use crate::member::Member;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use yard_common::id::LeaderId;
 use yard_core::command::{Actor, Command};
@@ -20,19 +20,8 @@ const WAIT: Duration = Duration::from_millis(400);
 
 /// Runs until it is stopped.
 pub(super) async fn run(member: Arc<Member>, leader: LeaderId, stop: CancellationToken) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ballots = Ballots::default();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => (),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sweep(&member, leader, &mut ballots) => (),
-        }
-    }
+    let (mut beat, mut ballots) = (Beat::every(PERIOD, stop), Ballots::default());
+    while beat.next().await && beat.work(sweep(&member, leader, &mut ballots)).await {}
 }
 
 /// Asks once, and acts on what was said.

@@ -14,6 +14,7 @@ use self::catch_up::CatchUp;
 use self::leases::Leases;
 use self::plays::Plays;
 use self::recent::Recent;
+use crate::build::Build;
 use crate::certificate::Certificate;
 use crate::counters::Counters;
 use crate::env::Env;
@@ -37,6 +38,8 @@ pub(crate) struct Member {
     pub(crate) cluster: ClusterId,
     /// What jobs may ask for.
     pub(crate) features: Features,
+    /// What the program understands.
+    pub(crate) build: Build,
     /// Clocks and chance.
     pub(crate) env: Arc<dyn Env>,
     /// The replicated state.

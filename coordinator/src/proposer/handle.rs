@@ -4,6 +4,7 @@ use super::batch::Proposal;
 use super::lead::Leadership;
 use super::reads::{ReadError, Reader};
 use super::room::{Room, is_new_work, is_short};
+use crate::build::Build;
 use crate::compare::{Comparer, Own};
 use crate::env::Env;
 use crate::raft::{
@@ -18,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use yard_common::id::{LogIndex, MemberId, RequestId};
+use yard_common::id::{FeatureLevel, LogIndex, MemberId, RequestId};
 use yard_common::limits::COMMAND_BYTES_MAX;
 use yard_core::command::{Actor, Command, Rejection, Reply};
 use yard_core::state::State;
@@ -66,6 +67,7 @@ pub(super) struct Parts {
     pub(super) promises: Promises,
     pub(super) comparer: Comparer,
     pub(super) room: Room,
+    pub(super) build: Build,
     pub(super) proposals: mpsc::Sender<Proposal>,
     pub(super) room_kib: Arc<Semaphore>,
     pub(super) reads: mpsc::Sender<Reader>,
@@ -128,8 +130,11 @@ impl Handle {
         request: Option<RequestId>,
         command: &Command,
     ) -> Result<Result<Reply, Rejection>, ProposeError> {
+        if let Err(rejection) = self.check_level(command) {
+            return Ok(Err(rejection));
+        }
         let is_new = is_new_work(command);
-        let command = minicbor::to_vec(command).expect("writing to memory does not fail");
+        let command = (self.0.build.commands.write)(command);
         let bytes = command.len();
         if bytes > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes });
@@ -151,6 +156,21 @@ impl Handle {
         })?;
         // Dropped without an answer: it was on its way when this member stopped.
         answered.await.unwrap_or(Err(ProposeError::Unknown))
+    }
+
+    /// Refuses what some member may not understand yet: the cluster's level is below the one that
+    /// the command needs. Nothing of it gets into a log.
+    pub(crate) fn check_level(&self, command: &Command) -> Result<(), Rejection> {
+        let needed = (self.0.build.commands.requires)(command);
+        // Most need nothing, and then nobody looks at the state.
+        if needed == FeatureLevel(0) {
+            return Ok(());
+        }
+        let have = self.state().1.feature_level;
+        if needed > have {
+            return Err(Rejection::FeatureLevelTooLow { needed, have });
+        }
+        Ok(())
     }
 
     /// Whether the disks of this member, and of enough others, have room for new work.

@@ -6,6 +6,7 @@ use super::lead::{Leadership, Proposer};
 use super::reads;
 use super::room::{Janitor, Room};
 use super::watchdog::Watchdog;
+use crate::build::Build;
 use crate::compare::{self, Comparer};
 use crate::env::{Env, Guard};
 use crate::raft::{self, Acks, Consensus, FatalError, Fault, Shared, Transport};
@@ -31,6 +32,8 @@ pub struct Options {
     pub disk: DiskOptions,
     /// The longest usual round trip to another member, in milliseconds.
     pub round_trip_ms: u64,
+    /// What it understands.
+    pub build: Build,
 }
 
 /// Round trips that need no setting, in milliseconds.
@@ -86,7 +89,7 @@ impl Service {
         env: Arc<dyn Env>,
         transport: Arc<dyn Transport>,
     ) -> Result<Service, StartError> {
-        let Options { identity, folder, disk, round_trip_ms } = options;
+        let Options { identity, folder, disk, round_trip_ms, build } = options;
         let Store { log, snapshots, promises, reserve, writer, guard } =
             Store::open(&env, &folder, identity).await?;
         let (shared, fault, stop) = (Shared::new(), Fault::new(), CancellationToken::new());
@@ -103,6 +106,7 @@ impl Service {
             fault: fault.clone(),
             acks: acks.clone(),
             room: room.clone(),
+            build,
         };
         let consensus = Consensus::start(parts).await.map_err(|error| {
             // The first error says more than the text that came back through openraft.
@@ -131,6 +135,7 @@ impl Service {
             promises,
             comparer,
             room,
+            build,
             proposals,
             room_kib,
             reads,

@@ -1,11 +1,12 @@
 //! What ends a member: the first error that it cannot live with.
 
 use crate::storage::StorageError;
+use std::fmt;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::watch;
 use yard_common::ErrorCode;
-use yard_common::id::{LogIndex, MemberId};
+use yard_common::id::{FeatureLevel, LogIndex, MemberId};
 
 /// Why a member had to stop. Whoever runs it ends the process with this.
 #[derive(Debug, Error)]
@@ -13,20 +14,36 @@ pub enum FatalError {
     /// The disk failed, or its content is damaged. What was not durable by then is not acked.
     #[error("storage failed")]
     Storage(#[source] StorageError),
+    /// The cluster is at a feature level that this program does not understand.
+    #[error(
+        "the cluster is at feature level {level}, and this program understands {max}; {missing}"
+    )]
+    TooOld {
+        /// The level of the cluster.
+        level: FeatureLevel,
+        /// The highest that the program understands.
+        max: FeatureLevel,
+        /// What to install.
+        missing: Missing,
+    },
     /// An entry of the log cannot be read: a newer version wrote it.
-    #[error("entry {index} of the log has a form that this version does not know")]
+    #[error("entry {index} of the log has a form that this program does not know; {missing}")]
     UnknownEntry {
         /// The entry.
         index: LogIndex,
+        /// What to install.
+        missing: Missing,
         /// What the decoder says.
         #[source]
         source: minicbor::decode::Error,
     },
     /// A snapshot cannot be read.
-    #[error("the snapshot at entry {index} has a form that this version does not know")]
+    #[error("the snapshot at entry {index} has a form that this program does not know; {missing}")]
     UnknownSnapshot {
         /// The last entry in it.
         index: LogIndex,
+        /// What to install.
+        missing: Missing,
         /// What the decoder says.
         #[source]
         source: minicbor::decode::Error,
@@ -69,7 +86,44 @@ pub enum FatalError {
     StuckDisk(u64),
 }
 
+/// The program that would understand, as far as this one can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The version that runs.
+    pub own: &'static str,
+    /// The version that asked for the level of the cluster; empty: it is not known.
+    pub version: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Missing { own, version } = self;
+        match version.as_str() {
+            "" => write!(f, "it is of version {own}: install the version that the others have"),
+            version => {
+                write!(f, "it is of version {own}: install version {version} or a later one")
+            }
+        }
+    }
+}
+
 impl FatalError {
+    /// Whether another version of the program is wanted. The folder is well.
+    #[must_use]
+    pub fn is_of_version(&self) -> bool {
+        match self {
+            FatalError::TooOld { .. }
+            | FatalError::UnknownEntry { .. }
+            | FatalError::UnknownSnapshot { .. } => true,
+            FatalError::Storage(_)
+            | FatalError::Broken { .. }
+            | FatalError::Differs { .. }
+            | FatalError::OldCopy { .. }
+            | FatalError::Consensus(_)
+            | FatalError::StuckDisk(_) => false,
+        }
+    }
+
     /// The page that says more.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
@@ -77,11 +131,10 @@ impl FatalError {
             FatalError::Storage(error) => error.code(),
             FatalError::OldCopy { .. } => Some(ErrorCode::FolderOutdated),
             FatalError::Differs { .. } => Some(ErrorCode::MembersDiffer),
-            FatalError::UnknownEntry { .. }
-            | FatalError::UnknownSnapshot { .. }
-            | FatalError::Broken { .. }
-            | FatalError::Consensus(_)
-            | FatalError::StuckDisk(_) => None,
+            FatalError::TooOld { .. }
+            | FatalError::UnknownEntry { .. }
+            | FatalError::UnknownSnapshot { .. } => Some(ErrorCode::VersionTooOld),
+            FatalError::Broken { .. } | FatalError::Consensus(_) | FatalError::StuckDisk(_) => None,
         }
     }
 
@@ -92,7 +145,8 @@ impl FatalError {
         match self {
             FatalError::Storage(error) => error.is_of_content(),
             FatalError::OldCopy { .. } => true,
-            FatalError::UnknownEntry { .. }
+            FatalError::TooOld { .. }
+            | FatalError::UnknownEntry { .. }
             | FatalError::UnknownSnapshot { .. }
             | FatalError::Broken { .. }
             | FatalError::Differs { .. }

@@ -1,8 +1,9 @@
 //! Applies what is committed, and makes and takes snapshots.
 
 use super::applied::{AppliedEntry, Inner, Shared, Update};
-use super::fault::{FatalError, Fault};
+use super::fault::{FatalError, Fault, Missing};
 use super::types::{Config, Outcomes, RaftEntry, entry_to_ours, position_to_raft, stored_to_raft};
+use crate::build::{Build, Commands};
 use crate::env::run_blocking;
 use crate::storage::{Members, Payload, Position, Snapshot, SnapshotMeta, Snapshots, StorageError};
 use futures_util::{Stream, TryStreamExt};
@@ -23,6 +24,7 @@ pub(super) struct Machine {
     pub(super) snapshots: Snapshots,
     /// The latest durable snapshot.
     pub(super) current: Arc<Mutex<Option<Snapshot>>>,
+    pub(super) build: Build,
     pub(super) fault: Fault,
 }
 
@@ -38,8 +40,6 @@ pub(super) struct Builder {
 /// Before the first entry.
 const START: Position =
     Position { leader: LeaderId { term: 0, member: MemberId(0) }, index: LogIndex(0) };
-
-type Commands = Vec<(Envelope, Command)>;
 
 /// Remembers what ends the process; openraft gets the text.
 fn fail(fault: &Fault, error: FatalError) -> io::Error {
@@ -77,15 +77,31 @@ fn members_command(inner: &Inner, position: Position, members: &Members) -> (Env
     (envelope, Command::Cluster(Cluster::Members { voters, joint }))
 }
 
+/// Whether a program understands all that may be in a state, and in the log after it.
+fn understood(build: &Build, state: &State) -> Result<(), FatalError> {
+    let (level, max) = (state.feature_level, build.feature_level_max);
+    if level <= max {
+        return Ok(());
+    }
+    let missing = Missing { own: build.version, version: state.level_version.to_string() };
+    Err(FatalError::TooOld { level, max, missing })
+}
+
 impl Machine {
+    fn missing(&self) -> Missing {
+        let version = self.shared.lock().state.level_version.to_string();
+        Missing { own: self.build.version, version }
+    }
+
     /// Applies one entry; none of it is seen before all of it is applied.
     fn apply_entry(&self, entry: RaftEntry) -> Result<Outcomes, FatalError> {
         let entry = entry_to_ours(entry);
         let (position, index) = (entry.position, entry.position.index);
         let mut commands = match &entry.payload {
             Payload::Blank | Payload::Members(_) => Vec::new(),
-            Payload::Commands(bytes) => minicbor::decode(bytes)
-                .map_err(|source| FatalError::UnknownEntry { index, source })?,
+            Payload::Commands(bytes) => (self.build.commands.read)(bytes).map_err(|source| {
+                FatalError::UnknownEntry { index, missing: self.missing(), source }
+            })?,
         };
         let watched = self.shared.is_watched();
         let mut inner = self.shared.lock();
@@ -99,6 +115,8 @@ impl Machine {
             let what = text.or_else(|| panic.downcast_ref().copied()).unwrap_or("a panic");
             FatalError::Broken { index, what: what.into() }
         })?;
+        // What came of it is seen by nobody: this member may have understood half of it.
+        understood(&self.build, &inner.state)?;
         inner.last = Some(position);
         inner.note();
         let update = (!outcomes.is_empty())
@@ -111,10 +129,15 @@ impl Machine {
         let meta = snapshot.meta().clone();
         let (read, index) = (snapshot.clone(), meta.last.index);
         // A large state takes seconds to decode.
+        let build = self.build;
         let load = move || {
             let bytes = read.read().map_err(FatalError::Storage)?;
-            State::from_bytes(&bytes)
-                .map_err(|source| FatalError::UnknownSnapshot { index, source })
+            let state = State::from_bytes(&bytes).map_err(|source| {
+                let missing = Missing { own: build.version, version: State::version_of(&bytes) };
+                FatalError::UnknownSnapshot { index, missing, source }
+            })?;
+            understood(&build, &state)?;
+            Ok::<_, FatalError>(state)
         };
         let state = run_blocking(&**self.snapshots.env(), load).await?;
         let kept = keep(&self.snapshots, &self.current, snapshot).await;

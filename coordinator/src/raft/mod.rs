@@ -23,7 +23,7 @@ mod wire;
 mod tests;
 
 pub use applied::{AppliedEntry, Update};
-pub use fault::FatalError;
+pub use fault::{FatalError, Missing};
 pub use inbound::AnswerError;
 pub use transport::{Lane, Letter, Question, Transport, TransportError};
 
@@ -39,6 +39,7 @@ use self::log_store::LogStore;
 use self::machine::Machine;
 use self::network::Network;
 use self::types::{Commands, Config, leader_to_ours, leader_to_raft};
+use crate::build::Build;
 use crate::env::Env;
 use crate::proposer::Room;
 use crate::storage::{Log, Peer, Snapshot, Snapshots};
@@ -179,6 +180,7 @@ pub(crate) struct Parts {
     pub(crate) fault: Fault,
     pub(crate) acks: Acks,
     pub(crate) room: Room,
+    pub(crate) build: Build,
 }
 
 impl Consensus {
@@ -190,11 +192,11 @@ impl Consensus {
     /// Starts it. The state is that of the last snapshot until a leader is known.
     pub(crate) async fn start(parts: Parts) -> Result<Consensus, FatalError> {
         let Parts { own, round_trip_ms, env, log, snapshots, transport, .. } = parts;
-        let Parts { shared, fault, acks, room, .. } = parts;
+        let Parts { shared, fault, acks, room, build, .. } = parts;
         let incoming = Incoming::new(snapshots.clone(), room);
         let snapshot = Arc::new(Mutex::new(snapshots.found().cloned()));
         let current = Arc::clone(&snapshot);
-        let machine = Machine { shared, snapshots, current, fault: fault.clone() };
+        let machine = Machine { shared, snapshots, current, build, fault: fault.clone() };
         let network = Network { transport, env: Arc::clone(&env), own, acks };
         let flushes = Flushes::new();
         let store = LogStore { log, fault, flushes: flushes.clone() };

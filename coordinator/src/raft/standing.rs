@@ -43,8 +43,11 @@ impl Consensus {
         let members = members_to_ours(metrics.membership_config.membership());
         let changing = members.joint.is_some()
             || metrics.membership_config != metrics.committed_membership_config;
+        // During a change the old ones vote as well, also those that do not vote after it.
+        let old = members.voters.clone();
         let voters = members.joint.unwrap_or(members.voters);
-        let learners = members.peers.into_keys().filter(|id| !voters.contains(id)).collect();
+        let listens = |id: &MemberId| !voters.contains(id) && !old.contains(id);
+        let learners = members.peers.into_keys().filter(listens).collect();
         let standing = Standing {
             leader: self.own,
             voters,

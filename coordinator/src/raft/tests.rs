@@ -24,7 +24,8 @@ impl StoreBuilder<Config, LogStore, Machine, Kept> for Builder {
         let (shared, fault) = (Shared::new(), Fault::new());
         let current = Arc::new(Mutex::new(None));
         let (snapshots, log) = (store.snapshots, store.log);
-        let machine = Machine { shared, snapshots, current, fault: fault.clone() };
+        let build = crate::Build::CURRENT;
+        let machine = Machine { shared, snapshots, current, build, fault: fault.clone() };
         Ok((Kept(store.guard), LogStore { log, fault, flushes: Flushes::new() }, machine))
     }
 }

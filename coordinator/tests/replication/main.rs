@@ -7,3 +7,4 @@ mod disk;
 mod single;
 mod stuck;
 mod support;
+mod versions;

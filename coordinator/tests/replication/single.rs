@@ -170,7 +170,7 @@ async fn a_failed_flush_ends_the_member_and_nothing_is_acked_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn entries_of_a_newer_version_stop_the_member() {
+async fn what_breaks_stops_the_member() {
     let (net, disk) = (Net::default(), MemoryDisk::default());
     let member = Member::start(&net, 1, &disk).await;
     member.init().await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use yard_common::id::{
     ClusterId, Incarnation, LeaderId, LogIndex, MemberId, PrincipalId, RequestId,
 };
+use yard_coordinator::Build;
 use yard_coordinator::env::{Crash, Env, MemoryDisk, TestEnv};
 use yard_coordinator::proposer::{
     DiskOptions, Handle, Leadership, Options, ROUND_TRIP_MS, Service, Subscription,
@@ -143,12 +144,23 @@ impl Member {
         disk: &MemoryDisk,
         env: Arc<dyn Env>,
     ) -> Result<Member, yard_coordinator::proposer::StartError> {
+        Member::start_built(net, id, disk, env, Build::CURRENT).await
+    }
+
+    /// Starts a member of another version.
+    pub(crate) async fn start_built(
+        net: &Net,
+        id: u64,
+        disk: &MemoryDisk,
+        env: Arc<dyn Env>,
+        build: Build,
+    ) -> Result<Member, yard_coordinator::proposer::StartError> {
         let id = MemberId(id);
         let (cluster, incarnation) = (ClusterId::from_u128(7), Incarnation(1));
         let identity = Identity { cluster, incarnation, member: id };
         let disk_options = DiskOptions { reserve_bytes: 256 << 10, ..DiskOptions::DEFAULT };
         let (folder, round_trip_ms) = ("data".into(), ROUND_TRIP_MS);
-        let options = Options { identity, folder, disk: disk_options, round_trip_ms };
+        let options = Options { identity, folder, disk: disk_options, round_trip_ms, build };
         let service = Service::start(options, env, Arc::new(Port(net.clone(), id))).await?;
         let handle = service.handle();
         net.0.lock().unwrap().members.insert(id, handle.clone());

@@ -12,7 +12,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 use yard_common::state::JobState;
 use yard_coordinator::env::SystemEnv;
-use yard_coordinator::{Handle, InitOptions, Initialised, Options, ServeError, Service, init};
+use yard_coordinator::{
+    Build, Handle, InitOptions, Initialised, Options, ServeError, Service, init,
+};
 use yard_proto::v1::cluster_service_client::ClusterServiceClient;
 use yard_proto::v1::job_service_client::JobServiceClient;
 use yard_proto::v1::node_service_client::NodeServiceClient;
@@ -34,7 +36,7 @@ pub(crate) fn request_id() -> bytes::Bytes {
 
 /// A cluster of one member.
 pub(crate) struct Cluster {
-    _root: TempDir,
+    root: TempDir,
     folder: PathBuf,
     listen: SocketAddr,
     pub(crate) made: Initialised,
@@ -56,15 +58,16 @@ impl Cluster {
             admin_unix: None,
         };
         let made = init(options, Arc::new(SystemEnv)).await.unwrap();
-        let (handle, running) = Cluster::run(&folder, listen).await;
-        Cluster { _root: root, folder, listen, made, handle, running }
+        let (handle, running) = Cluster::run(&folder, listen, Build::CURRENT).await;
+        Cluster { root, folder, listen, made, handle, running }
     }
 
     async fn run(
         folder: &std::path::Path,
         listen: SocketAddr,
+        build: Build,
     ) -> (Handle, JoinHandle<Result<(), ServeError>>) {
-        let (handle, running) = Cluster::begin(folder, listen).await;
+        let (handle, running) = Cluster::begin(folder, listen, build).await;
         assert!(handle.ready().await);
         (handle, running)
     }
@@ -72,19 +75,36 @@ impl Cluster {
     async fn begin(
         folder: &std::path::Path,
         listen: SocketAddr,
+        build: Build,
     ) -> (Handle, JoinHandle<Result<(), ServeError>>) {
-        let options = Options::new(folder.to_path_buf(), listen);
+        let options = Options { build, ..Options::new(folder.to_path_buf(), listen) };
         let service = Service::start(options, Arc::new(SystemEnv)).await.unwrap();
         let handle = service.handle();
         (handle, tokio::spawn(service.wait()))
     }
 
     /// Stops it in order, and starts it again from its folder.
-    pub(crate) async fn restart(mut self) -> Cluster {
+    pub(crate) async fn restart(self) -> Cluster {
+        self.restart_as(Build::CURRENT).await
+    }
+
+    /// The same, as another version.
+    pub(crate) async fn restart_as(mut self, build: Build) -> Cluster {
         self.handle.shutdown();
         timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
-        let (handle, running) = Cluster::run(&self.folder, self.listen).await;
+        let (handle, running) = Cluster::run(&self.folder, self.listen, build).await;
         Cluster { handle, running, ..self }
+    }
+
+    /// Stops it in order, and starts it as a version that may not serve. Its folder comes along.
+    pub(crate) async fn come_back_as(
+        mut self,
+        build: Build,
+    ) -> (TempDir, JoinHandle<Result<(), ServeError>>) {
+        self.handle.shutdown();
+        timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
+        let (_, running) = Cluster::begin(&self.folder, self.listen, build).await;
+        (self.root, running)
     }
 
     /// Stops it in order, and starts it again as one that cannot know yet what was applied: its
@@ -93,7 +113,7 @@ impl Cluster {
         self.handle.shutdown();
         timeout(PATIENCE, &mut self.running).await.unwrap().unwrap().unwrap();
         std::fs::remove_dir_all(self.folder.join("data")).unwrap();
-        let (handle, running) = Cluster::begin(&self.folder, self.listen).await;
+        let (handle, running) = Cluster::begin(&self.folder, self.listen, Build::CURRENT).await;
         Cluster { handle, running, ..self }
     }
 

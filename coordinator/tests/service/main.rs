@@ -6,5 +6,6 @@ mod agent;
 mod bad_input;
 mod cluster;
 mod data;
+mod levels;
 mod members;
 mod stories;

@@ -14,7 +14,7 @@ use yard_common::id::{MemberId, PrincipalId};
 use yard_common::limits::LOG_KEPT_ENTRIES;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::proposer::Leadership;
-use yard_coordinator::{Handle, JoinError, JoinOptions, Options, ServeError, Service, join};
+use yard_coordinator::{Build, Handle, JoinError, JoinOptions, Options, ServeError, Service, join};
 use yard_core::command::{Access, Actor, Command};
 use yard_proto::convert::error::Refused;
 use yard_proto::internal::member_service_client::MemberServiceClient;
@@ -35,15 +35,15 @@ fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-async fn member_token(admin: &mut User) -> Token {
+pub(crate) async fn member_token(admin: &mut User) -> Token {
     let request = v1::CreateMemberTokenRequest { request_id: request_id(), life_ms: 0 };
     let answer = admin.cluster.create_member_token(request).await.unwrap().into_inner();
     answer.token.unwrap().text.parse().unwrap()
 }
 
 fn options(folder: PathBuf, token: &Token, at: String, address: String) -> JoinOptions {
-    let patience = Duration::from_secs(10);
-    JoinOptions { folder, token: token.clone(), members: vec![at], address, patience }
+    let (members, patience, build) = (vec![at], Duration::from_secs(10), Build::CURRENT);
+    JoinOptions { folder, token: token.clone(), members, address, patience, build }
 }
 
 impl Other {
@@ -344,11 +344,12 @@ async fn nobody_is_removed_if_the_rest_could_not_work() {
     voters(&cluster.handle, 2).await;
 }
 
-async fn ask_to_join(
+pub(crate) async fn ask_to_join(
     cluster: &Cluster,
     token: &Token,
     key: &KeyRequest,
     address: &str,
+    feature_level_max: u32,
 ) -> Result<JoinMemberResponse, tonic::Status> {
     let (channel, _) = cluster.stranger();
     let request = JoinMemberRequest {
@@ -358,6 +359,7 @@ async fn ask_to_join(
         csr_der: key.der().to_vec().into(),
         address: address.into(),
         version: "test".into(),
+        feature_level_max,
     };
     Ok(MemberServiceClient::new(channel).join(request).await?.into_inner())
 }
@@ -368,24 +370,24 @@ async fn a_join_whose_answer_was_lost_is_asked_again_and_nobody_else_gets_in() {
     let token = member_token(&mut cluster.admin()).await;
     let (key, thief) = (KeyRequest::new().unwrap(), KeyRequest::new().unwrap());
     for bad in ["", "no port", "http://a:1/x"] {
-        let refused = ask_to_join(&cluster, &token, &key, bad).await.unwrap_err();
+        let refused = ask_to_join(&cluster, &token, &key, bad, 0).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{bad}");
     }
-    let first = ask_to_join(&cluster, &token, &key, "127.0.0.1:1").await.unwrap();
-    let again = ask_to_join(&cluster, &token, &key, "127.0.0.1:1").await.unwrap();
+    let first = ask_to_join(&cluster, &token, &key, "127.0.0.1:1", 0).await.unwrap();
+    let again = ask_to_join(&cluster, &token, &key, "127.0.0.1:1", 0).await.unwrap();
     assert_eq!((first.member_id, again.member_id), (2, 2));
     assert_eq!(again.authority_key_pem.len(), 3);
     assert!(!format!("{again:?}").contains("PRIVATE KEY"), "keys do not show");
-    let refused = ask_to_join(&cluster, &token, &thief, "127.0.0.1:2").await.unwrap_err();
+    let refused = ask_to_join(&cluster, &token, &thief, "127.0.0.1:2", 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     // A token of another kind.
     let node = cluster.admin().join_token().await;
-    let refused = ask_to_join(&cluster, &node, &thief, "127.0.0.1:2").await.unwrap_err();
+    let refused = ask_to_join(&cluster, &node, &thief, "127.0.0.1:2", 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     // Once it is to leave, its token is good for nothing.
     let leave = v1::RemoveMemberRequest { member_id: 2 };
     cluster.admin().cluster.remove_member(leave).await.unwrap();
-    let refused = ask_to_join(&cluster, &token, &key, "127.0.0.1:1").await.unwrap_err();
+    let refused = ask_to_join(&cluster, &token, &key, "127.0.0.1:1", 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
 }
 

@@ -50,9 +50,9 @@ impl State {
                 let key = SecretKey { workspace: *workspace, name: name.as_str().into() };
                 self.drop_secret(context, &key)
             }
-            Access::JoinMember { token, secret_sha256, key_sha256, address } => {
+            Access::JoinMember { token, secret_sha256, key_sha256, address, level_max } => {
                 let proof = (*token, secret_sha256, key_sha256);
-                self.join_member(context, proof, address)
+                self.join_member(context, proof, address, *level_max)
             }
         }
     }

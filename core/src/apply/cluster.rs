@@ -2,17 +2,19 @@
 
 use super::Context;
 use super::bound::between;
-use crate::command::{Cluster, Grant, Object, PoolChange, QueueChange, Rejection, Reply, Role};
+use crate::command::{
+    Cluster, Grant, Object, PoolChange, QueueChange, Raise, Rejection, Reply, Role,
+};
 use crate::lease::{Membership, MembershipId};
 use crate::state::State;
 use crate::table::Ordered;
 use std::collections::BTreeSet;
 use yard_common::id::{
-    AllocationId, ClusterId, FeatureLevel, Incarnation, JobId, LeaseId, MemberId, NodeId,
-    PrincipalId,
+    AllocationId, ClusterId, Incarnation, JobId, LeaseId, MemberId, NodeId, PrincipalId,
 };
 use yard_common::limits::{
-    RESTORE_IDS_LEAST, RESTORE_IDS_MAX, RESTORE_JOBS_LEAST, RESTORE_JOBS_PER_S, VOTERS_MAX,
+    LABEL_BYTES_MAX, RESTORE_IDS_LEAST, RESTORE_IDS_MAX, RESTORE_JOBS_LEAST, RESTORE_JOBS_PER_S,
+    VOTERS_MAX,
 };
 
 /// Name of the workspace, pool and queue that every cluster has.
@@ -38,7 +40,7 @@ impl State {
             Cluster::Restored { incarnation, after_ms } => {
                 self.begin_incarnation(context, *incarnation, *after_ms)
             }
-            Cluster::RaiseFeatureLevel(level) => self.raise_feature_level(context, *level),
+            Cluster::RaiseFeatureLevel(raise) => self.raise_feature_level(context, raise),
             Cluster::Members { voters, joint } => self.set_members(context, voters, joint.as_ref()),
             Cluster::AddMember(member) => self.let_vote(context, *member),
             Cluster::RemoveMember(member) => self.remove_member(context, *member),
@@ -119,22 +121,26 @@ impl State {
         self.principals.skip_to(PrincipalId(skipped(self.principals.next_id().0)));
     }
 
-    /// Raises the level by one; each step may have work of its own.
+    /// Raises the level. That it rises by one only is seen to where all levels are.
     fn raise_feature_level(
         &mut self,
         context: &mut Context,
-        level: FeatureLevel,
+        raise: &Raise,
     ) -> Result<Reply, Rejection> {
+        let Raise { level, version, understood_by } = raise;
         let have = self.feature_level;
-        if level <= have {
+        if *level <= have {
             let state = format!("at feature level {have} already; levels only rise");
             return Err(Rejection::WrongState(Object::Cluster, state));
         }
-        let before = FeatureLevel(level.0 - 1);
-        if before > have {
-            return Err(Rejection::FeatureLevelTooLow { needed: before, have });
+        between("version", version.len(), 1, LABEL_BYTES_MAX)?;
+        // One that joined since it was asked for has not been asked.
+        if let Some(id) = self.must_understand().difference(understood_by).next() {
+            let state = format!("not known to understand feature level {level}");
+            return Err(Rejection::WrongState(Object::Member(*id), state));
         }
-        self.feature_level = level;
+        self.feature_level = *level;
+        self.level_version = version.as_str().into();
         context.changed(Object::Cluster);
         Ok(Reply::Done)
     }

@@ -6,8 +6,10 @@
 use super::Context;
 use super::bound::{between, room};
 use crate::command::{Object, Rejection, Reply, Scope};
+use crate::lease::Membership;
 use crate::state::{Joined, Member, State};
-use yard_common::id::{MemberId, TokenId};
+use std::collections::BTreeSet;
+use yard_common::id::{FeatureLevel, MemberId, TokenId};
 use yard_common::limits::{LABEL_BYTES_MAX, MEMBERS_MAX};
 
 /// What a machine shows to join: the token, the hash of its secret, and that of its own key.
@@ -19,6 +21,7 @@ impl State {
         context: &mut Context,
         (token, secret_sha256, key_sha256): Proof<'_>,
         address: &str,
+        level_max: FeatureLevel,
     ) -> Result<Reply, Rejection> {
         if let Some(id) = self.member_of(token, secret_sha256, key_sha256) {
             return Ok(Reply::Member(id));
@@ -26,6 +29,10 @@ impl State {
         let fits = |scope: &Scope| *scope == Scope::Member;
         self.check_token(context, token, secret_sha256, fits)?;
         between("address", address.len(), 1, LABEL_BYTES_MAX)?;
+        if level_max < self.feature_level {
+            let problem = format!("{level_max}; the cluster is at {}", self.feature_level);
+            return Err(Rejection::invalid("level_max", problem));
+        }
         let taken =
             |(_, member): &(&MemberId, &Member)| !member.leaves && &*member.address == address;
         if let Some((id, _)) = self.members.iter().find(taken) {
@@ -63,6 +70,19 @@ impl State {
                 && joined.is_some_and(|joined| joined.matches(token, secret_sha256, key_sha256))
         });
         found.map(|(id, _)| *id)
+    }
+
+    /// Members that must understand whatever is in the log: those that vote, and those that joined.
+    /// Not those that are to leave, which may be gone for good.
+    #[must_use]
+    pub fn must_understand(&self) -> BTreeSet<MemberId> {
+        let Membership { voters, joint, .. } = &self.membership;
+        let ids = voters
+            .iter()
+            .chain(joint.iter().flatten())
+            .chain(self.members.iter().map(|(id, _)| id));
+        let leaves = |id: &MemberId| self.members.get(id).is_some_and(|member| member.leaves);
+        ids.filter(|id| !leaves(id)).copied().collect()
     }
 
     pub(super) fn let_vote(

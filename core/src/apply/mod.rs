@@ -22,7 +22,7 @@ mod timer;
 
 pub(crate) use context::Context;
 
-use crate::command::{Actor, Cluster, Command, Envelope, Object, Rejection, Reply};
+use crate::command::{Actor, Cluster, Command, Envelope, Object, Rejection, Reply, requires};
 use crate::encoding::hash_on;
 use crate::event::{Applied, Audit};
 use crate::mutant;
@@ -148,6 +148,11 @@ impl State {
     /// Does what the command asks, or changes nothing.
     fn run(&mut self, context: &mut Context, command: &Command) -> Result<Reply, Rejection> {
         self.authorise(context.actor, command)?;
+        let (needed, have) = (requires(command), self.feature_level);
+        if needed > have {
+            // Whoever proposed it should have known. Members that do not know it never get here.
+            return Err(Rejection::FeatureLevelTooLow { needed, have });
+        }
         match command {
             Command::Cluster(command) => self.run_cluster(context, command),
             Command::Access(command) => self.run_access(context, command),

@@ -1,7 +1,7 @@
 //! Commands about who may do what.
 
 use minicbor::{Decode, Encode};
-use yard_common::id::{NodeId, PoolId, PrincipalId, TokenId, WorkspaceId};
+use yard_common::id::{FeatureLevel, NodeId, PoolId, PrincipalId, TokenId, WorkspaceId};
 
 /// Users, roles, tokens, revocations, secrets.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
@@ -128,6 +128,9 @@ pub enum Access {
         /// Host and port by which everybody is to reach it.
         #[n(3)]
         address: String,
+        /// The highest feature level that its program understands.
+        #[n(4)]
+        level_max: FeatureLevel,
     },
 }
 

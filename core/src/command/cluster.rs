@@ -39,9 +39,9 @@ pub enum Cluster {
         #[n(1)]
         after_ms: u64,
     },
-    /// Every member understands this level now; never goes back.
+    /// Every member understands a level now; never goes back.
     #[n(4)]
-    RaiseFeatureLevel(#[n(0)] FeatureLevel),
+    RaiseFeatureLevel(#[n(0)] Raise),
     /// The voting members from this position of the log on. Proposed by nobody: every member
     /// derives it from the membership entry of the log.
     #[n(5)]
@@ -62,4 +62,18 @@ pub enum Cluster {
     /// A member that was to leave is in the membership of the log no more.
     #[n(8)]
     MemberLeft(#[n(0)] MemberId),
+}
+
+/// A higher feature level, and what it rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Raise {
+    /// The level.
+    #[n(0)]
+    pub level: FeatureLevel,
+    /// The version of the program that asked for it: what a member of an older one is told.
+    #[n(1)]
+    pub version: String,
+    /// Those that said just before that they understand the level.
+    #[n(2)]
+    pub understood_by: BTreeSet<MemberId>,
 }

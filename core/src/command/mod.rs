@@ -8,14 +8,16 @@ mod access;
 mod cluster;
 mod holder;
 mod job;
+mod level;
 mod node;
 mod plan;
 mod reply;
 
 pub use access::{Access, Grant, Role, Scope};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Raise};
 pub use holder::{Holder, HolderLimit, LimitScope, PoolChange, QueueChange};
 pub use job::{Adjust, JobCommand, Submit};
+pub use level::{FEATURE_LEVEL_MAX, requires};
 pub use node::{DrainPlan, Inventory, NodeCommand};
 pub use plan::{Placement, Plan, Promise, ShareChoice, Stop};
 pub use reply::{Object, Rejection, Reply};

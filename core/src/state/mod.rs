@@ -33,7 +33,7 @@ pub use job::{Job, Pending, PendingKey, Waits, pending_of};
 pub use member::{Joined, Member};
 pub use node::{Drain, Leftover, Node};
 pub use shape::Shapes;
-pub use slices::{SLICES, slice_name};
+pub use slices::{Schema, slice_name};
 pub use task::{Counts, Phase, TaskStatus, Tasks};
 pub use timer::{Timer, Timers};
 pub use usage::{Held, Integral, Usage, UsageKey, UsageTable};
@@ -47,6 +47,9 @@ use yard_common::id::{
     AllocationId, ClusterId, ExperimentId, FeatureLevel, Incarnation, JobId, LeaderId, LogIndex,
     MemberId, MountId, NodeId, PoolId, PrincipalId, QueueId, TaskIndex, TokenId, WorkspaceId,
 };
+
+/// The number of the field that says which version a member needs: it never changes.
+const LEVEL_VERSION: u32 = 36;
 
 /// Everything that the members agree on.
 #[derive(Clone, Debug, Encode, Decode)]
@@ -160,6 +163,10 @@ pub struct State {
     #[n(35)]
     #[cbor(default)]
     pub member_last: u64,
+    /// The version of the program that asked for the feature level; empty at the first one.
+    #[n(36)]
+    #[cbor(default)]
+    pub level_version: Box<str>,
 }
 
 impl Default for State {
@@ -201,6 +208,7 @@ impl Default for State {
             usage: UsageTable::default(),
             members: Ordered::default(),
             member_last: 0,
+            level_version: "".into(),
         }
     }
 }
@@ -232,5 +240,20 @@ impl State {
     /// If the bytes are not those of a state, say where and why.
     pub fn from_bytes(bytes: &[u8]) -> Result<State, minicbor::decode::Error> {
         minicbor::decode(bytes)
+    }
+
+    /// The version of the program that asked for the feature level, of a snapshot that may not be
+    /// readable otherwise; empty if it is not known.
+    #[must_use]
+    pub fn version_of(bytes: &[u8]) -> String {
+        let mut decoder = minicbor::Decoder::new(bytes);
+        let mut find = || {
+            decoder.array()?;
+            for _ in 0..LEVEL_VERSION {
+                decoder.skip()?;
+            }
+            decoder.str()
+        };
+        find().unwrap_or_default().into()
     }
 }

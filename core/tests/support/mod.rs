@@ -17,6 +17,12 @@ use yard_core::state::State;
 
 pub const GIB: u64 = 1 << 30;
 
+/// A raise of the feature level in a cluster without members.
+pub fn raise_to(level: u32) -> Raise {
+    let level = FeatureLevel(level);
+    Raise { level, version: "0.1.0".into(), understood_by: Default::default() }
+}
+
 pub struct Lab {
     pub state: State,
     pub now_ms: u64,

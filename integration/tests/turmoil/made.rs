@@ -115,8 +115,9 @@ pub(crate) const DISK: proposer::DiskOptions =
 async fn begin(cluster: ClusterId, disk: MemoryDisk, seed: u64) {
     let member = MemberId(1);
     let identity = storage::Identity { cluster, incarnation: Incarnation(1), member };
-    let round_trip_ms = proposer::ROUND_TRIP_MS;
-    let options = proposer::Options { identity, folder: "data".into(), disk: DISK, round_trip_ms };
+    let (round_trip_ms, build) = (proposer::ROUND_TRIP_MS, yard_coordinator::Build::CURRENT);
+    let (folder, disk_options) = ("data".into(), DISK);
+    let options = proposer::Options { identity, folder, disk: disk_options, round_trip_ms, build };
     let env = Arc::new(TestEnv::new(disk, seed, WALL_MS));
     let service = proposer::Service::start(options, env, Arc::new(Nobody)).await.unwrap();
     let handle = service.handle();

@@ -90,17 +90,37 @@ pub(crate) fn private_folder(path: &Path) {
 /// A folder with everything that a user has.
 pub(crate) struct Home {
     folder: tempfile::TempDir,
+    program: PathBuf,
 }
 
 impl Home {
     pub(crate) fn new() -> Home {
         // Short: paths of unix sockets have at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("yard-").tempdir();
-        let home = Home { folder: folder.expect("a folder can be made") };
-        for part in ["config", "data", "work"] {
+        let folder = folder.expect("a folder can be made");
+        let home = Home { folder, program: yard::program() };
+        for part in ["config", "data", "work", "bin"] {
             private_folder(&home.path(part));
         }
         home
+    }
+
+    /// One with a program of its own, which can be replaced while it runs.
+    pub(crate) fn with_program() -> Home {
+        let mut home = Home::new();
+        home.program = home.path("bin/yard");
+        home.install(&yard::program());
+        home
+    }
+
+    /// Replaces the program, as a package does: by another file of its name.
+    pub(crate) fn install(&self, program: &Path) {
+        let part = self.path("bin/part");
+        let linked = fs::hard_link(program, &part);
+        linked.or_else(|_| fs::copy(program, &part).map(drop)).expect("a program can be copied");
+        fs::rename(&part, self.path("bin/yard")).expect("a file can be renamed");
+        // Two names of one file are left as they are.
+        let _ = fs::remove_file(part);
     }
 
     pub(crate) fn path(&self, part: &str) -> PathBuf {
@@ -119,7 +139,21 @@ impl Home {
 
     /// `yard` with another folder of configuration: another user.
     pub(crate) fn yard_with<S: AsRef<std::ffi::OsStr>>(&self, config: &Path, words: &[S]) -> Yard {
-        Yard::new(words)
+        self.yard_by(&self.program, config, words)
+    }
+
+    /// Another version of the program, as the user of this home.
+    pub(crate) fn yard_of<S: AsRef<std::ffi::OsStr>>(&self, program: &Path, words: &[S]) -> Yard {
+        self.yard_by(program, &self.path("config"), words)
+    }
+
+    fn yard_by<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        program: &Path,
+        config: &Path,
+        words: &[S],
+    ) -> Yard {
+        Yard::new(program, words)
             .env("HOME", self.folder.path())
             .env("XDG_CONFIG_HOME", config)
             .env("XDG_DATA_HOME", &self.path("data"))
@@ -158,8 +192,20 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a patient one whose program can be replaced.
+    pub(crate) fn start_to_upgrade(nodes: u16) -> Cluster {
+        let settings = "longest_lease_ms = 60000\n";
+        let cluster = Cluster::start_in(Home::with_program(), nodes, settings);
+        cluster.yard(&["pool", "set", "default", "--lease", "1m"]).ok();
+        cluster
+    }
+
     fn start_with(nodes: u16, settings: &str) -> Cluster {
-        let cluster = Cluster { home: Home::new(), port: Port::reserve() };
+        Cluster::start_in(Home::new(), nodes, settings)
+    }
+
+    fn start_in(home: Home, nodes: u16, settings: &str) -> Cluster {
+        let cluster = Cluster { home, port: Port::reserve() };
         let address = cluster.port.address();
         private_folder(&cluster.dev(""));
         let folder = cluster.dev(COORDINATOR);

@@ -10,6 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// A later version of the program.
+pub(crate) fn next() -> PathBuf {
+    env!("CARGO_BIN_EXE_yard-next").into()
+}
+
 /// The program: beside the folder of this test's own, unless `YARD_BIN` says otherwise.
 pub(crate) fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("YARD_BIN") {
@@ -35,8 +40,8 @@ pub(crate) struct Yard {
 }
 
 impl Yard {
-    pub(crate) fn new<S: AsRef<OsStr>>(words: &[S]) -> Yard {
-        let mut command = Command::new(program());
+    pub(crate) fn new<S: AsRef<OsStr>>(program: &Path, words: &[S]) -> Yard {
+        let mut command = Command::new(program);
         command.args(words);
         // The settings of whoever runs the tests are not the test's.
         for (name, _) in std::env::vars_os() {
