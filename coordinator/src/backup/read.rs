@@ -265,7 +265,7 @@ pub fn show(path: &Path) -> Result<BackupHead, BackupError> {
 /// Reads a backup that is to be restored. Blocks.
 ///
 /// # Errors
-/// If it is none, not as it was written, or of a feature level that the program does not understand.
+/// If it is none, not as it was written, or of a feature level that the program does not know.
 pub fn open(path: &Path, build: &Build) -> Result<Contents, BackupError> {
     let mut reader = Reader::new(true);
     read(path, &mut reader)?;
