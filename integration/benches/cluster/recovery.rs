@@ -1,7 +1,7 @@
 //! How soon coordinators are there again, and how soon a new one has everything.
 //!
 //! - coordinators with many jobs are all killed and started again: until a submit is acknowledged;
-//! - a new member joins coordinators that know many tasks, while jobs are submitted: until it has all;
+//! - a new member joins coordinators that know many tasks, under a load: until it has everything;
 //! - while a snapshot is written: the longest time between two submits that were acknowledged one
 //!   after the other, beside that of the time in which none was written.
 
