@@ -1,7 +1,8 @@
 //! How long a single job takes on an idle cluster of one node: until it is known to be safe, until
 //! its first instruction, until its end is known; beside what the machine itself needs for the
-//! steps of that path: a flush, a process, a call over loopback. Flushes are counted in a run of
-//! their own, with pauses between the jobs.
+//! steps of that path: a flush, a process, a call over loopback. The same once more without pauses:
+//! each job is submitted when the end of the one before is known, while what that one left is still
+//! cleared away. Flushes are counted in a run of their own.
 
 use crate::flushes::Flushes;
 use crate::world::{World, has_ended, print, submit};
@@ -15,6 +16,8 @@ use yard_proto::v1::event::What;
 
 /// Jobs that are measured.
 const JOBS: usize = 200;
+/// Pause after a job: what still goes on after its end is not of the next one.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Jobs whose flushes are counted.
 const COUNTED: usize = 50;
 
@@ -52,16 +55,19 @@ async fn measure(world: &World) {
     for _ in 0..5 {
         one(&client, &mut watch, &scratch).await;
     }
-    let mut steps = Vec::new();
-    for _ in 0..JOBS {
-        steps.push(one(&client, &mut watch, &scratch).await);
+    for (name, pause) in [("submit", PAUSE), ("back_to_back_submit", Duration::ZERO)] {
+        let mut steps = Vec::new();
+        for _ in 0..JOBS {
+            tokio::time::sleep(pause).await;
+            steps.push(one(&client, &mut watch, &scratch).await);
+        }
+        let since = |step: fn(&Steps) -> Duration| -> Vec<Duration> {
+            steps.iter().map(|steps| step(steps).saturating_sub(steps.submitted)).collect()
+        };
+        print(&format!("{name}_to_acknowledged"), &since(|steps| steps.acked));
+        print(&format!("{name}_to_first_instruction"), &since(|steps| steps.first));
+        print(&format!("{name}_to_exit_known"), &since(|steps| steps.known));
     }
-    let since = |step: fn(&Steps) -> Duration| -> Vec<Duration> {
-        steps.iter().map(|steps| step(steps).saturating_sub(steps.submitted)).collect()
-    };
-    print("submit_to_acknowledged", &since(|steps| steps.acked));
-    print("submit_to_first_instruction", &since(|steps| steps.first));
-    print("submit_to_exit_known", &since(|steps| steps.known));
     print("machine_flush", &machine_flushes(&world.dev()));
     print("machine_process", &processes(&scratch));
     print("machine_call", &calls(&client).await);
@@ -144,8 +150,7 @@ async fn counted(
     let mut steps = Vec::new();
     for _ in 0..COUNTED {
         steps.push(one(client, watch, scratch).await);
-        // What still goes on after the end is not of the next job.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(PAUSE).await;
     }
     let at = flushes.times()?;
     let within = |end: fn(&Steps) -> Duration| {
