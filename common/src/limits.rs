@@ -367,11 +367,15 @@ pub const BACKUP_PART_BYTES_MAX: usize = 256 * 1024;
 /// that were given out meanwhile are not given out again.
 pub const RESTORE_JOBS_LEAST: u64 = 1_000_000;
 /// See [`RESTORE_JOBS_LEAST`].
-pub const RESTORE_JOBS_PER_S: u64 = 1_000;
-/// The same for users and nodes, one for each second: their certificates go on being believed.
+pub const RESTORE_JOBS_PER_S: u64 = 10_000;
+/// The same for users and nodes: their certificates go on being believed.
 pub const RESTORE_IDS_LEAST: u64 = 10_000;
-/// The most ids of users and nodes that one restore leaves out: tables of nodes are kept by id.
-pub const RESTORE_IDS_MAX: u64 = 1 << 20;
+/// See [`RESTORE_IDS_LEAST`].
+pub const RESTORE_IDS_PER_S: u64 = 4;
+/// The most ids of nodes that one restore leaves out: tables of nodes are kept by id.
+pub const RESTORE_NODES_MAX: u64 = 1 << 20;
+/// The most ids of users that one restore leaves out: eight years of seconds.
+pub const RESTORE_USERS_MAX: u64 = 1 << 30;
 
 // --- Relations ------------------------------------------------------------------------------
 

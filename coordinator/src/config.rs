@@ -9,7 +9,7 @@ use yard_core::lease::{LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes};
 use yard_runtime::config::{self, ConfigError, Section};
 
 /// The slowest links that members are made for, in milliseconds: other waits of theirs are fixed.
-const ROUND_TRIP_MS_MAX: u64 = 400;
+const ROUND_TRIP_MS_MAX: u64 = 300;
 /// The most room on a disk that a setting may ask for, in MiB: 1 TiB.
 const DISK_MIB_MAX: u64 = 1 << 20;
 
@@ -89,7 +89,7 @@ mod tests {
         let text = "disk_floor_mib = 3\ndisk_reserve_mib = 2\ndisk_stuck_ms = 100";
         let disk = config::parse(text, "c.toml", Options::build).unwrap().disk;
         assert_eq!((disk.floor_bytes, disk.reserve_bytes, disk.stuck_ms), (3 << 20, 2 << 20, 100));
-        let bad = "listen = \"x\"\nlongest_lease_ms = 1\nfoldr = \"/x\"\nround_trip_ms = 401\n";
+        let bad = "listen = \"x\"\nlongest_lease_ms = 1\nfoldr = \"/x\"\nround_trip_ms = 301\n";
         let error = config::parse(bad, "c.toml", Options::build).unwrap_err();
         assert_eq!(error.problems().len(), 4, "{error}");
     }

@@ -34,7 +34,7 @@ use yard_runtime::tls::{self, ClientTls, ConnectError, TlsError};
 /// The first member of every cluster.
 const FIRST: MemberId = MemberId(1);
 /// The first life of every cluster.
-const FIRST_LIFE: Incarnation = Incarnation(1);
+pub(crate) const FIRST_LIFE: Incarnation = Incarnation(1);
 /// The user that `Initialise` makes.
 const FIRST_USER: PrincipalId = PrincipalId(0);
 

@@ -35,6 +35,11 @@ pub enum PlaceError {
     File(#[from] FileError),
 }
 
+/// A path without a slash at its end, behind which the system would follow a link.
+pub(crate) fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
 /// Where a folder is to be, and where it is made.
 pub(crate) struct Place {
     folder: PathBuf,
@@ -45,7 +50,8 @@ pub(crate) struct Place {
 impl Place {
     /// The place of a folder. `word` ends the name of the one beside it.
     pub(crate) fn of(folder: &Path, word: &str) -> Result<Place, PlaceError> {
-        let name = folder.file_name().ok_or_else(|| PlaceError::NoFolder(folder.to_path_buf()))?;
+        let folder = plain(folder);
+        let name = folder.file_name().ok_or_else(|| PlaceError::NoFolder(folder.clone()))?;
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new(".")).to_path_buf();
         let mut beside = OsString::from(".");
@@ -53,7 +59,7 @@ impl Place {
         beside.push(".");
         beside.push(word);
         let beside = parent.join(beside);
-        Ok(Place { folder: folder.to_path_buf(), parent, beside })
+        Ok(Place { folder: folder.clone(), parent, beside })
     }
 
     /// The folder in which it is made.
@@ -127,7 +133,9 @@ mod tests {
         std::fs::create_dir(root.path().join("empty")).unwrap();
         assert!(at("empty").is_ok());
         std::os::unix::fs::symlink(root.path().join("empty"), root.path().join("link")).unwrap();
-        assert!(matches!(at("link"), Err(PlaceError::Fixed(_, "a link"))));
+        for link in ["link", "link/", "link/."] {
+            assert!(matches!(at(link), Err(PlaceError::Fixed(_, "a link"))), "{link}");
+        }
         std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
         assert!(matches!(at("dangling"), Err(PlaceError::Fixed(_, "a link"))));
         std::fs::create_dir_all(root.path().join("full/of")).unwrap();

@@ -6,6 +6,7 @@
 //! goes before the log, without which the member would have forgotten its votes.
 
 use crate::folder::Places;
+use crate::place::plain;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -48,6 +49,7 @@ pub enum ResetError {
 /// # Errors
 /// If there is none, or nothing in it is a member's.
 pub fn resident(folder: &Path) -> Result<Resident, ResetError> {
+    let folder = &plain(folder);
     refuse_link(folder)?;
     if !folder.is_dir() {
         return Err(ResetError::Absent(folder.to_path_buf()));
@@ -56,7 +58,8 @@ pub fn resident(folder: &Path) -> Result<Resident, ResetError> {
     for part in [&places.authority, &places.identity, &places.data] {
         refuse_link(part)?;
     }
-    if !places.identity.is_dir() && !places.data.is_dir() {
+    // The last is what a crash in the middle may leave.
+    if !places.identity.is_dir() && !places.data.is_dir() && !places.life.exists() {
         return Err(ResetError::Foreign(folder.to_path_buf()));
     }
     // One that cannot be read is a reason to reset, not one against it.
@@ -81,6 +84,7 @@ fn refuse_link(path: &Path) -> Result<(), ResetError> {
 /// # Errors
 /// If it runs, or the folder cannot be removed.
 pub fn reset(folder: &Path) -> Result<Resident, ResetError> {
+    let folder = &plain(folder);
     let found = resident(folder)?;
     let Places { authority, identity, data, .. } = Places::of(folder);
     let _lock = match data.is_dir() {
@@ -129,6 +133,10 @@ mod tests {
         let left = reset(&folder).unwrap();
         assert_eq!(left, Resident { cluster: None, member: None });
         assert!(!folder.exists());
+        fs::create_dir(&folder).unwrap();
+        assert!(matches!(reset(&folder), Err(ResetError::Foreign(_))));
+        fs::write(folder.join("life"), "1").unwrap();
+        reset(&folder).unwrap();
         assert!(matches!(reset(&folder), Err(ResetError::Absent(_))));
     }
 
@@ -137,7 +145,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = member(root.path());
         symlink(&folder, root.path().join("link")).unwrap();
-        assert!(matches!(reset(&root.path().join("link")), Err(ResetError::Link(_))));
+        for link in ["link", "link/", "link/."] {
+            let refused = reset(&root.path().join(link));
+            assert!(matches!(refused, Err(ResetError::Link(_))), "{link}: {refused:?}");
+        }
         let kept = root.path().join("kept");
         for part in ["authority", "identity", "data"] {
             fs::rename(folder.join(part), &kept).unwrap();

@@ -9,7 +9,7 @@
 use crate::backup::{BackupError, BackupHead, Contents};
 use crate::build::Build;
 use crate::env::Env;
-use crate::folder::{Places, certify, write_life};
+use crate::folder::{FIRST_LIFE, Places, certify, write_life};
 use crate::peers::Peers;
 use crate::place::{Place, PlaceError};
 use crate::proposer::{self, DiskOptions, StartError};
@@ -118,7 +118,13 @@ fn plan(head: &BackupHead, state: &State, now_wall_ms: u64) -> Result<Plan, Rest
         return Err(RestoreError::Clock { behind_s: behind_ms / 1_000 });
     }
     let second = u32::try_from(now_wall_ms / 1_000).map_err(|_| RestoreError::Far)?;
-    let next = head.incarnation.0.checked_add(1).ok_or(RestoreError::Far)?;
+    let life = head.incarnation.0;
+    // A life that began with a restore is named after a second. One more than that may be the
+    // number of a member that joined it.
+    if head.incarnation > FIRST_LIFE && second <= life {
+        return Err(RestoreError::Clock { behind_s: u64::from(life - second) + 1 });
+    }
+    let next = life.checked_add(1).ok_or(RestoreError::Far)?;
     let incarnation = Incarnation(second.max(next));
     let first = incarnation.first_number();
     if head.last.index.0 >= first {
@@ -228,10 +234,12 @@ mod tests {
         let second = plan(&head, &state, NOW_MS + 1_000).unwrap();
         assert!(second.incarnation > first.incarnation && second.member > first.member);
         assert_eq!(second.last.index.0 - first.last.index.0, 1 << 20);
-        // And from a backup of the restored cluster, on a machine whose clock is a little behind.
         let later = BackupHead { incarnation: second.incarnation, last: second.last, ..head };
-        let third = plan(&later, &state, NOW_MS - 60_000).unwrap();
+        let third = plan(&later, &state, NOW_MS + 2_000).unwrap();
         assert!(third.incarnation > second.incarnation && third.last > second.last);
+        // One more than the life could be the number of a member that joined it.
+        let behind = plan(&later, &state, NOW_MS - 60_000);
+        assert!(matches!(behind, Err(RestoreError::Clock { behind_s: 62 })), "{behind:?}");
     }
 
     #[test]

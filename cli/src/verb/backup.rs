@@ -33,19 +33,20 @@ pub(super) async fn save(session: &Session, file: &Path) -> Result<u8, Failure> 
     let mut written = options.open(&temporary.0).map_err(failed)?;
     let head = receive(session, &mut written).await?;
     written.sync_all().map_err(failed)?;
-    std::fs::rename(&temporary.0, file).map_err(failed)?;
+    // Unlike a rename it replaces nothing.
+    std::fs::hard_link(&temporary.0, file).map_err(failed)?;
+    drop(temporary);
     files::flush_folder(folder).map_err(|error| Failure::local(&error, ""))?;
     say(&view::backup::line(&head, file));
     say("it holds the keys of the cluster's CAs: whoever can read it can be anybody there");
     Ok(0)
 }
 
-/// A file that goes unless it got its name.
+/// A name that goes, whether or not the file got another one.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It is not there any more when all went well.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -146,9 +146,10 @@ fn level_note(status: &v1::StatusResponse) -> Option<String> {
     let members = || status.members.iter().filter(|member| !member.leaves);
     let next = status.feature_level + 1;
     let knows = |member: &v1::Member| member.feature_level_max.is_some_and(|max| max >= next);
-    // Who was not asked says nothing about the others.
-    let old: Vec<&v1::Member> = members().filter(|member| !knows(member)).collect();
-    if old.len() == members().count() {
+    // Who was not asked, or does not answer, says nothing.
+    let told = || members().filter(|member| member.unreachable.is_empty());
+    let old: Vec<&v1::Member> = told().filter(|member| !knows(member)).collect();
+    if old.len() == told().count() || old.is_empty() && told().count() < members().count() {
         return None;
     }
     if old.is_empty() {

@@ -4,6 +4,7 @@
 use super::Api;
 use super::gate::Who;
 use super::refusal::Refusal;
+use crate::folder::FIRST_LIFE;
 use crate::proposer::Leadership;
 use crate::raft::LeaderView;
 use std::time::Duration;
@@ -93,7 +94,9 @@ impl Api {
         let id = MemberId(request.member_id);
         let (_, state) = self.raft.state();
         // Done twice it is as done once; whoever never was there is another matter.
-        if (1..=state.member_last).contains(&id.0) && !self.is_there(id, &state) {
+        // Members of a life that began with a restore have numbers from its own on.
+        let first = if state.incarnation > FIRST_LIFE { u64::from(state.incarnation.0) } else { 1 };
+        if (first..=state.member_last).contains(&id.0) && !self.is_there(id, &state) {
             return Ok(self.members_now());
         }
         let works = |view: &LeaderView| {

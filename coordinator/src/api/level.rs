@@ -11,6 +11,9 @@ use yard_common::id::{FeatureLevel, MemberId, RequestId};
 use yard_core::command::{Actor, Cluster, Command, Raise};
 use yard_proto::{convert, v1};
 
+/// How often members are asked until all have answered.
+const ASKED_MAX: u32 = 4;
+
 impl Api {
     /// Raises the level, if every member says now that it understands it.
     pub(super) async fn raise_level(
@@ -27,7 +30,14 @@ impl Api {
         if level <= state.feature_level {
             return Ok(v1::Changed { applied_index: index.0 });
         }
-        let told = self.ask_members(false).await;
+        let mut told = self.ask_members(false).await;
+        // A busy machine may be late once.
+        for _ in 1..ASKED_MAX {
+            if told.values().all(Result::is_ok) {
+                break;
+            }
+            told = self.ask_members(false).await;
+        }
         let known = told.keys().copied().chain(state.must_understand());
         let leaves = |id: &MemberId| state.members.get(id).is_some_and(|member| member.leaves);
         let wanted: BTreeSet<MemberId> = known.filter(|id| !leaves(id)).collect();

@@ -160,8 +160,14 @@ impl Api {
             return Try::Refused(refusal);
         }
         // One of an earlier version could not even read it.
-        if let Err(rejection) = self.raft.check_level(&forward.command) {
-            return Try::Refused(rejection.into());
+        if self.raft.check_level(&forward.command).is_err() {
+            // This member may not have heard yet of a raise that is acknowledged.
+            if let Err(refusal) = self.fresh(LogIndex(0)).await {
+                return Try::Refused(refusal);
+            }
+            if let Err(rejection) = self.raft.check_level(&forward.command) {
+                return Try::Refused(rejection.into());
+            }
         }
         let Some(address) = self.address_of(leader) else { return Try::Elsewhere };
         match self.peers.forward(leader, &address.address, forward).await {

@@ -266,7 +266,11 @@ impl Running {
             return first.refuse(ProposeError::NotLeader { hint: self.known });
         };
         let (leader, stamp) = (*id, self.stamp(clock.as_ref()));
-        let batch = gather(first, &mut self.proposer.queue, &mut self.left_over);
+        // On a disk that is almost full one that does not fit must not take others with it.
+        let batch = match self.proposer.room.is_low() {
+            true => vec![first],
+            false => gather(first, &mut self.proposer.queue, &mut self.left_over),
+        };
         let (bytes, waiters) = encode(batch, leader, stamp);
         let len = bytes.len() as u64;
         if !self.proposer.room.fits(self.in_flight_bytes + len) {

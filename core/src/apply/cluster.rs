@@ -13,8 +13,8 @@ use yard_common::id::{
     AllocationId, ClusterId, Incarnation, JobId, LeaseId, MemberId, NodeId, PrincipalId,
 };
 use yard_common::limits::{
-    LABEL_BYTES_MAX, RESTORE_IDS_LEAST, RESTORE_IDS_MAX, RESTORE_JOBS_LEAST, RESTORE_JOBS_PER_S,
-    VOTERS_MAX,
+    LABEL_BYTES_MAX, RESTORE_IDS_LEAST, RESTORE_IDS_PER_S, RESTORE_JOBS_LEAST, RESTORE_JOBS_PER_S,
+    RESTORE_NODES_MAX, RESTORE_USERS_MAX, VOTERS_MAX,
 };
 
 /// Name of the workspace, pool and queue that every cluster has.
@@ -113,12 +113,14 @@ impl State {
         self.allocations.skip_to(AllocationId(first));
         let jobs = RESTORE_JOBS_LEAST.saturating_add(after_s.saturating_mul(RESTORE_JOBS_PER_S));
         let jobs = self.jobs.next_id().0.saturating_add(jobs).min(JOB_ID_SKIP_MAX);
-        // A round number shows that it is one of a new life.
-        self.jobs.skip_to(JobId(jobs.next_multiple_of(RESTORE_JOBS_LEAST)));
-        let ids = RESTORE_IDS_LEAST.saturating_add(after_s).min(RESTORE_IDS_MAX);
-        let skipped = |next: u32| next.saturating_add(u32::try_from(ids).unwrap_or(u32::MAX));
-        self.nodes.skip_to(NodeId(skipped(self.nodes.next_id().0)));
-        self.principals.skip_to(PrincipalId(skipped(self.principals.next_id().0)));
+        // A round number shows that it is one of a new life, and two lives do not share one.
+        self.jobs.skip_to(JobId(jobs.next_multiple_of(RESTORE_JOBS_PER_S)));
+        let ids = RESTORE_IDS_LEAST.saturating_add(after_s.saturating_mul(RESTORE_IDS_PER_S));
+        let after = |next: u32, most: u64| {
+            next.saturating_add(u32::try_from(ids.min(most)).unwrap_or(u32::MAX))
+        };
+        self.nodes.skip_to(NodeId(after(self.nodes.next_id().0, RESTORE_NODES_MAX)));
+        self.principals.skip_to(PrincipalId(after(self.principals.next_id().0, RESTORE_USERS_MAX)));
     }
 
     /// Raises the level. That it rises by one only is seen to where all levels are.

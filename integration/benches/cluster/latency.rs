@@ -1,8 +1,8 @@
 //! How long a single job takes on an idle cluster of one node: until it is known to be safe, until
 //! its first instruction, until its end is known; beside what the machine itself needs for the
-//! steps of that path: a flush, a process, a call over loopback. The same once more without pauses:
-//! each job is submitted when the end of the one before is known, while what that one left is still
-//! cleared away. Flushes are counted in a run of their own.
+//! steps of that path: a flush, a process, a call over loopback. Each job is submitted when the
+//! end of the one before is known, while what that one left is still cleared away; and the same once
+//! more with pauses, in which the processors fall asleep. Flushes are counted in a run of their own.
 
 use crate::flushes::Flushes;
 use crate::world::{World, has_ended, print, submit};
@@ -55,7 +55,7 @@ async fn measure(world: &World) {
     for _ in 0..5 {
         one(&client, &mut watch, &scratch).await;
     }
-    for (name, pause) in [("submit", PAUSE), ("back_to_back_submit", Duration::ZERO)] {
+    for (name, pause) in [("submit", Duration::ZERO), ("after_a_pause_submit", PAUSE)] {
         let mut steps = Vec::new();
         for _ in 0..JOBS {
             tokio::time::sleep(pause).await;

@@ -25,6 +25,8 @@ const ARRAYS: usize = 10;
 const TASKS: usize = 100_000;
 /// Submits at a time.
 const IN_FLIGHT: usize = 64;
+/// Longest start that is waited for.
+const START_MAX: Duration = Duration::from_secs(60);
 /// How often files are looked for.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -71,14 +73,16 @@ async fn cold_start(members: u16) {
     for pid in &pids {
         world.signal(*pid, "KILL");
     }
-    while pids.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+    while pids.iter().any(|pid| lives(*pid)) {
         sleep(LOOK).await;
     }
     let began = Instant::now();
     let starter = Arc::clone(&world);
     let starting = tokio::task::spawn_blocking(move || starter.start_again());
     let client = world.client();
-    client.submit(waiting(&world, "")).await.expect("it is taken in the end");
+    while client.submit(waiting(&world, "")).await.is_err() {
+        assert!(began.elapsed() < START_MAX, "no submit is taken");
+    }
     println!("cold_start_{JOBS}_jobs_{members}_members {:.2} s", began.elapsed().as_secs_f64());
     starting.await.expect("the members start again");
     println!("cold_start_jobs_there {} count", count_jobs(&client).await);
@@ -93,6 +97,12 @@ async fn stalls() {
     let acked = submit_many(&world, JOBS_OF_SNAPSHOTS).await;
     looks.store(false, Ordering::Relaxed);
     tell_stalls(&acked, &looking.join().expect("it looks"));
+}
+
+/// Whether a process is there and has not ended.
+fn lives(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    text.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
 /// When snapshots were written: as long as each had no name of its own.

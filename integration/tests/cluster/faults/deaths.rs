@@ -12,7 +12,7 @@ use yard_proto::v1;
 const STILL: Duration = Duration::from_millis(3_500);
 /// The longest time without an answered change when a leader dies, in milliseconds: an election,
 /// on a busy machine.
-const OUTAGE_MS: u64 = 3_000;
+const OUTAGE_MS: u64 = 15_000;
 
 /// Whom a member takes for the leader.
 fn leader_of(trio: &Trio, member: u8) -> Option<u64> {

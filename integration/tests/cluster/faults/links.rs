@@ -42,7 +42,7 @@ fn slow_links_keep_their_leader() {
     println!(
         "no change was answered for {steady} ms while nothing failed, {dead} ms when one died"
     );
-    assert!(steady < 2_000 && dead < 15_000, "{steady} ms, {dead} ms");
+    assert!(steady < 8_000 && dead < 15_000, "{steady} ms, {dead} ms");
 }
 
 #[test]

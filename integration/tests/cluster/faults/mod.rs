@@ -19,7 +19,7 @@ const SEED: u64 = 1;
 /// up: seldom, but all at once.
 const NEEDS: Needs = Needs { answered_min: 200, unknown_max: 40 };
 /// How soon all is as before once nothing is wrong any more.
-const HEALED: Duration = Duration::from_secs(10);
+const HEALED: Duration = Duration::from_secs(20);
 
 /// Goes on for a while, in which something is wrong.
 fn last(time: Duration) {
