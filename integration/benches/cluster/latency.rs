@@ -1,8 +1,9 @@
 //! How long a single job takes on an idle cluster of one node: until it is known to be safe, until
 //! its first instruction, until its end is known; beside what the machine itself needs for the
 //! steps of that path: a flush, a process, a call over loopback. Each job is submitted when the
-//! end of the one before is known, while what that one left is still cleared away; and the same once
-//! more with pauses, in which the processors fall asleep. Flushes are counted in a run of their own.
+//! end of the one before is known, while what that one left is still cleared away. The same once
+//! more with pauses, in which the processors fall asleep. Flushes are counted in a run of their
+//! own.
 
 use crate::flushes::Flushes;
 use crate::world::{World, has_ended, print, submit};
