@@ -1,11 +1,11 @@
 //! The program `yard`, as a library: a test makes a later version of it.
 //!
-//! - [`args`] is the command line, [`verb`] has a function for each verb.
-//! - [`session`] is a cluster to ask; [`context`] says which, and as whom.
-//! - [`draft`] makes jobs of files, scripts, commands and flags, and checks them here.
-//! - [`daemon`] runs coordinators and agents; [`dev`] a cluster of one's own.
-//! - [`view`] turns answers into rows and text, [`output`] writes them in every form.
-//! - [`failure`] is what went wrong, with the exit code.
+//! - `args` is the command line, `verb` has a function for each verb.
+//! - `session` is a cluster to ask; `context` says which, and as whom.
+//! - `draft` makes jobs of files, scripts, commands and flags, and checks them here.
+//! - `daemon` runs coordinators and agents; `dev` a cluster of one's own.
+//! - `view` turns answers into rows and text, `output` writes them in every form.
+//! - `failure` is what went wrong, with the exit code.
 //!
 //! Data goes to standard output, talk to standard error.
 #![forbid(unsafe_code)]
