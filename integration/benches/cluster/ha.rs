@@ -8,7 +8,7 @@
 
 use crate::etcd::Etcd;
 use crate::latency::machine_flushes;
-use crate::world::{World, percentiles, print, rate, submit};
+use crate::world::{World, jobs, percentiles, print, rate, submit};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -277,18 +277,8 @@ fn outage(acked: &[Instant], moment: Instant) -> Duration {
 /// Whether each acknowledged job is there once, and no other.
 async fn check(client: &Client, acked: &[Acked]) {
     let mut names: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    let mut page = None;
-    loop {
-        let request = v1::ListJobsRequest { page, ..Default::default() };
-        let answer = client.jobs(request).await.expect("it answers");
-        for job in answer.jobs {
-            names.entry(job.name).or_default().push(job.id);
-        }
-        let info = answer.page.expect("a list says where it ends");
-        if info.next_key.is_empty() {
-            break;
-        }
-        page = Some(v1::Page { after_key: info.next_key, ..Default::default() });
+    for job in jobs(client).await {
+        names.entry(job.name).or_default().push(job.id);
     }
     let is_there = |acked: &&Acked| {
         names.get(&format!("n{}", acked.number)).is_some_and(|jobs| jobs.contains(&acked.job))

@@ -5,7 +5,7 @@
 //! - while a snapshot is written: the longest time between two submits that were acknowledged one
 //!   after the other, beside that of the time in which none was written.
 
-use crate::world::{World, print, submit};
+use crate::world::{World, jobs, print, submit};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use yard_client::Client;
 use yard_proto::v1;
 
 /// Jobs that are there when coordinators start.
@@ -85,7 +84,7 @@ async fn cold_start(members: u16) {
     }
     println!("cold_start_{JOBS}_jobs_{members}_members {:.2} s", began.elapsed().as_secs_f64());
     starting.await.expect("the members start again");
-    println!("cold_start_jobs_there {} count", count_jobs(&client).await);
+    println!("cold_start_jobs_there {} count", jobs(&client).await.len());
 }
 
 /// Submits so many jobs that the members write snapshots.
@@ -149,21 +148,6 @@ fn tell_stalls(acked: &[Instant], snapshots: &[(Instant, Instant)]) {
             let ms = longest.as_secs_f64() * 1e3;
             println!("longest_without_acknowledgement_{name} {ms:.1} ms");
         }
-    }
-}
-
-/// How many jobs there are.
-async fn count_jobs(client: &Client) -> usize {
-    let (mut count, mut page) = (0, None);
-    loop {
-        let request = v1::ListJobsRequest { page, ..Default::default() };
-        let answer = client.jobs(request).await.expect("it answers");
-        count += answer.jobs.len();
-        let info = answer.page.expect("a list says where it ends");
-        if info.next_key.is_empty() {
-            return count;
-        }
-        page = Some(v1::Page { after_key: info.next_key, ..Default::default() });
     }
 }
 

@@ -155,6 +155,21 @@ pub(crate) fn submit(spec: String, folder: &Path) -> v1::SubmitRequest {
     }
 }
 
+/// All jobs.
+pub(crate) async fn jobs(client: &Client) -> Vec<v1::Job> {
+    let (mut all, mut page) = (Vec::new(), None);
+    loop {
+        let request = v1::ListJobsRequest { page, ..Default::default() };
+        let answer = client.jobs(request).await.expect("it answers");
+        all.extend(answer.jobs);
+        let info = answer.page.expect("a list says where it ends");
+        if info.next_key.is_empty() {
+            return all;
+        }
+        page = Some(v1::Page { after_key: info.next_key, ..Default::default() });
+    }
+}
+
 /// Whether a job in this state has ended.
 pub(crate) fn has_ended(state: i32) -> bool {
     matches!(
