@@ -30,7 +30,11 @@ const PER_CONNECTION: usize = 16;
 const LOAD: u64 = 1_000;
 /// Submits of the load that wait at a time, at most. In an outage all of them soon do.
 const WAITING: usize = 512;
-/// How long a leader leads until it is killed, unless the cluster needs longer to be whole.
+/// From the death of a leader to that of the next, unless the cluster needs longer to be whole.
+const KILL_EVERY: Duration = Duration::from_secs(10);
+/// Leaders that die in the life of one cluster: 5 minutes, and 300,000 jobs.
+const KILLS_EACH: usize = 30;
+/// From one planned stop to the next, at least.
 const BETWEEN: Duration = Duration::from_secs(3);
 /// How long a member is away.
 const AWAY: Duration = Duration::from_secs(1);
@@ -43,7 +47,7 @@ pub(crate) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     runtime.block_on(depths());
-    runtime.block_on(deaths(kills.unwrap_or(100)));
+    runtime.block_on(deaths(kills.unwrap_or(4 * KILLS_EACH)));
 }
 
 /// A job that is not run, so that nothing but its submit is measured.
@@ -130,35 +134,71 @@ struct Acked {
     at: Instant,
 }
 
+/// What was seen of the load, and of the ends of leaders.
+#[derive(Default)]
+struct Seen {
+    killed: Vec<Duration>,
+    stopped: Vec<Duration>,
+    handed_over: Vec<Duration>,
+    asked: u64,
+    acked: usize,
+    lost: usize,
+    doubled: usize,
+    ranks: usize,
+    ranks_untouched: usize,
+}
+
 async fn deaths(kills: usize) {
+    let mut seen = Seen::default();
+    let mut left = kills;
+    while left > 0 {
+        let now = left.min(KILLS_EACH);
+        left -= now;
+        life(now, left == 0, &mut seen).await;
+        println!("# {} leaders killed so far", seen.killed.len());
+    }
+    tell_outages("leader_killed", &mut seen.killed);
+    tell_outages("leader_stopped", &mut seen.stopped);
+    tell_outages("leader_handed_over", &mut seen.handed_over);
+    println!("submits_asked {} count", seen.asked);
+    println!("submits_acknowledged {} count", seen.acked);
+    println!("acknowledged_jobs_lost {} count", seen.lost);
+    println!("jobs_doubled {} count", seen.doubled);
+    println!("running_ranks_untouched {} of_{}", seen.ranks_untouched, seen.ranks);
+}
+
+/// A cluster whose leaders are killed so many times, and in the end stop in order and hand over.
+async fn life(kills: usize, in_order_too: bool, seen: &mut Seen) {
     let world = Arc::new(World::start_with(1, 3));
     let client = world.client();
     let pid = running_rank(&world, &client).await;
     let numbers = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let load = tokio::spawn(load(Arc::clone(&world), Arc::clone(&numbers), Arc::clone(&stop)));
-    let killed = end_leaders(&world, &client, "KILL", kills).await;
-    let stopped = end_leaders(&world, &client, "TERM", HANDOVERS).await;
-    let mut handed_over = Vec::new();
-    for _ in 0..HANDOVERS {
-        handed_over.push(Instant::now());
-        let handed = client.transfer_leader(v1::TransferLeaderRequest { member_id: 0 });
-        handed.await.expect("somebody takes over");
-        sleep(BETWEEN).await;
+    let killed = end_leaders(&world, &client, "KILL", kills, KILL_EVERY).await;
+    let (mut stopped, mut handed_over) = (Vec::new(), Vec::new());
+    if in_order_too {
+        stopped = end_leaders(&world, &client, "TERM", HANDOVERS, BETWEEN).await;
+        for _ in 0..HANDOVERS {
+            handed_over.push(Instant::now());
+            let handed = client.transfer_leader(v1::TransferLeaderRequest { member_id: 0 });
+            handed.await.expect("somebody takes over");
+            sleep(BETWEEN).await;
+        }
     }
     stop.store(true, Ordering::Relaxed);
     let acked = load.await.expect("the load goes on");
-    let asked = numbers.load(Ordering::Relaxed);
+    seen.asked += numbers.load(Ordering::Relaxed);
+    seen.acked += acked.len();
     let mut times: Vec<Instant> = acked.iter().map(|acked| acked.at).collect();
     times.sort_unstable();
-    tell_outages("leader_killed", &times, &killed);
-    tell_outages("leader_stopped", &times, &stopped);
-    tell_outages("leader_handed_over", &times, &handed_over);
-    println!("submits_asked {asked} count");
-    println!("submits_acknowledged {} count", acked.len());
-    check(&client, &acked).await;
-    let is_there = std::path::Path::new(&format!("/proc/{pid}")).exists();
-    println!("running_rank_untouched {} of_1", u8::from(is_there));
+    let outages = |moments: Vec<Instant>| moments.into_iter().map(|at| outage(&times, at));
+    seen.killed.extend(outages(killed));
+    seen.stopped.extend(outages(stopped));
+    seen.handed_over.extend(outages(handed_over));
+    check(&client, &acked, seen).await;
+    seen.ranks += 1;
+    seen.ranks_untouched += usize::from(std::path::Path::new(&format!("/proc/{pid}")).exists());
     print("machine_flush", &machine_flushes(&world.dev()));
 }
 
@@ -221,11 +261,14 @@ async fn end_leaders(
     client: &Client,
     signal: &str,
     times: usize,
+    every: Duration,
 ) -> Vec<Instant> {
     let mut moments = Vec::new();
+    let mut next = tokio::time::Instant::now() + every;
     for _ in 0..times {
-        sleep(BETWEEN).await;
+        sleep_until(next).await;
         let pid = leader(world, client).await;
+        next = tokio::time::Instant::now() + every;
         moments.push(Instant::now());
         world.signal(pid, signal);
         sleep(AWAY).await;
@@ -251,23 +294,22 @@ async fn await_whole(client: &Client) {
     }
 }
 
-/// How long no submit was acknowledged after each of these moments: the longest time between two
-/// acknowledgements of which the second came after it, and the first before the member started
-/// again.
-fn tell_outages(name: &str, acked: &[Instant], moments: &[Instant]) {
-    if moments.is_empty() {
+fn tell_outages(name: &str, outages: &mut [Duration]) {
+    if outages.is_empty() {
         return;
     }
-    let mut outages: Vec<Duration> = moments.iter().map(|at| outage(acked, *at)).collect();
     outages.sort_unstable();
-    let (p50, p99) = percentiles(&outages);
+    let (p50, p99) = percentiles(outages);
     let longest = outages.last().map_or(0.0, |longest| longest.as_secs_f64() * 1e3);
-    println!("{name}_times {} count", moments.len());
+    println!("{name}_times {} count", outages.len());
     println!("{name}_outage_p50 {p50:.0} ms");
     println!("{name}_outage_p99 {p99:.0} ms");
     println!("{name}_outage_max {longest:.0} ms");
 }
 
+/// How long no submit was acknowledged after this moment: the longest time between two
+/// acknowledgements of which the second came after it, and the first before the member started
+/// again.
 fn outage(acked: &[Instant], moment: Instant) -> Duration {
     let first = acked.partition_point(|at| *at < moment).saturating_sub(1);
     let pairs = acked[first..].windows(2).take_while(|pair| pair[0] < moment + AWAY);
@@ -275,7 +317,7 @@ fn outage(acked: &[Instant], moment: Instant) -> Duration {
 }
 
 /// Whether each acknowledged job is there once, and no other.
-async fn check(client: &Client, acked: &[Acked]) {
+async fn check(client: &Client, acked: &[Acked], seen: &mut Seen) {
     let mut names: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for job in jobs(client).await {
         names.entry(job.name).or_default().push(job.id);
@@ -283,8 +325,6 @@ async fn check(client: &Client, acked: &[Acked]) {
     let is_there = |acked: &&Acked| {
         names.get(&format!("n{}", acked.number)).is_some_and(|jobs| jobs.contains(&acked.job))
     };
-    let lost = acked.len() - acked.iter().filter(is_there).count();
-    let doubled = names.values().filter(|jobs| jobs.len() > 1).count();
-    println!("acknowledged_jobs_lost {lost} count");
-    println!("jobs_doubled {doubled} count");
+    seen.lost += acked.len() - acked.iter().filter(is_there).count();
+    seen.doubled += names.values().filter(|jobs| jobs.len() > 1).count();
 }
