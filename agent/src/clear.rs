@@ -8,8 +8,6 @@ use crate::driver::Remains;
 use crate::launch::{self, Orders};
 use crate::paths::{Paths, from_tag, tag};
 use crate::process;
-use crate::session::MemoryError;
-use crate::session::memory::{AwayFile, Memory};
 use crate::shim::record::History;
 use crate::shim::{DETAIL, LOCK, RECORD, SOCKET};
 use crate::wire::short_path;
@@ -36,9 +34,6 @@ pub enum ClearError {
     /// The deadlines of the shims that ended cannot be removed.
     #[error("{} cannot be removed", .0.display())]
     Lease(PathBuf, #[source] io::Error),
-    /// A file of the agent's own failed.
-    #[error("what the agent knows of itself cannot be read or kept")]
-    Memory(#[from] MemoryError),
     /// The kernel does not end a process; it may hang in a file system.
     #[error(
         "{0} assignments in {path} do not end; a process may hang in a file system",
@@ -78,19 +73,14 @@ pub fn clear(directory: &Path) -> Result<usize, ClearError> {
 }
 
 /// Nobody lives on the time that was granted when the agent left, so that the next agent can give
-/// it back: first the deadlines go, then the word that somebody counts on them.
+/// it back.
 fn forget_maintenance(directory: &Path) -> Result<(), ClearError> {
     let lease = Paths::new(directory).lease();
     match std::fs::remove_file(&lease) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(ClearError::Lease(lease, error)),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(ClearError::Lease(lease, error)),
     }
-    let memory = Memory::new(directory);
-    if memory.away()?.is_some_and(|away| away.handed) {
-        memory.save_away(&AwayFile { handed: false })?;
-    }
-    Ok(())
 }
 
 /// Whether a shim holds the lock of its directory.

@@ -17,7 +17,8 @@ use crate::paths::Paths;
 use crate::session::certificate::{self, Renewer};
 use crate::session::facts::{self, Observer};
 use crate::session::lease::{Keeper, Succession, not_held, times_of};
-use crate::session::memory::{AwayFile, Memory, NodeFile};
+use crate::session::maintenance::Ask;
+use crate::session::memory::{Memory, NodeFile};
 use crate::session::roster::{Roster, Rosters};
 use crate::session::{Fatal, MemoryError, Shared, control, maintenance};
 use crate::sys::boot_ms;
@@ -31,6 +32,7 @@ use yard_common::id::NodeId;
 use yard_common::state::AssignmentState;
 use yard_core::agent::Lease;
 use yard_core::lease::Holder;
+use yard_core::lease::times::maintenance_until_ms;
 use yard_runtime::files::{FileError, FolderLock};
 use yard_runtime::identity::{Identity, Principal};
 use yard_runtime::shutdown::{CancellationToken, Outcome, Signal, Signals, Tasks};
@@ -254,8 +256,8 @@ impl Start {
         let renewer = Renewer { shared: shared.clone(), identity, generation };
         let renewed = renewer.run(stop.clone());
         self.tasks.spawn("certificate", told(self.fatal.clone(), renewed));
-        if let Some(away) = self.memory.away()? {
-            let back = come_back(shared.clone(), away, stop);
+        if self.memory.is_away() {
+            let back = come_back(shared.clone(), stop);
             self.tasks.spawn(RETURN_TASK, told(self.fatal.clone(), back));
         }
         Ok(())
@@ -292,20 +294,18 @@ async fn push(
     }
 }
 
-/// Gives back what was granted when the agent left, if no rank counts on it.
-async fn come_back(
-    shared: Arc<Shared>,
-    away: AwayFile,
-    stop: CancellationToken,
-) -> Result<(), Fatal> {
-    if !away.handed {
-        let asked = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            asked = maintenance::ask(&shared, 0, RETURN) => asked,
-        };
-        if let Err(error) = asked {
-            tracing::warn!(%error, "maintenance goes on until its time is over");
-        }
+/// Says that the agent is back, and gives back what was granted if no rank counts on it.
+async fn come_back(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), Fatal> {
+    let what = match shared.driver.found_maintenance_ms() > boot_ms() {
+        true => Ask::Back,
+        false => Ask::End,
+    };
+    let asked = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        asked = maintenance::ask(&shared, what, RETURN) => asked,
+    };
+    if let Err(error) = asked {
+        tracing::warn!(%error, "maintenance goes on until its time is over");
     }
     Ok(shared.memory.remove_away()?)
 }
@@ -406,13 +406,15 @@ impl Handle {
         };
         let handed = shares.iter().any(|share| runs(share.state));
         let asked_ms = boot_ms();
-        if let Err(error) = maintenance::ask(&self.shared, self.maintenance_ms, LEAVE).await {
+        // Before: it may be granted, and the answer lost.
+        self.shared.memory.save_away()?;
+        let leave = Ask::Leave { for_ms: self.maintenance_ms };
+        if let Err(error) = maintenance::ask(&self.shared, leave, LEAVE).await {
             tracing::warn!(%error, "the agent leaves, and the coordinator does not know");
             return Ok(());
         }
-        self.shared.memory.save_away(&AwayFile { handed })?;
         if handed {
-            let maintenance_ms = maintenance::until_ms(asked_ms, self.maintenance_ms);
+            let maintenance_ms = maintenance_until_ms(asked_ms, self.maintenance_ms);
             let held = *self.shared.held.borrow();
             self.driver.lease(Lease { maintenance_ms, ..held }).await?;
         }

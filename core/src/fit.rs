@@ -173,7 +173,7 @@ pub fn open(node: &Node, now_ms: u64, time_limit_ms: Option<u64>) -> Result<(), 
     if node.cordoned {
         return Err(Unfit::Cordoned);
     }
-    if node.maintenance_until_ms > now_ms {
+    if node.is_away(now_ms) {
         return Err(Unfit::Maintenance);
     }
     if node.allocations.len() + node.leftovers.len() >= NODE_ASSIGNMENTS_MAX {

@@ -450,6 +450,37 @@ fn silence_during_maintenance_means_nothing() {
     assert_eq!(lab.state.nodes[node].state, NodeState::Suspect);
 }
 
+#[test]
+fn an_agent_that_is_back_gets_work_and_keeps_its_time() {
+    let mut lab = Lab::new();
+    let node = lab.join("a", 4, &[]);
+    let does = |lab: &mut Lab, command| lab.ok(Actor::Node(node), Command::Node(command));
+    does(&mut lab, NodeCommand::Maintenance { node, for_ms: 120_000 });
+    let until_ms = lab.state.nodes[node].maintenance_until_ms;
+    assert!(!lab.state.nodes[node].takes_work(lab.state.now_ms()));
+    lab.wait(5_000);
+    does(&mut lab, NodeCommand::Back(node));
+    assert!(lab.state.nodes[node].takes_work(lab.state.now_ms()));
+    let job = lab.submit(single());
+    lab.place(job, ALL, &[node]);
+    // Silence keeps more work away; what ran when it left counts on the time for all that.
+    let lease = lab.state.nodes[node].lease;
+    lab.ok(Actor::Leader, Command::Node(NodeCommand::Suspect { node, lease }));
+    let membership = lab.state.membership.id;
+    let lost = Command::Node(NodeCommand::Lost(yard_core::lease::Lost { node, lease, membership }));
+    let refused = lab.refused(Actor::Leader, lost.clone());
+    assert_eq!(refused.code(), yard_common::ErrorCode::WrongState);
+    // To leave again for less than is left takes nothing back.
+    does(&mut lab, NodeCommand::Maintenance { node, for_ms: 1_000 });
+    assert_eq!(lab.state.nodes[node].maintenance_until_ms, until_ms);
+    lab.refused(Actor::Leader, Command::Node(NodeCommand::Returned { node, lease }));
+    lab.wait(116_000);
+    lab.ok(Actor::Leader, lost);
+    // Nothing to come back from.
+    lab.ok(Actor::Node(node), Command::Node(NodeCommand::Back(node)));
+    assert!(!lab.state.nodes[node].back);
+}
+
 fn support_plan(after: After) -> yard_core::job::JobPlan {
     yard_core::job::JobPlan { after, ..single() }
 }

@@ -117,6 +117,7 @@ fn falsifications() -> Vec<(Rule, Falsify)> {
         (Rule::Timers, |s| s.jobs[QUEUED].waits.until_ms = 5),
         (Rule::Timers, |s| s.allocations[GANG].deadline_ms = None),
         (Rule::Timers, |s| s.nodes[NODE].maintenance_until_ms = u64::MAX),
+        (Rule::Timers, |s| s.nodes[NODE].back = true),
         (Rule::Dependents, |s| s.dependents = Ordered::default()),
         (Rule::Dependents, |s| s.jobs[WAITS].waits.jobs = 2),
         (Rule::Ended, |s| s.ended = Ordered::default()),

@@ -109,7 +109,7 @@ fn who(command: &Command) -> &'static str {
         Command::Node(command) => match command {
             NodeCommand::Join { .. } => "B",
             NodeCommand::Update { .. } => "n",
-            NodeCommand::Maintenance { .. } => "nAO",
+            NodeCommand::Maintenance { .. } | NodeCommand::Back(_) => "nAO",
             NodeCommand::Suspect { .. }
             | NodeCommand::Lost(_)
             | NodeCommand::Returned { .. }
@@ -193,6 +193,7 @@ fn node_commands(cast: &Cast) -> Vec<Command> {
         NodeCommand::Join { token, secret_sha256, name, inventory: inventory.clone() },
         NodeCommand::Update { node, inventory },
         NodeCommand::Maintenance { node, for_ms: 1_000 },
+        NodeCommand::Back(node),
         NodeCommand::Suspect { node, lease },
         NodeCommand::Lost(Lost { node, lease, membership }),
         NodeCommand::Returned { node, lease },

@@ -187,6 +187,7 @@ fn node() -> impl Strategy<Value = Command> {
         1 => node().prop_map(NodeCommand::Remove),
         1 => (node(), 0..900_000u64)
             .prop_map(|(node, for_ms)| NodeCommand::Maintenance { node, for_ms }),
+        1 => node().prop_map(NodeCommand::Back),
     ]
     .prop_map(Command::Node)
 }

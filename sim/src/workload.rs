@@ -205,9 +205,10 @@ impl Workload {
         let reason = String::from("disk");
         let deadline_ms = self.rng.pick(&[None, Some(500), Some(8_000)]);
         let in_ms = self.rng.pick(&[0, 0, 4_000]);
-        Command::Node(match self.rng.below(10) {
+        Command::Node(match self.rng.below(12) {
             0..3 => NodeCommand::Drain { node, plan: DrainPlan { in_ms, deadline_ms, reason } },
             3..9 => NodeCommand::Undrain(node),
+            9 => NodeCommand::Back(node),
             _ => NodeCommand::Maintenance { node, for_ms: self.rng.pick(&[0, 2_000, 6_000]) },
         })
     }

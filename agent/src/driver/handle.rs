@@ -119,7 +119,16 @@ pub struct Handle {
     wake: UnixStream,
     thread: Option<JoinHandle<()>>,
     ended: Option<oneshot::Receiver<Result<(), DriverError>>>,
-    fence: Fence,
+    found: Found,
+}
+
+/// What an earlier agent left.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// The last set that was obeyed.
+    pub(super) fence: Fence,
+    /// Until when ranks may count on maintenance, by the boot clock; 0: they do not.
+    pub(super) maintenance_ms: u64,
 }
 
 impl Driver {
@@ -135,8 +144,8 @@ impl Driver {
         let run = move || match Turn::start(options, queue, woken) {
             Err(error) => drop(started.send(Err(error))),
             Ok(turn) => {
-                let fence = turn.fence();
-                if started.send(Ok(fence)).is_ok() {
+                let found = turn.found();
+                if started.send(Ok(found)).is_ok() {
                     drop(end.send(turn.run()));
                 }
             }
@@ -145,9 +154,9 @@ impl Driver {
         let thread = named
             .spawn(run)
             .map_err(|source| DriverError::Io { step: "start the thread", source })?;
-        let fence = ready.await.map_err(|_| DriverError::Ended)??;
+        let found = ready.await.map_err(|_| DriverError::Ended)??;
         let (thread, ended) = (Some(thread), Some(ended));
-        Ok(Handle { requests, wake, thread, ended, fence })
+        Ok(Handle { requests, wake, thread, ended, found })
     }
 }
 
@@ -163,7 +172,13 @@ impl Handle {
     /// The last set that was obeyed before the start.
     #[must_use]
     pub fn found_fence(&self) -> Fence {
-        self.fence
+        self.found.fence
+    }
+
+    /// Until when ranks counted on maintenance at the start, by the boot clock; 0: they did not.
+    #[must_use]
+    pub fn found_maintenance_ms(&self) -> u64 {
+        self.found.maintenance_ms
     }
 
     async fn ask(&self, request: Request) -> Result<(), DriverError> {

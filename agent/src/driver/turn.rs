@@ -2,7 +2,7 @@
 
 use super::adopt;
 use super::clean::Cleaner;
-use super::handle::{DriverError, Options, Request, Share};
+use super::handle::{DriverError, Found, Options, Request, Share};
 use super::ready::Ready;
 use super::remains::Remains;
 use super::shims::Shim;
@@ -126,8 +126,14 @@ impl Turn {
     }
 
     /// The last set that was obeyed.
-    pub(super) fn fence(&self) -> Fence {
+    fn fence(&self) -> Fence {
         self.agent.kept().fence
+    }
+
+    /// What an earlier agent left.
+    pub(super) fn found(&self) -> Found {
+        let maintenance_ms = self.lease_file.read().map_or(0, |lease| lease.maintenance_ms);
+        Found { fence: self.fence(), maintenance_ms }
     }
 
     /// What is kept.

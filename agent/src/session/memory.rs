@@ -113,15 +113,6 @@ impl LeaseFile {
     }
 }
 
-/// The agent left on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct AwayFile {
-    /// Whether shims count on the time that was granted. Then it cannot be given back: their
-    /// deadlines never move back.
-    #[n(0)]
-    pub(crate) handed: bool,
-}
-
 /// What went wrong with a file of the agent's own.
 #[derive(Debug, Error)]
 pub enum MemoryError {
@@ -233,12 +224,12 @@ impl Memory {
         Ok(files::write_durably(&self.folder.join("begun"), b"", files::PRIVATE)?)
     }
 
-    pub(crate) fn away(&self) -> Result<Option<AwayFile>, MemoryError> {
-        self.read("away")
+    pub(crate) fn is_away(&self) -> bool {
+        self.folder.join("away").exists()
     }
 
-    pub(crate) fn save_away(&self, away: &AwayFile) -> Result<(), MemoryError> {
-        self.write("away", away)
+    pub(crate) fn save_away(&self) -> Result<(), MemoryError> {
+        Ok(files::write_durably(&self.folder.join("away"), b"", files::PRIVATE)?)
     }
 
     pub(crate) fn remove_away(&self) -> Result<(), MemoryError> {

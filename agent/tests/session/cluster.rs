@@ -46,6 +46,7 @@ impl Cluster {
             members: Vec::new(),
             tokens: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            maintenance: Vec::new(),
             joins_lost: 0,
             life_ms: LONG_MS,
             told_at_join: usize::MAX,

@@ -102,6 +102,18 @@ async fn a_certificate_is_replaced_in_place() {
     handle.stop().await.unwrap();
 }
 
+/// What the agent asked for when it left or came back, the nth time.
+async fn asked(cluster: &mut Cluster, nth: usize) -> (u64, bool) {
+    loop {
+        let found = cluster.book.lock().unwrap().maintenance.get(nth).copied();
+        if let Some(found) = found {
+            return found;
+        }
+        // Renewals come all the time.
+        cluster.next(|_| Some(())).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_runs_goes_on_while_the_agent_is_away() {
     let (root, mut cluster) = (Root::new(), Cluster::start(1).await);
@@ -114,13 +126,7 @@ async fn what_runs_goes_on_while_the_agent_is_away() {
     let begun = cluster.reports(true, |r| matches!(r.what, ReportKind::Started(_))).await;
     assert_eq!(begun[0].1.assignment, id(57));
     handle.leave().await.unwrap();
-    let for_ms = cluster
-        .next(|event| match event {
-            Event::Maintenance(for_ms) => Some(for_ms),
-            _ => None,
-        })
-        .await;
-    assert_eq!(for_ms, 120_000);
+    assert_eq!(asked(&mut cluster, 0).await, (120_000, false));
     let lease = deadlines(&root);
     let left_ms = lease.maintenance_ms - yard_agent::boot_ms();
     assert!((60_000..120_000).contains(&left_ms), "{lease:?}");
@@ -135,15 +141,19 @@ async fn what_runs_goes_on_while_the_agent_is_away() {
         _ => None,
     });
     assert_eq!(exits.unwrap()[0].cause, yard_common::ExitCause::Exited(3));
-    // Ranks counted on what was granted, so it was not given back; now none does.
+    // Ranks count on what was granted, so it is not given back; but there is work again.
+    assert_eq!(asked(&mut cluster, 1).await, (0, true));
     cluster.say(member, told(&set(3, &[]), Vec::new())).await;
+    // Whoever starts from now on reads of that time as well.
     handle.leave().await.unwrap();
-    let granted = |event| match event {
-        Event::Maintenance(for_ms) => Some(for_ms),
-        _ => None,
-    };
-    assert_eq!(cluster.next(granted).await, 120_000);
+    assert_eq!(asked(&mut cluster, 2).await, (120_000, false));
     let handle = started(&root).await;
-    assert_eq!(cluster.next(granted).await, 0);
+    assert_eq!(asked(&mut cluster, 3).await, (0, true));
+    // Once nobody counts on it any more, all of it is given back.
+    handle.leave().await.unwrap();
+    assert_eq!(asked(&mut cluster, 4).await, (120_000, false));
+    std::fs::remove_file(root.path().join("lease")).unwrap();
+    let handle = started(&root).await;
+    assert_eq!(asked(&mut cluster, 5).await, (0, false));
     handle.stop().await.unwrap();
 }

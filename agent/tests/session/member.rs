@@ -40,8 +40,6 @@ pub(crate) enum Event {
     Closed,
     Data(Box<AgentData>),
     Certificate,
-    /// For how long.
-    Maintenance(u64),
 }
 
 /// What all members know.
@@ -54,6 +52,8 @@ pub(crate) struct Book {
     pub(crate) tokens: BTreeMap<TokenId, [u8; 32]>,
     /// Nodes by the request that made them.
     pub(crate) nodes: BTreeMap<RequestId, u32>,
+    /// What agents asked for when they left and came back: how long, or that they are back.
+    pub(crate) maintenance: Vec<(u64, bool)>,
     /// Answers to joins that get lost, after the effect.
     pub(crate) joins_lost: u32,
     /// Life of the certificates that are given out.
@@ -308,7 +308,8 @@ macro_rules! node_service {
                 node_of(&request)?;
                 let request = request.into_inner();
                 assert_eq!(request.node, crate::node::NAME);
-                self.tell(Event::Maintenance(request.for_ms));
+                let mut book = self.book.lock().unwrap();
+                book.maintenance.push((request.for_ms, request.back));
                 Ok(Response::new(v1::Changed { applied_index: 3 }))
             }
 

@@ -143,8 +143,12 @@ impl Api {
             }
             Err(_) => (Actor::User(who.user()?), convert::node_id(&state, &request.node)?),
         };
-        let command = Command::Node(NodeCommand::Maintenance { node, for_ms: request.for_ms });
-        let written = self.write(actor, &request.request_id, command).await?;
+        let command = match (request.back, request.for_ms) {
+            (false, for_ms) => NodeCommand::Maintenance { node, for_ms },
+            (true, 0) => NodeCommand::Back(node),
+            (true, _) => return Err(Refusal::invalid("for_ms", "not with `back`")),
+        };
+        let written = self.write(actor, &request.request_id, Command::Node(command)).await?;
         Ok(v1::Changed { applied_index: written.index.0 })
     }
 

@@ -135,6 +135,7 @@ fn node_of(command: &NodeCommand, reply: &Reply) -> Option<NodeId> {
         | NodeCommand::Returned { node, .. }
         | NodeCommand::Maintenance { node, .. }
         | NodeCommand::Drain { node, .. }
+        | NodeCommand::Back(node)
         | NodeCommand::Undrain(node)
         | NodeCommand::ConfirmDead(node)
         | NodeCommand::Remove(node) => Some(*node),

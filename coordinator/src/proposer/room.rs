@@ -223,6 +223,7 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | NodeCommand::Returned { .. }
             | NodeCommand::Lift(_)
             | NodeCommand::Maintenance { .. }
+            | NodeCommand::Back(_)
             | NodeCommand::Drain { .. }
             | NodeCommand::Undrain(_)
             | NodeCommand::ConfirmDead(_)

@@ -199,11 +199,19 @@ async fn an_agent_asks_for_maintenance_of_its_own_node_alone() {
         request_id: request_id(),
         node: node.into(),
         for_ms: 60_000,
+        back: false,
     };
     nodes.maintenance(ask("n1")).await.unwrap();
     let get = |node: &str| v1::GetNodeRequest { node: node.into() };
     let node = admin.nodes.get(get("n1")).await.unwrap().into_inner().node.unwrap();
     assert!(node.maintenance_until_cluster_ms.is_some_and(|until_ms| until_ms > 0), "{node:?}");
+    let both = v1::MaintenanceRequest { back: true, ..ask("n1") };
+    let refused = nodes.maintenance(both).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let back = v1::MaintenanceRequest { back: true, for_ms: 0, ..ask("n1") };
+    nodes.maintenance(back).await.unwrap();
+    let node = admin.nodes.get(get("n1")).await.unwrap().into_inner().node.unwrap();
+    assert_eq!((node.maintenance_until_cluster_ms, node.conditions.len()), (None, 0), "{node:?}");
     // There is one of the second name and none of the third: no difference to an agent.
     for foreign in ["n2", "n3"] {
         let refused = nodes.maintenance(ask(foreign)).await.unwrap_err();

@@ -104,7 +104,9 @@ impl State {
             Command::Node(command) => match command {
                 NodeCommand::Join { .. } => Need::Bearer,
                 NodeCommand::Update { node, .. } => Need::Agent(*node),
-                NodeCommand::Maintenance { node, .. } => Need::AgentOrOperator(*node),
+                NodeCommand::Maintenance { node, .. } | NodeCommand::Back(node) => {
+                    Need::AgentOrOperator(*node)
+                }
                 NodeCommand::Suspect { .. }
                 | NodeCommand::Lost(_)
                 | NodeCommand::Returned { .. }

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::bound::{legal_name, room};
-use crate::command::{DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply, Scope};
+use crate::command::{Actor, DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply, Scope};
 use crate::event::Event;
 use crate::job::{Floor, IsolationClass};
 use crate::lease::{Lift, Lost};
@@ -25,16 +25,17 @@ impl State {
             }
             NodeCommand::Update { node, inventory } => self.update(context, *node, inventory),
             NodeCommand::Suspect { node, lease } => {
-                self.check_lease(context, *node, *lease)?;
+                self.check_silence(context, *node, *lease)?;
                 self.step_node(context, *node, NodeState::Suspect)
             }
             NodeCommand::Lost(lost) => self.lost(context, lost),
             NodeCommand::Returned { node, lease } => {
-                self.check_lease(context, *node, *lease)?;
+                self.check_silence(context, *node, *lease)?;
                 self.step_node(context, *node, NodeState::Up)
             }
             NodeCommand::Lift(lift) => self.lift(context, lift),
             NodeCommand::Maintenance { node, for_ms } => self.maintenance(context, *node, *for_ms),
+            NodeCommand::Back(node) => self.back(context, *node),
             NodeCommand::Drain { node, plan } => self.drain(context, *node, plan),
             NodeCommand::Undrain(node) => self.undrain(context, *node),
             NodeCommand::ConfirmDead(node) => self.confirm_dead(context, *node),
@@ -84,6 +85,7 @@ impl State {
             drain: None,
             cordoned: false,
             maintenance_until_ms: 0,
+            back: false,
             resync: false,
             failures: Vec::new(),
         };
@@ -136,13 +138,20 @@ impl State {
         self.pools[pool].floor = floor;
     }
 
-    /// Refuses what is said about a lease that was replaced, and about silence on purpose.
-    fn check_lease(&self, context: &Context, id: NodeId, lease: LeaseId) -> Result<(), Rejection> {
+    /// Refuses what is said about a lease that was replaced.
+    fn check_lease(&self, id: NodeId, lease: LeaseId) -> Result<&Node, Rejection> {
         let node = self.node(id)?;
-        if node.lease != lease {
-            return Err(Rejection::Stale(Object::Node(id)));
-        }
-        if node.maintenance_until_ms > context.now_ms {
+        if node.lease == lease { Ok(node) } else { Err(Rejection::Stale(Object::Node(id))) }
+    }
+
+    /// The same, and refuses what is said about silence on purpose.
+    fn check_silence(
+        &self,
+        context: &Context,
+        id: NodeId,
+        lease: LeaseId,
+    ) -> Result<(), Rejection> {
+        if self.check_lease(id, lease)?.is_away(context.now_ms) {
             let state = "in maintenance: its silence means nothing".into();
             return Err(Rejection::WrongState(Object::Node(id), state));
         }
@@ -169,7 +178,11 @@ impl State {
     /// for jobs that tolerate silence.
     fn lost(&mut self, context: &mut Context, lost: &Lost) -> Result<Reply, Rejection> {
         let id = lost.node;
-        self.check_lease(context, id, lost.lease)?;
+        // Also when its agent is back: what ran when it left counts on all of the time.
+        if self.check_lease(id, lost.lease)?.maintenance_until_ms > context.now_ms {
+            let state = "in maintenance: its ranks count on time that is not over".into();
+            return Err(Rejection::WrongState(Object::Node(id), state));
+        }
         let next = lost.next_lease(self.nodes[id].lease, self.membership.id);
         let next = next.ok_or(Rejection::Stale(Object::Node(id)))?;
         self.step_node(context, id, NodeState::Lost)?;
@@ -213,14 +226,29 @@ impl State {
             let problem = format!("{for_ms} ms; at most {}", limits::MAINTENANCE_MS_MAX);
             return Err(Rejection::invalid("for_ms", problem));
         }
+        // Nobody but its agent knows whether ranks count on the time.
+        if for_ms == 0 && context.actor != Actor::Node(id) {
+            return self.back(context, id);
+        }
         let old_ms = node.maintenance_until_ms;
         self.timers.unset(old_ms, Timer::Maintenance(id));
-        let until_ms = if for_ms == 0 { 0 } else { context.now_ms + for_ms };
-        self.nodes[id].maintenance_until_ms = until_ms;
+        // Ranks may count on what was granted before.
+        let until_ms = if for_ms == 0 { 0 } else { old_ms.max(context.now_ms + for_ms) };
+        let node = &mut self.nodes[id];
+        (node.maintenance_until_ms, node.back) = (until_ms, false);
         if until_ms > 0 {
             self.timers.set(until_ms, Timer::Maintenance(id));
         }
         context.changed(Object::Node(id));
+        Ok(Reply::Done)
+    }
+
+    /// The agent is there again. Nothing to say if the time is over, or was never granted.
+    fn back(&mut self, context: &mut Context, id: NodeId) -> Result<Reply, Rejection> {
+        if self.node(id)?.is_away(context.now_ms) {
+            self.nodes[id].back = true;
+            context.changed(Object::Node(id));
+        }
         Ok(Reply::Done)
     }
 

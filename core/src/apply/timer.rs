@@ -87,7 +87,7 @@ impl State {
     fn end_maintenance(&mut self, context: &mut Context, id: NodeId) {
         let Some(node) = self.nodes.get_mut(id) else { return };
         if node.maintenance_until_ms <= context.now_ms {
-            node.maintenance_until_ms = 0;
+            (node.maintenance_until_ms, node.back) = (0, false);
             context.changed(crate::command::Object::Node(id));
         }
     }

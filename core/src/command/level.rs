@@ -83,6 +83,7 @@ fn of_node(command: &NodeCommand) -> FeatureLevel {
         | NodeCommand::Returned { .. }
         | NodeCommand::Lift(_)
         | NodeCommand::Maintenance { .. }
+        | NodeCommand::Back(_)
         | NodeCommand::Drain { .. }
         | NodeCommand::Undrain(_)
         | NodeCommand::ConfirmDead(_)

@@ -67,10 +67,15 @@ pub enum NodeCommand {
         /// The node; the agent itself or an operator asks.
         #[n(0)]
         node: NodeId,
-        /// For how long in milliseconds, at most `MAINTENANCE_MS_MAX`; 0 ends it.
+        /// For how long in milliseconds, at most `MAINTENANCE_MS_MAX`; 0 ends it if the agent asks,
+        /// and is [`NodeCommand::Back`] otherwise.
         #[n(1)]
         for_ms: u64,
     },
+    /// Its agent is back before that: work is placed there again. Its ranks may count on the time
+    /// that was granted, so it is not given up before that is over.
+    #[n(11)]
+    Back(#[n(0)] NodeId),
     /// Nothing new is placed on it, from now or a later time on.
     #[n(6)]
     Drain {

@@ -1,6 +1,6 @@
 //! What a leader makes of silence: votes on all nodes, and the commands that follow from them.
 
-use super::{Brake, BrakeRule, GiveUp, Membership, Outcome, Said, is_suspect};
+use super::{Brake, BrakeRule, GiveUp, Lift, Membership, Outcome, Said, is_suspect};
 use crate::command::NodeCommand;
 use crate::job::IsolationClass;
 use crate::state::{Node, State};
@@ -103,11 +103,14 @@ impl Ballots {
                 self.since_ms.remove(&id);
             }
             let lease = node.lease;
+            let away = node.is_away(state.now_ms());
             let holds =
                 held(id).is_some_and(|(held, at_ms)| held == lease && now_ms <= at_ms + HELD_MS);
             match node.state {
-                NodeState::Up if suspect => commands.push(NodeCommand::Suspect { node: id, lease }),
-                NodeState::Suspect if !suspect => {
+                NodeState::Up if suspect && !away => {
+                    commands.push(NodeCommand::Suspect { node: id, lease });
+                }
+                NodeState::Suspect if !suspect && !away => {
                     commands.push(NodeCommand::Returned { node: id, lease });
                 }
                 NodeState::Lost if holds => {
@@ -119,6 +122,13 @@ impl Ballots {
             match vote.map_or(Outcome::Open, |(_, _, vote)| vote.outcome()) {
                 Outcome::Open => {}
                 Outcome::Lift(lift) => commands.push(NodeCommand::Lift(lift)),
+                // It cannot be given up before its time is over. If it is heard before that, the
+                // promises must not keep it from a lease.
+                Outcome::Lost(_) if node.maintenance_until_ms > state.now_ms() => {
+                    if !suspect {
+                        commands.push(NodeCommand::Lift(Lift { node: id, lease }));
+                    }
+                }
                 Outcome::Lost(lost) if self.may_give_up(state, id, node, now_ms) => {
                     commands.push(NodeCommand::Lost(lost));
                 }
@@ -156,7 +166,7 @@ impl Ballots {
 mod tests {
     use super::*;
     use crate::command::{Access, Actor, Cluster, Command, Envelope, Inventory, Scope, Stamp};
-    use crate::lease::{Lift, Lost, Promise};
+    use crate::lease::{Lost, Promise};
     use yard_common::Amounts;
     use yard_common::id::{BootId, ClusterId, LeaderId, LogIndex, PoolId, PrincipalId, TokenId};
 
@@ -257,6 +267,36 @@ mod tests {
             lab.count_from(&mut ballots, 1, member, 4_000, true);
         }
         assert_eq!(judged(&mut ballots, &lab), []);
+    }
+
+    #[test]
+    fn an_agent_that_was_away_for_longer_than_its_lease_gets_the_next_one() {
+        let mut lab = Lab::new();
+        let maintenance = NodeCommand::Maintenance { node: NODE, for_ms: 120_000 };
+        lab.does(Actor::Node(NODE), Command::Node(maintenance));
+        let mut ballots = Ballots::default();
+        ballots.prepare(&lab.0);
+        for member in [1, 2, 3] {
+            lab.count(&mut ballots, member, 9_000, true);
+        }
+        assert_eq!(judged(&mut ballots, &lab), [], "its silence means nothing");
+        // It renews a lease that nobody answers any more: it is heard.
+        for member in [1, 2] {
+            ballots.count(MemberId(member), &[(NODE, 0)], &[]);
+        }
+        let lift = NodeCommand::Lift(Lift { node: NODE, lease: FIRST });
+        assert_eq!(judged(&mut ballots, &lab), [lift.clone()]);
+        lab.does(Actor::Leader, Command::Node(lift));
+        ballots.prepare(&lab.0);
+        assert_eq!(judged(&mut ballots, &lab), []);
+        // Back, and silent again: nothing is placed there, and nothing is given up yet.
+        lab.does(Actor::Node(NODE), Command::Node(NodeCommand::Back(NODE)));
+        for member in [1, 2, 3] {
+            lab.count(&mut ballots, member, 9_000, true);
+        }
+        let lease = lab.0.nodes[NODE].lease;
+        let suspect = NodeCommand::Suspect { node: NODE, lease };
+        assert_eq!(judged(&mut ballots, &lab), [suspect]);
     }
 
     #[test]

@@ -198,6 +198,18 @@ impl LeaseTimes {
     }
 }
 
+/// What a kill may take after a deadline of maintenance, with room, in milliseconds.
+const MAINTENANCE_KILL_MS: u64 = 500;
+
+/// Until when ranks may count on maintenance that was granted for `for_ms`, by the boot clock of
+/// their machine, if it was asked for at `asked_ms`: the members may count faster, and a kill takes
+/// its time.
+#[must_use]
+pub fn maintenance_until_ms(asked_ms: u64, for_ms: u64) -> u64 {
+    let slack_ms = for_ms.saturating_mul(3 * DRIFT_PPM).div_ceil(MILLION) + MAINTENANCE_KILL_MS;
+    asked_ms.saturating_add(for_ms.saturating_sub(slack_ms))
+}
+
 impl Default for LeaseTimes {
     fn default() -> Self {
         LeaseTimes::DEFAULT
@@ -266,5 +278,12 @@ mod tests {
             let error = result.unwrap_err().to_string();
             assert!(error.starts_with(text), "{error}");
         }
+    }
+
+    #[test]
+    fn ranks_count_on_less_maintenance_than_was_granted() {
+        assert_eq!(maintenance_until_ms(1_000, 120_000), 1_000 + 120_000 - 360 - 500);
+        assert_eq!(maintenance_until_ms(1_000, 0), 1_000);
+        assert_eq!(maintenance_until_ms(u64::MAX, 600_000), u64::MAX);
     }
 }

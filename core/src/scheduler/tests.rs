@@ -63,6 +63,7 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         drain: None,
         cordoned: false,
         maintenance_until_ms: 0,
+        back: false,
         resync: false,
         failures: Vec::new(),
     }

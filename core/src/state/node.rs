@@ -51,9 +51,13 @@ pub struct Node {
     /// Taken out of use because attempts of several jobs failed on it in a row.
     #[n(12)]
     pub cordoned: bool,
-    /// Its agent is away on purpose until then, in `cluster_ms`; 0: no.
+    /// Its agent went away on purpose: until then its silence is no reason to give it up, in
+    /// `cluster_ms`; 0: no.
     #[n(13)]
     pub maintenance_until_ms: u64,
+    /// Whether its agent is back before that. Ranks may count on the time that was granted.
+    #[n(16)]
+    pub back: bool,
     /// Whether the state is older than what the node reported and forgot (it was restored from a
     /// backup): then the next report may leave a gap.
     #[n(15)]
@@ -128,12 +132,18 @@ impl Node {
         }
     }
 
+    /// Whether its agent is away on purpose at a time.
+    #[must_use]
+    pub fn is_away(&self, now_ms: u64) -> bool {
+        self.maintenance_until_ms > now_ms && !self.back
+    }
+
     /// Whether something may be placed here at a time, apart from what is free.
     #[must_use]
     pub fn takes_work(&self, now_ms: u64) -> bool {
         self.state == NodeState::Up
             && !self.cordoned
-            && self.maintenance_until_ms <= now_ms
+            && !self.is_away(now_ms)
             && self.drain.as_ref().is_none_or(|drain| drain.at_ms > now_ms)
     }
 

@@ -63,7 +63,8 @@ pub fn node_row(state: &State, id: NodeId, node: &Node, silent_ms: Option<u64>) 
         agent_version: facts.version.clone(),
         drain,
         cordoned: node.cordoned,
-        maintenance_until_cluster_ms: (node.maintenance_until_ms > state.now_ms())
+        maintenance_until_cluster_ms: node
+            .is_away(state.now_ms())
             .then_some(node.maintenance_until_ms),
         job_ids: job_ids(state, node),
         silent_ms,
@@ -96,7 +97,7 @@ fn conditions(node: &Node, now_ms: u64) -> Vec<NodeCondition> {
         Some(_) => found.push(NodeCondition::DrainPlanned),
         None => (),
     }
-    if node.maintenance_until_ms > now_ms {
+    if node.is_away(now_ms) {
         found.push(NodeCondition::Maintenance);
     }
     found

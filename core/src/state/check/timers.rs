@@ -68,6 +68,9 @@ fn check_node(state: &State, id: NodeId, findings: &mut Findings) {
     if node.maintenance_until_ms > 0 {
         expect_timer(state, node.maintenance_until_ms, Timer::Maintenance(id), findings);
     }
+    findings.expect(Rule::Timers, !node.back || node.maintenance_until_ms > 0, || {
+        format!("node {id} is back, and was never away")
+    });
     if let Some(drain) = &node.drain {
         let ahead = |at_ms: &u64| *at_ms > state.now_ms();
         for at_ms in [Some(drain.at_ms), drain.deadline_ms].into_iter().flatten().filter(ahead) {

@@ -114,7 +114,7 @@ impl<'a> Records<'a> {
             let ends_before = ends_ms.is_some_and(|ends_ms| ends_ms <= drain.at_ms);
             drain.at_ms > self.now_ms && (world == World::WithoutPlannedDrains || ends_before)
         });
-        up && stays && !node.cordoned && node.maintenance_until_ms <= self.now_ms
+        up && stays && !node.cordoned && (node.back || node.maintenance_until_ms <= self.now_ms)
     }
 
     /// Whether a share of a group fits on a node.
