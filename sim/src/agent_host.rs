@@ -37,6 +37,26 @@ pub struct AgentHost {
     nth: u64,
     /// It dies after so many further actions.
     pub crash_in: Option<u64>,
+    /// When it asked to be left alone, on this stream, and for how long; in milliseconds.
+    pub leaves: Option<(u64, u64)>,
+}
+
+impl AgentHost {
+    /// Whether the leader answered on its stream.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Its stream, and whom it leads to.
+    #[must_use]
+    pub fn connection(&self) -> (u64, Party) {
+        (self.stream, Party::Member(self.target))
+    }
+
+    fn new_stream(&mut self, stream: u64) {
+        (self.stream, self.connected, self.nth, self.leaves) = (stream, false, 0, None);
+    }
 }
 
 impl World {
@@ -70,6 +90,7 @@ impl World {
             heard_us: now_us,
             nth: 0,
             crash_in: None,
+            leaves: None,
         });
         self.note(|_| format!("agent {at} starts"));
         self.perform(at, actions);
@@ -133,7 +154,7 @@ impl World {
         let Some(host) = &mut machine.agent else { return };
         if now_us > host.heard_us + STREAM_US {
             self.streams += 1;
-            (host.stream, host.connected, host.nth) = (self.streams, false, 0);
+            host.new_stream(self.streams);
             host.target = (host.target + 1) % members;
             host.heard_us = now_us - STREAM_US + HELLO_US;
         }
@@ -146,6 +167,7 @@ impl World {
         let hello = Hello { sent: host.nth, stream: host.stream, inventory, fence, held };
         let to = Party::Member(host.target);
         self.send(Party::Machine(at), to, Message::Hello(Box::new(hello)));
+        self.say_back(at);
     }
 
     /// The leader answers, or pushes a desired set.
@@ -185,7 +207,7 @@ impl World {
             return;
         };
         self.streams += 1;
-        (host.stream, host.connected, host.nth) = (self.streams, false, 0);
+        host.new_stream(self.streams);
         host.target = hint.unwrap_or((host.target + 1) % members);
         host.heard_us = now_us;
     }
@@ -282,7 +304,7 @@ impl World {
 }
 
 /// The deadlines that the holder has reached.
-fn lease_of(holder: &Holder) -> Lease {
+pub(crate) fn lease_of(holder: &Holder) -> Lease {
     let deadline_ms = |deadline| holder.deadline_ms(deadline).unwrap_or(0);
     Lease {
         id: holder.lease(),

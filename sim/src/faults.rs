@@ -34,6 +34,8 @@ pub enum Kind {
     AgentCrash,
     /// An agent dies between two actions.
     AgentCrashSoon,
+    /// An agent stops on purpose.
+    AgentLeave,
     /// A machine loses its power.
     MachinePower,
     /// A machine stands still.
@@ -53,7 +55,7 @@ pub enum Kind {
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 20] = [
+pub const KINDS: [Kind; 21] = [
     Kind::MemberCrash,
     Kind::MemberPower,
     Kind::MemberCut,
@@ -66,6 +68,7 @@ pub const KINDS: [Kind; 20] = [
     Kind::Campaigns,
     Kind::AgentCrash,
     Kind::AgentCrashSoon,
+    Kind::AgentLeave,
     Kind::MachinePower,
     Kind::Freeze,
     Kind::ShimCrash,
@@ -231,6 +234,11 @@ impl World {
                 if let Some(host) = &mut self.machines[at].agent {
                     host.crash_in = Some(soon);
                 }
+            }
+            Kind::AgentLeave => {
+                let at = self.some_machine();
+                self.truth.broke(at, self.now_us);
+                self.leave(at);
             }
             Kind::MachinePower => {
                 let at = self.some_machine();

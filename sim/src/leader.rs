@@ -88,6 +88,8 @@ pub enum Waiter {
     Client(usize, RequestId),
     /// The agent of a machine, on this stream.
     Agent(usize, u64),
+    /// The same, with how long it wants to be left alone; 0: it is back.
+    Away(usize, u64, u64),
 }
 
 /// The stream of an agent.
@@ -311,6 +313,12 @@ impl World {
                 };
                 let answer = Message::Answer { request, answer, hint: Some(at) };
                 self.send(Party::Member(at), Party::Client(client), answer);
+            }
+            Waiter::Away(machine, stream, for_ms) => {
+                if outcome.is_ok() {
+                    let granted = Message::Granted { stream, for_ms };
+                    self.send(Party::Member(at), Party::Machine(machine), granted);
+                }
             }
             Waiter::Agent(machine, stream) => {
                 let message = match outcome {

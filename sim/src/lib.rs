@@ -15,6 +15,7 @@
 
 pub mod agenda;
 pub mod agent_host;
+pub mod away;
 pub mod client;
 pub mod clock;
 pub mod coverage;

@@ -53,6 +53,8 @@ pub struct Machine {
     pub agent: Option<AgentHost>,
     /// Rises with each start of an agent.
     pub agent_life: u32,
+    /// Whether an agent left on purpose, and was not heard to be back.
+    pub left: bool,
     /// What would have happened while it was frozen.
     pub deferred: Vec<Event>,
 }
@@ -75,6 +77,7 @@ impl Machine {
             deadline_us: Us::MAX,
             agent: None,
             agent_life: 0,
+            left: false,
             deferred: Vec::new(),
         }
     }

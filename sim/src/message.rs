@@ -157,6 +157,10 @@ pub enum Message {
     Reports { stream: u64, nth: u64, reports: Vec<Report> },
     /// Reports are committed.
     Reported { stream: u64, upto: Sequence },
+    /// An agent leaves on purpose, or, with 0, is back.
+    Away { stream: u64, for_ms: u64 },
+    /// That is committed.
+    Granted { stream: u64, for_ms: u64 },
     /// Entries that a deposed leader hands to whoever leads now.
     Forward { commands: Vec<(yard_core::command::Envelope, Command)> },
 }

@@ -317,11 +317,13 @@ impl World {
                 self.on_reports(at, by, stream, nth, reports);
             }
             Message::Forward { commands } => self.on_forward(at, commands),
+            Message::Away { stream, for_ms } => self.on_away(at, by, stream, for_ms),
             Message::Ack(_)
             | Message::Refuse(_)
             | Message::Answer { .. }
             | Message::Welcome { .. }
             | Message::Goodbye { .. }
+            | Message::Granted { .. }
             | Message::Reported { .. } => {}
         }
     }
@@ -338,6 +340,7 @@ impl World {
             }
             Message::Goodbye { stream, hint } => self.on_goodbye(at, stream, hint),
             Message::Reported { stream, upto } => self.on_reported(at, stream, upto),
+            Message::Granted { stream, for_ms } => self.on_granted(at, stream, for_ms),
             _ => {}
         }
     }
