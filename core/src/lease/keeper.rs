@@ -1,5 +1,6 @@
 //! A member's side: whom does it answer, and what may it promise?
 
+use super::give_up::SUSPECT_MS;
 use super::membership::{Membership, MembershipId};
 use super::message::{Ack, Promise, PromiseRecord, Refusal, Renewal};
 use super::times::LeaseTimes;
@@ -43,6 +44,10 @@ struct Seen {
     current: Option<LeaseId>,
     /// When anything of the node arrived last; answered or not, the node was alive.
     heard_ms: Option<u64>,
+    /// Its silence counts from here at the earliest: this member stood still before, and was deaf.
+    awake_ms: u64,
+    /// How long its lease lasts, as it said last; `None` before it is heard after a restart.
+    lease_ms: Option<u64>,
     /// The node does not count as silent before: a lease after it was heard, answered or not.
     spoke_until_ms: u64,
     /// Until when the holder may count on this member; with slack for clocks and kill.
@@ -133,13 +138,25 @@ impl Keeper {
 
     /// This member lives now. To be called several times within [`STILL_MS`], and before each
     /// question is answered: one that stood still was deaf, and must not take that for the silence
-    /// of nodes. It promises nothing before they had the time to renew.
+    /// of nodes. It promises the lease of none before that one had the time to renew.
     pub fn lives(&mut self, now_ms: u64) {
         let last_ms = self.alive_ms.map_or(now_ms, |last_ms| last_ms.max(now_ms));
-        if self.alive_ms.is_some_and(|alive_ms| now_ms.saturating_sub(alive_ms) > STILL_MS) {
-            self.awake_ms = now_ms;
+        let still = |alive_ms: &u64| now_ms.saturating_sub(*alive_ms) > STILL_MS;
+        if let Some(alive_ms) = self.alive_ms.filter(still) {
+            self.stood_still(alive_ms, now_ms);
         }
         self.alive_ms = Some(last_ms);
+    }
+
+    /// This member stood still from one time to another.
+    fn stood_still(&mut self, since_ms: u64, now_ms: u64) {
+        self.awake_ms = now_ms;
+        for seen in self.nodes.values_mut() {
+            // One that was silent already is not heard by that.
+            if since_ms.saturating_sub(seen.quiet_from_ms(self.started_ms)) <= SUSPECT_MS {
+                seen.awake_ms = now_ms;
+            }
+        }
     }
 
     /// The latest membership entry in this member's log is now this one. To be called before
@@ -194,6 +211,7 @@ impl Keeper {
         seen.heard_ms = seen.heard_ms.max(Some(now_ms));
         let lease_ms = renewal.lease_ms.min(self.longest.lease_ms());
         seen.spoke_until_ms = seen.spoke_until_ms.max(now_ms.saturating_add(lease_ms));
+        seen.lease_ms = Some(lease_ms);
         if renewal.lease != current {
             return Err(Refusal::OtherLease { current });
         }
@@ -268,8 +286,10 @@ impl Keeper {
     /// For how long nothing has arrived from the node, as far as this process can tell.
     #[must_use]
     pub fn silent_ms(&self, node: NodeId, now_ms: u64) -> u64 {
-        let heard_ms = self.nodes.get(&node).and_then(|seen| seen.heard_ms);
-        now_ms.saturating_sub(heard_ms.unwrap_or(self.started_ms).max(self.awake_ms))
+        let seen = self.nodes.get(&node);
+        let never_ms = self.started_ms.max(self.awake_ms);
+        let from_ms = seen.map_or(never_ms, |seen| seen.quiet_from_ms(self.started_ms));
+        now_ms.saturating_sub(from_ms)
     }
 
     /// Whether the latest membership of the log is applied.
@@ -279,11 +299,22 @@ impl Keeper {
 
     /// After this time nobody counts on an answer that this member gave to the node: neither on
     /// one that it remembers, nor on one from before its start, nor on one under a membership
-    /// that was replaced. And every node has had the time to be heard.
+    /// that was replaced. And the node has had the time to be heard.
     fn ready_ms(&self, node: NodeId) -> u64 {
-        let counted_on_ms = self.nodes.get(&node).and_then(|seen| seen.counted_on_ms);
-        let from_ms = self.settled_ms.max(self.awake_ms);
-        let forgotten_ms = from_ms.saturating_add(self.longest.promise_wait_ms());
-        forgotten_ms.max(counted_on_ms.unwrap_or(0))
+        let seen = self.nodes.get(&node);
+        let counted_on_ms = seen.and_then(|seen| seen.counted_on_ms);
+        let longest_ms = self.longest.promise_wait_ms();
+        let lease_ms = seen.and_then(|seen| seen.lease_ms);
+        let own_ms = lease_ms.map_or(longest_ms, |ms| self.longest.promise_wait_of(ms));
+        let forgotten_ms = self.settled_ms.saturating_add(longest_ms);
+        let woken_ms = self.awake_ms.saturating_add(own_ms);
+        forgotten_ms.max(woken_ms).max(counted_on_ms.unwrap_or(0))
+    }
+}
+
+impl Seen {
+    /// Since when nothing has come of the node, as far as a member knows that started then.
+    fn quiet_from_ms(&self, started_ms: u64) -> u64 {
+        self.heard_ms.unwrap_or(started_ms).max(self.awake_ms)
     }
 }

@@ -318,3 +318,42 @@ fn short_pauses_of_a_member_hide_no_silence() {
     keeper.lives(WAIT_MS + 1);
     let _ = intent(keeper.ask(NODE, LEASE, WAIT_MS + 1));
 }
+
+#[test]
+fn a_member_that_stood_still_waits_for_the_lease_of_each_node() {
+    let longest = LeaseTimes::new(60_000, 10_000, 200).unwrap();
+    let mut keeper = Keeper::new(MemberId(1), membership(1, &[1, 2, 3]), longest, 0);
+    keeper.lease_applied(NODE, LEASE);
+    for now_ms in (0..=70_000).step_by(500) {
+        keeper.lives(now_ms);
+        assert!(keeper.on_renewal(&renewal(now_ms), now_ms).is_ok());
+    }
+    // Of this lease, and not of the longest that any node may have.
+    let woke_ms = 80_000;
+    keeper.lives(woke_ms);
+    let over_ms = woke_ms + longest.promise_wait_of(3_000);
+    let early = keeper.ask(NODE, LEASE, over_ms);
+    assert!(matches!(early, Judgement::Heard { left_ms: 1, .. }), "{early:?}");
+    let _ = intent(keeper.ask(NODE, LEASE, over_ms + 1));
+}
+
+#[test]
+fn a_pause_of_a_member_makes_nobody_heard_who_was_silent() {
+    let mut keeper = keeper();
+    assert!(keeper.on_renewal(&renewal(0), 0).is_ok());
+    for now_ms in (0..=2_000).step_by(250) {
+        keeper.lives(now_ms);
+    }
+    assert_eq!(keeper.silent_ms(NODE, 2_000), 2_000);
+    // It was silent before, so it stays that; nothing is promised for it before it had its time.
+    keeper.lives(9_000);
+    assert_eq!(keeper.silent_ms(NODE, 9_000), 9_000);
+    assert!(matches!(keeper.ask(NODE, LEASE, 9_000), Judgement::Heard { .. }));
+    assert!(keeper.on_renewal(&renewal(9_100), 9_100).is_ok());
+    keeper.lives(9_100);
+    // Twice in a row, with no time between in which the node could have been heard.
+    keeper.lives(20_000);
+    keeper.lives(20_100);
+    keeper.lives(40_000);
+    assert_eq!(keeper.silent_ms(NODE, 40_000), 0);
+}
