@@ -6,6 +6,7 @@
 //! | [`identity`] | CAs, certificates, join and login tokens |
 //! | [`tls`] | accepting and opening connections between principals; certificates change in place |
 //! | [`files`] | small files that outlast a crash; private folders; locks |
+//! | [`fresh`] | a file that has no name before it is whole |
 //! | [`digest`] | SHA-256 over what comes piece by piece |
 //! | [`config`] | configuration files that tell every problem at once |
 //! | [`telemetry`] | logs of a process |
@@ -18,6 +19,7 @@ pub mod backoff;
 pub mod config;
 pub mod digest;
 pub mod files;
+pub mod fresh;
 pub mod identity;
 pub mod shutdown;
 pub mod telemetry;

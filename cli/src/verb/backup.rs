@@ -5,50 +5,53 @@ use crate::failure::{Failure, chain, exit};
 use crate::output::{put, render_one, say};
 use crate::session::Session;
 use crate::view;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use yard_client::ClientError;
 use yard_coordinator::backup::{self, BackupError, BackupHead, Reader};
 use yard_runtime::files;
+use yard_runtime::fresh::FreshFile;
+use yard_runtime::shutdown::{Signal, Signals};
 
 /// Writes a backup. It has its name when all of it is checked and on the disk.
 pub(super) async fn save(session: &Session, file: &Path) -> Result<u8, Failure> {
     let hint = "name a file that is not there yet, in a folder that is";
-    let failed = |error: std::io::Error| Failure::local(&error, hint);
-    let name = file.file_name().ok_or_else(|| Failure::usage("this names no file", hint))?;
+    let failed = |error: files::FileError| Failure::local(&error, hint);
+    if file.file_name().is_none() {
+        return Err(Failure::usage("this names no file", hint));
+    }
     if file.symlink_metadata().is_ok() {
         let message = format!("{} is there already", file.display());
         return Err(Failure::new(exit::REFUSED, message, hint));
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}", std::process::id()));
-    let temporary = Temporary(folder.join(hidden));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(files::PRIVATE);
-    let mut written = options.open(&temporary.0).map_err(failed)?;
-    let head = receive(session, &mut written).await?;
-    written.sync_all().map_err(failed)?;
-    // Unlike a rename it replaces nothing.
-    std::fs::hard_link(&temporary.0, file).map_err(failed)?;
-    drop(temporary);
-    files::flush_folder(folder).map_err(|error| Failure::local(&error, ""))?;
+    let mut fresh = FreshFile::create(folder, files::PRIVATE).map_err(failed)?;
+    let named = fresh.has_a_name();
+    let head = match named {
+        false => receive(session, fresh.file()).await?,
+        // It holds keys: a signal must not leave it behind.
+        true => tokio::select! {
+            head = receive(session, fresh.file()) => head?,
+            stopped = stopped() => return Err(stopped),
+        },
+    };
+    fresh.put(file).map_err(failed)?;
     say(&view::backup::line(&head, file));
     say("it holds the keys of the cluster's CAs: whoever can read it can be anybody there");
     Ok(0)
 }
 
-/// A name that goes, whether or not the file got another one.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// Waits for a signal that ends the process.
+async fn stopped() -> Failure {
+    let hint = "run it again; nothing was kept";
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return Failure::local(&error, hint),
+    };
+    while signals.next().await != Signal::Stop {}
+    Failure::new(exit::REFUSED, "it was stopped by a signal", hint)
 }
 
 async fn receive(session: &Session, written: &mut File) -> Result<BackupHead, Failure> {

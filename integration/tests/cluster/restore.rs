@@ -75,6 +75,7 @@ fn a_cluster_comes_back_from_its_backup() {
 }
 
 fn save(cluster: &Cluster, backup: &str) {
+    an_interrupted_save_leaves_nothing(cluster);
     let saved = cluster.yard(&["cluster", "snapshot", "save", backup]).ok();
     saved.says(&["2 jobs of which 1 are live", "the keys of the cluster's CAs"]);
     let mode = fs::metadata(backup).expect("it is there").permissions().mode() & 0o777;
@@ -91,6 +92,24 @@ fn save(cluster: &Cluster, backup: &str) {
     assert!(!cluster.home.path("other").exists());
     let shown = cluster.yard(&["cluster", "snapshot", "show", backup, "-o", "json"]).ok().json();
     assert_eq!((&shown["jobs"], &shown["jobs_live"]), (&2.into(), &1.into()), "{shown}");
+}
+
+/// A save that is interrupted leaves nothing, least of all keys.
+fn an_interrupted_save_leaves_nothing(cluster: &Cluster) {
+    let folder = cluster.home.path("half");
+    crate::world::private_folder(&folder);
+    let file = folder.join("backup").display().to_string();
+    let coordinator = cluster.part(COORDINATOR);
+    // It waits for the first piece.
+    coordinator.freeze();
+    let save = cluster.yard(&["cluster", "snapshot", "save", &file]).spawn();
+    let process = Process::find(save.id() as i32).expect("it runs");
+    await_true("the file is open", || process.holds_below(&folder));
+    process.terminate();
+    process.await_end();
+    coordinator.thaw();
+    let left: Vec<_> = fs::read_dir(&folder).expect("it is there").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 fn restore(cluster: &Cluster, backup: &str) {

@@ -41,6 +41,13 @@ impl Process {
         String::from_utf8_lossy(&bytes).replace('\0', " ")
     }
 
+    /// Whether it has a file open in a folder, or had one removed from there.
+    pub(crate) fn holds_below(self, folder: &Path) -> bool {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid)).into_iter().flatten().flatten();
+        let targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+        targets.into_iter().any(|target| target.starts_with(folder))
+    }
+
     /// Sends SIGKILL, if it still runs.
     pub(crate) fn kill(self) {
         self.send(Signal::KILL);
