@@ -20,6 +20,28 @@ pub(crate) enum CoordinatorVerb {
     Reset(CoordinatorResetArgs),
 }
 
+/// Where a coordinator keeps what it has.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Its folder, instead of the one of the file
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// Where a new coordinator is, on this machine and for all others.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// Host and port by which everybody is to reach this coordinator; after a restore, where a
+    /// former one was [default: the host name, and the port where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) address: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CoordinatorJoinArgs {
     /// Coordinators, as HOST:PORT,...
@@ -27,16 +49,8 @@ pub(crate) struct CoordinatorJoinArgs {
     pub(crate) members: Vec<String>,
     /// The token of `yard cluster token`; `-` reads it from standard input, out of sight of `ps`
     pub(crate) token: String,
-    /// Host and port by which everybody is to reach this coordinator [default: the host name, and
-    /// the port where it listens]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) address: Option<String>,
-    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its folder, instead of the one of the file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// How long to try while no coordinator answers
     #[arg(long, value_name = "DURATION", default_value = "1m")]
     pub(crate) patience: DurationMs,
@@ -46,16 +60,8 @@ pub(crate) struct CoordinatorJoinArgs {
 pub(crate) struct CoordinatorRestoreArgs {
     /// The backup, as `yard cluster snapshot save` wrote it
     pub(crate) file: PathBuf,
-    /// Host and port by which everybody is to reach this coordinator: where a former one was
-    /// [default: the host name, and the port where it listens]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) address: Option<String>,
-    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its folder, instead of the one of the file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
@@ -63,12 +69,8 @@ pub(crate) struct CoordinatorRestoreArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CoordinatorResetArgs {
-    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its folder, instead of the one of the file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
@@ -79,12 +81,8 @@ pub(crate) struct CoordinatorInitArgs {
     /// Host and port by which agents and users reach this coordinator
     #[arg(value_name = "HOST:PORT")]
     pub(crate) address: String,
-    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its folder, instead of the one of the file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
     /// Name of the first administrator
     #[arg(long, default_value = "admin")]
     pub(crate) admin: String,
@@ -99,12 +97,8 @@ pub(crate) struct CoordinatorInitArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CoordinatorRunArgs {
-    /// The file with its settings [default: /etc/yard/coordinator.toml, if there is one]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Its folder, instead of the one of the file
-    #[arg(long, value_name = "DIR")]
-    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
     /// Where it listens, instead of what the file says
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,

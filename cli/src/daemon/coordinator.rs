@@ -2,7 +2,8 @@
 
 use super::{absolute, log, settings};
 use crate::args::{
-    CoordinatorInitArgs, CoordinatorJoinArgs, CoordinatorResetArgs, CoordinatorRunArgs,
+    CoordinatorInitArgs, CoordinatorJoinArgs, CoordinatorResetArgs, CoordinatorRunArgs, PlaceArgs,
+    SettingsArgs,
 };
 use crate::context::{Contexts, Environment, check_name};
 use crate::failure::{Failure, chain, exit};
@@ -23,22 +24,32 @@ use yard_runtime::shutdown::{Signal, Signals};
 /// Where the settings are unless the command line says otherwise.
 const SETTINGS: &str = "/etc/yard/coordinator.toml";
 
-pub(super) fn options(config: Option<&Path>, folder: Option<&Path>) -> Result<Options, Failure> {
-    let mut options = match settings(config, SETTINGS) {
+fn options(args: &SettingsArgs) -> Result<Options, Failure> {
+    let mut options = match settings(args.config.as_deref(), SETTINGS) {
         Some(file) => Options::read(&file)
             .map_err(|error| Failure::new(exit::USAGE, crate::failure::chain(&error), ""))?,
         None => Options::new(PathBuf::from(Options::FOLDER), Options::LISTEN),
     };
-    if let Some(folder) = folder {
+    if let Some(folder) = &args.folder {
         options.folder = absolute(folder)?;
     }
     Ok(options)
 }
 
+/// The settings of a new coordinator, and the address by which it is to be reached.
+pub(super) fn place(args: &PlaceArgs) -> Result<(Options, String), Failure> {
+    let options = options(&args.settings)?;
+    let address = match &args.address {
+        Some(address) => address.clone(),
+        None => format!("{}:{}", super::agent::host_name()?, options.listen.port()),
+    };
+    Ok((options, address))
+}
+
 /// Makes a cluster, and the context of its first administrator.
 pub(crate) async fn init(args: &CoordinatorInitArgs) -> Result<u8, Failure> {
     check_name(&args.name)?;
-    let options = options(args.config.as_deref(), args.folder.as_deref())?;
+    let options = options(&args.settings)?;
     let folder = Environment::of_process().folder()?;
     let mut contexts = Contexts::load(&folder)?;
     if contexts.contexts.contains_key(&args.name) {
@@ -81,14 +92,10 @@ pub(crate) async fn make(
 
 /// Makes this machine a further coordinator.
 pub(crate) async fn join(args: &CoordinatorJoinArgs, build: Build) -> Result<u8, Failure> {
-    let options = options(args.config.as_deref(), args.folder.as_deref())?;
+    let (options, address) = place(&args.place)?;
     let token = match args.token.as_str() {
         "-" => all_of_standard_input()?.trim().to_string(),
         token => token.to_string(),
-    };
-    let address = match &args.address {
-        Some(address) => address.clone(),
-        None => format!("{}:{}", super::agent::host_name()?, options.listen.port()),
     };
     let patience = Duration::from_millis(args.patience.ms());
     let members = args.members.clone();
@@ -138,7 +145,7 @@ pub(crate) async fn enter(
 
 /// Removes what a coordinator keeps here.
 pub(crate) fn reset(args: &CoordinatorResetArgs) -> Result<u8, Failure> {
-    let options = options(args.config.as_deref(), args.folder.as_deref())?;
+    let options = options(&args.settings)?;
     let folder = &options.folder;
     let failed = |error: yard_coordinator::ResetError| Failure::local(&error, "");
     let found = yard_coordinator::resident(folder).map_err(failed)?;
@@ -187,7 +194,7 @@ pub(crate) fn remember(
 /// Runs until a signal says stop, or something breaks.
 pub(crate) async fn run(args: &CoordinatorRunArgs, build: Build) -> Result<u8, Failure> {
     log(args.log_json)?;
-    let mut options = options(args.config.as_deref(), args.folder.as_deref())?;
+    let mut options = options(&args.settings)?;
     if let Some(listen) = args.listen {
         options.listen = listen;
     }

@@ -1,6 +1,6 @@
 //! `yard coordinator restore`: a cluster comes back from a backup.
 
-use super::coordinator::{above, options};
+use super::coordinator::{above, place};
 use crate::args::CoordinatorRestoreArgs;
 use crate::failure::{Failure, chain, exit};
 use crate::input::confirm_word;
@@ -18,11 +18,7 @@ const JOBS_SHOWN: usize = 10;
 
 /// Makes the folder of a coordinator out of a backup.
 pub(crate) async fn restore(args: &CoordinatorRestoreArgs, build: Build) -> Result<u8, Failure> {
-    let options = options(args.config.as_deref(), args.folder.as_deref())?;
-    let address = match &args.address {
-        Some(address) => address.clone(),
-        None => format!("{}:{}", super::agent::host_name()?, options.listen.port()),
-    };
+    let (options, address) = place(&args.place)?;
     let backup =
         backup::open(&args.file, &build).map_err(|error| crate::verb::backup::refused(&error))?;
     let folder = options.folder;
