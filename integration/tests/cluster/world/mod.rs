@@ -3,6 +3,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod gate;
+pub(crate) mod guard;
 pub(crate) mod logbook;
 pub(crate) mod network;
 pub(crate) mod process;
@@ -10,8 +11,10 @@ pub(crate) mod trio;
 pub(crate) mod wires;
 pub(crate) mod yard;
 
+use guard::Guard;
 use process::Process;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -91,6 +94,7 @@ pub(crate) fn private_folder(path: &Path) {
 pub(crate) struct Home {
     folder: tempfile::TempDir,
     program: PathBuf,
+    _guard: Guard,
 }
 
 impl Home {
@@ -98,7 +102,15 @@ impl Home {
         // Short: paths of unix sockets have at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("yard-").tempdir();
         let folder = folder.expect("a folder can be made");
-        let home = Home { folder, program: yard::program() };
+        let (path, program) = (folder.path().to_path_buf(), yard::program());
+        let (config, data) = (path.join("config"), path.join("data"));
+        let vars: [(&str, &OsStr); 3] = [
+            ("HOME", path.as_os_str()),
+            ("XDG_CONFIG_HOME", config.as_os_str()),
+            ("XDG_DATA_HOME", data.as_os_str()),
+        ];
+        let guard = Guard::of_home(path.as_os_str(), program.as_os_str(), &vars);
+        let home = Home { folder, program, _guard: guard };
         for part in ["config", "data", "work", "bin"] {
             private_folder(&home.path(part));
         }

@@ -4,6 +4,7 @@
 //! What arrives from a machine that is cut off is thrown away by a routing rule, as by a broken
 //! switch: connections that are open stay open and hear nothing.
 
+use super::guard::Guard;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::AsFd;
 use std::process::Command;
@@ -12,6 +13,7 @@ use std::process::Command;
 pub(crate) struct Network {
     name: String,
     machines: u8,
+    _guard: Guard,
 }
 
 impl Network {
@@ -21,7 +23,9 @@ impl Network {
         let began = std::fs::metadata("/proc/self").and_then(|own| own.modified());
         let began = began.ok().and_then(|at| at.elapsed().ok()).map_or(0, |since| since.as_nanos());
         let name = format!("yard-{}-{}", std::process::id(), began % 1_000_000);
-        let network = Network { name, machines };
+        let of = |machine| format!("{name}-{machine}");
+        let all: Vec<String> = (1..=machines).map(of).chain([format!("{name}-switch")]).collect();
+        let network = Network { _guard: Guard::of_network(&all.join(" ")), name, machines };
         let switch = network.switch();
         ip(&format!("netns add {switch}"));
         ip(&format!("-n {switch} link add name sw0 type bridge"));
