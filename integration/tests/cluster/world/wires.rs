@@ -239,54 +239,159 @@ type Piece = (Instant, Vec<u8>);
 
 /// Carries one direction of a connection to its end.
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
     way: Way,
-    mut chance: Chance,
+    chance: Chance,
     weathers: watch::Receiver<Weathers>,
 ) -> io::Result<()> {
-    let (sender, mut pieces) = mpsc::channel::<Piece>(PIECES_MAX);
-    let mut seen = weathers.clone();
-    let read = async move {
-        let mut last = Instant::now();
-        let mut is_lost = false;
-        let mut buffer = vec![0; PIECE];
-        loop {
-            let gate_is = |gate| move |all: &Weathers| weather(all, way).gate == gate;
-            // An error means that the wires end.
-            let _ = seen.wait_for(|all| !gate_is(Gate::Deaf)(all)).await;
-            let len = from.read(&mut buffer).await.unwrap_or(0);
-            let now = weather(&seen.borrow(), way);
-            is_lost |= now.gate == Gate::Swallows;
-            if is_lost && len > 0 {
-                continue;
-            }
-            let jitter = if now.jitter_ms > 0 { chance.within(0, now.jitter_ms) } else { 0 };
-            let due = Instant::now() + Duration::from_millis(now.delay_ms + jitter);
-            // Within a connection the order stays.
-            last = last.max(due);
-            let piece = (last, buffer[..len].to_vec());
-            if sender.send(piece).await.is_err() || len == 0 {
-                return;
-            }
+    let (sender, pieces) = mpsc::channel::<Piece>(PIECES_MAX);
+    let read = read(from, sender, way, chance, weathers.clone());
+    tokio::join!(read, write(to, pieces, way, weathers)).1
+}
+
+/// Reads until the end, or as long as the wires are there.
+async fn read(
+    mut from: OwnedReadHalf,
+    pieces: mpsc::Sender<Piece>,
+    way: Way,
+    mut chance: Chance,
+    mut weathers: watch::Receiver<Weathers>,
+) {
+    let mut last = Instant::now();
+    let mut is_lost = false;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let is_deaf = |all: &Weathers| weather(all, way).gate == Gate::Deaf;
+        if weathers.wait_for(|all| !is_deaf(all)).await.is_err() {
+            return;
         }
-    };
-    let mut seen = weathers;
-    let write = async move {
-        while let Some((due, bytes)) = pieces.recv().await {
-            sleep_until(due).await;
-            // An error means that the wires end.
-            let _ = seen.wait_for(|all| weather(all, way).gate != Gate::Held).await;
-            match bytes.is_empty() {
-                true => return to.shutdown().await,
-                false => to.write_all(&bytes).await?,
-            }
+        let len = tokio::select! {
+            biased;
+            // It may go deaf while nothing comes: what comes then is not read either.
+            Ok(_) = weathers.wait_for(is_deaf) => continue,
+            read = from.read(&mut buffer) => read.unwrap_or(0),
+        };
+        let now = weather(&weathers.borrow(), way);
+        is_lost |= now.gate == Gate::Swallows;
+        match (is_lost, len) {
+            // Not even the end arrives.
+            (true, 0) => return,
+            (true, _) => continue,
+            (false, _) => {}
         }
-        Ok(())
-    };
-    tokio::join!(read, write).1
+        let jitter = if now.jitter_ms > 0 { chance.within(0, now.jitter_ms) } else { 0 };
+        let due = Instant::now() + Duration::from_millis(now.delay_ms + jitter);
+        // Within a connection the order stays.
+        last = last.max(due);
+        let piece = (last, buffer[..len].to_vec());
+        if pieces.send(piece).await.is_err() || len == 0 {
+            return;
+        }
+    }
+}
+
+/// Writes what was read, when it is due.
+async fn write(
+    mut to: OwnedWriteHalf,
+    mut pieces: mpsc::Receiver<Piece>,
+    way: Way,
+    mut weathers: watch::Receiver<Weathers>,
+) -> io::Result<()> {
+    while let Some((due, bytes)) = pieces.recv().await {
+        sleep_until(due).await;
+        // An error means that the wires end.
+        let _ = weathers.wait_for(|all| weather(all, way).gate != Gate::Held).await;
+        match bytes.is_empty() {
+            true => return to.shutdown().await,
+            false => to.write_all(&bytes).await?,
+        }
+    }
+    // The end was swallowed: whoever is there hears of it with the end of the other direction.
+    to.forget();
+    Ok(())
 }
 
 fn weather(all: &Weathers, way: Way) -> Weather {
     all.get(&way).copied().unwrap_or_default()
+}
+
+mod tests {
+    use super::*;
+
+    const WAY: Way = (1, 2);
+
+    /// One direction of a connection: where to write, where to read, and how the way is.
+    struct Line {
+        near: TcpStream,
+        far: TcpStream,
+        weathers: watch::Sender<Weathers>,
+        pump: JoinSet<io::Result<()>>,
+        /// The other direction, which is not carried.
+        _back: (OwnedReadHalf, OwnedWriteHalf),
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has room");
+        let near = TcpStream::connect(listener.local_addr().expect("it has one")).await;
+        let (far, _) = listener.accept().await.expect("it is connected");
+        (near.expect("somebody listens"), far)
+    }
+
+    impl Line {
+        async fn new() -> Line {
+            let ((near, inner), (outer, far)) = (pair().await, pair().await);
+            let ((from, back_to), (back_from, to)) = (inner.into_split(), outer.into_split());
+            let (weathers, seen) = watch::channel(Weathers::new());
+            let mut running = JoinSet::new();
+            running.spawn(pump(from, to, WAY, Chance::new(1, "line"), seen));
+            Line { near, far, weathers, pump: running, _back: (back_from, back_to) }
+        }
+
+        fn set(&self, gate: Gate) {
+            self.weathers.send_modify(|all| {
+                all.insert(WAY, Weather::gate(gate));
+            });
+        }
+
+        /// Sends a piece, and waits until it arrives.
+        async fn passes(&mut self, byte: u8) {
+            self.near.write_all(&[byte]).await.expect("the line is up");
+            assert_eq!(self.far.read_u8().await.expect("the line is up"), byte);
+        }
+
+        /// Lets everything happen that can; nothing may have arrived.
+        async fn is_silent(&self) {
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            let found = self.far.try_read(&mut [0; 8]);
+            let nothing = found.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+            assert!(nothing, "{found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_way_that_goes_deaf_lets_nothing_more_through() {
+        let mut line = Line::new().await;
+        line.passes(1).await;
+        // The pump waits for the next piece by now.
+        line.set(Gate::Deaf);
+        line.near.write_all(&[2]).await.expect("buffers take it");
+        line.is_silent().await;
+        line.set(Gate::Open);
+        assert_eq!(line.far.read_u8().await.expect("it hears again"), 2);
+    }
+
+    #[tokio::test]
+    async fn a_way_that_swallows_swallows_the_end_too() {
+        let mut line = Line::new().await;
+        line.passes(1).await;
+        line.set(Gate::Swallows);
+        line.near.write_all(&[2]).await.expect("buffers take it");
+        line.near.shutdown().await.expect("the line is up");
+        // The pump has seen it.
+        line.pump.join_next().await.expect("it was started").expect("it ends").expect("in order");
+        line.is_silent().await;
+    }
 }
