@@ -29,17 +29,14 @@ impl World {
         let mut world = World { root, yard: yard.into(), addresses: Vec::new() };
         let (nodes, count) = (nodes.to_string(), coordinators.to_string());
         world.yard(&["dev", "--detach", "--nodes", &nodes, "--coordinators", &count]);
-        let parts = (1..=coordinators).map(|number| match number {
-            1 => "coordinator.toml".to_string(),
-            number => format!("coordinator-{number}.toml"),
-        });
-        let address = |part: String| {
-            let settings = std::fs::read_to_string(world.dev().join(part));
+        let address = |number| {
+            let file = world.dev().join(coordinator(number)).with_extension("toml");
+            let settings = std::fs::read_to_string(file);
             let settings = settings.expect("`yard dev` wrote it");
             let listen = settings.lines().find_map(|line| line.strip_prefix("listen = "));
             listen.expect("it listens").trim_matches('"').to_string()
         };
-        world.addresses = parts.map(address).collect();
+        world.addresses = (1..=coordinators.into()).map(address).collect();
         world
     }
 
@@ -69,11 +66,7 @@ impl World {
 
     /// The names of the coordinators that began the cluster.
     pub(crate) fn coordinators(&self) -> Vec<String> {
-        let name = |number: usize| match number {
-            1 => "coordinator".to_string(),
-            number => format!("coordinator-{number}"),
-        };
-        (1..=self.addresses.len()).map(name).collect()
+        (1..=self.addresses.len()).map(coordinator).collect()
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -125,6 +118,14 @@ impl World {
         let mut addresses = self.addresses.clone();
         addresses.rotate_left(member % self.addresses.len());
         Client::connect(&Options::new(addresses, identity)).expect("it is legal")
+    }
+}
+
+/// What `yard dev` calls a coordinator, counted from 1.
+fn coordinator(number: usize) -> String {
+    match number {
+        1 => "coordinator".to_string(),
+        number => format!("coordinator-{number}"),
     }
 }
 

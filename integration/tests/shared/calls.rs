@@ -2,7 +2,7 @@
 
 use crate::chance::Chance;
 use yard_common::ErrorCode;
-use yard_integration::history::{Answer, Call, JobNumber, Phase, Refusal, Shown};
+use yard_integration::history::{Answer, Call, ClientNumber, JobNumber, Phase, Refusal, Shown};
 use yard_proto::v1;
 
 /// Whether a job of this body can ever start. The others ask for more than any machine has.
@@ -10,9 +10,52 @@ pub(crate) fn moves(body: u64) -> bool {
     body.is_multiple_of(2)
 }
 
+/// The requests of one client.
+pub(crate) struct Requests {
+    number: ClientNumber,
+    /// Numbers that it goes on under, one by one.
+    step: ClientNumber,
+    count: u64,
+    /// The last change that it asked for, which it may ask for again.
+    last: Option<(u128, Call)>,
+}
+
+impl Requests {
+    /// Of client `number` of `of`.
+    pub(crate) fn new(number: ClientNumber, of: ClientNumber) -> Requests {
+        Requests { number, step: of, count: 0, last: None }
+    }
+
+    /// Who asks.
+    pub(crate) fn client(&self) -> ClientNumber {
+        self.number
+    }
+
+    /// Nobody knows what became of the last one; whoever goes on is somebody else.
+    pub(crate) fn go_on_as_another(&mut self) {
+        self.number += self.step;
+    }
+
+    /// What it asks for next; a change goes as a request. `jobs`: those that it may ask about.
+    pub(crate) fn next(&mut self, chance: &mut Chance, jobs: &[JobNumber]) -> (Option<u128>, Call) {
+        let call = match (choose(chance, jobs, self.last.is_some()), self.last) {
+            (Choice::Change(call), _) => call,
+            (Choice::Read(call), _) => return (None, call),
+            (Choice::Again, last) => {
+                let (request, call) = last.expect("there is one to ask for again");
+                return (Some(request), call);
+            }
+        };
+        self.count += 1;
+        let request = u128::from(self.number) << 64 | u128::from(self.count);
+        self.last = Some((request, call));
+        (Some(request), call)
+    }
+}
+
 /// What a client does next.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Choice {
+enum Choice {
     /// It asks for something new.
     Change(Call),
     /// It asks for its last change again, under the same request.
@@ -22,7 +65,7 @@ pub(crate) enum Choice {
 }
 
 /// Chooses. `jobs`: those that it may ask about; `has_asked`: whether there is a last change.
-pub(crate) fn choose(chance: &mut Chance, jobs: &[JobNumber], has_asked: bool) -> Choice {
+fn choose(chance: &mut Chance, jobs: &[JobNumber], has_asked: bool) -> Choice {
     let job = chance.of(jobs);
     Choice::Change(match (chance.within(0, 20), job) {
         (0..3, _) | (_, None) => Call::Submit(chance.within(0, 1_000_000)),

@@ -1,7 +1,7 @@
 //! A client that calls members at random, with requests that it asks again until it has an answer.
 
 use crate::agent::GPUS;
-use crate::calls::{Choice, changed, choose, moves, refusal, shown, submitted};
+use crate::calls::{Requests, changed, moves, refusal, shown, submitted};
 use crate::chance::Chance;
 use crate::made::{MEMBERS, address};
 use crate::net::{self, Wires};
@@ -29,18 +29,13 @@ type Jobs = JobServiceClient<tonic::transport::Channel>;
 
 /// A client.
 pub(crate) struct Client {
-    number: ClientNumber,
-    /// Numbers that it goes on under, one by one.
-    step: ClientNumber,
+    requests: Requests,
     chance: Chance,
     world: World,
     tls: Arc<ClientTls>,
     wires: Wires,
     channels: Vec<Option<Jobs>>,
     at: usize,
-    requests: u64,
-    /// The last change that it asked for, which it may ask for again.
-    last: Option<(u128, Call)>,
 }
 
 impl Client {
@@ -53,16 +48,13 @@ impl Client {
         world: World,
     ) -> Client {
         Client {
-            number,
-            step: of,
+            requests: Requests::new(number, of),
             chance: Chance::new(seed, &format!("client {number}")),
             wires: Wires::new(world.trace.clone()),
             world,
             tls: ClientTls::new(identity).unwrap(),
             channels: (0..MEMBERS).map(|_| None).collect(),
             at: number as usize % MEMBERS as usize,
-            requests: 0,
-            last: None,
         }
     }
 
@@ -83,8 +75,9 @@ impl Client {
 
     /// Calls once; whether it was answered.
     async fn call(&mut self) -> bool {
-        let (request, call) = self.choose();
-        let begun = self.world.recorder.begin(self.number, request, call, now_ms());
+        let jobs = self.world.latest_jobs(3);
+        let (request, call) = self.requests.next(&mut self.chance, &jobs);
+        let begun = self.world.recorder.begin(self.requests.client(), request, call, now_ms());
         let patience = if self.chance.within(0, 4) == 0 { IMPATIENCE } else { PATIENCE };
         let until = Instant::now() + patience;
         while Instant::now() < until {
@@ -104,25 +97,8 @@ impl Client {
             self.move_on(call, status.as_ref());
             sleep(Duration::from_millis(self.chance.within(5, 100))).await;
         }
-        // Nobody knows; whoever goes on is somebody else.
-        self.number += self.step;
+        self.requests.go_on_as_another();
         false
-    }
-
-    fn choose(&mut self) -> (Option<u128>, Call) {
-        let jobs = self.world.latest_jobs(3);
-        let call = match (choose(&mut self.chance, &jobs, self.last.is_some()), self.last) {
-            (Choice::Change(call), _) => call,
-            (Choice::Read(call), _) => return (None, call),
-            (Choice::Again, last) => {
-                let (request, call) = last.expect("there is one to ask for again");
-                return (Some(request), call);
-            }
-        };
-        self.requests += 1;
-        let request = u128::from(self.number) << 64 | u128::from(self.requests);
-        self.last = Some((request, call));
-        (Some(request), call)
     }
 
     /// Another member next time. One that did not answer may sit behind a broken connection.

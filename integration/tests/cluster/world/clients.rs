@@ -3,7 +3,7 @@
 
 use super::logbook;
 use super::trio::{GPUS, MEMBERS, Trio};
-use crate::calls::{Choice, changed, choose, moves, refusal, shown, submitted};
+use crate::calls::{Requests, changed, moves, refusal, shown, submitted};
 use crate::chance::Chance;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -182,18 +182,16 @@ pub(crate) fn longest_gap_ms(history: &History, from_ms: u64, to_ms: u64) -> u64
 
 /// One client.
 struct Caller {
-    number: ClientNumber,
+    requests: Requests,
     chance: Chance,
     client: Client,
     shared: Arc<Shared>,
-    requests: u64,
-    last: Option<(u128, Call)>,
 }
 
 impl Caller {
     fn new(number: ClientNumber, seed: u64, client: Client, shared: Arc<Shared>) -> Caller {
         let chance = Chance::new(seed, &format!("client {number}"));
-        Caller { number, chance, client, shared, requests: 0, last: None }
+        Caller { requests: Requests::new(number, CLIENTS), chance, client, shared }
     }
 
     async fn run(mut self) {
@@ -203,27 +201,12 @@ impl Caller {
         }
     }
 
-    fn choose(&mut self) -> (Option<u128>, Call) {
-        let jobs = self.shared.latest_jobs();
-        let call = match (choose(&mut self.chance, &jobs, self.last.is_some()), self.last) {
-            (Choice::Change(call), _) => call,
-            (Choice::Read(call), _) => return (None, call),
-            (Choice::Again, last) => {
-                let (request, call) = last.expect("there is one to ask for again");
-                return (Some(request), call);
-            }
-        };
-        self.requests += 1;
-        let request = u128::from(self.number) << 64 | u128::from(self.requests);
-        self.last = Some((request, call));
-        (Some(request), call)
-    }
-
     /// Calls once, and writes down what came of it.
     async fn call(&mut self) {
-        let (request, call) = self.choose();
         let shared = Arc::clone(&self.shared);
-        let begun = shared.recorder.begin(self.number, request, call, shared.now_ms());
+        let (request, call) = self.requests.next(&mut self.chance, &shared.latest_jobs());
+        let client = self.requests.client();
+        let begun = shared.recorder.begin(client, request, call, shared.now_ms());
         let until = Instant::now() + FULL_PATIENCE;
         let (answer, index) = loop {
             let error = match self.ask(call, request).await {
@@ -246,8 +229,7 @@ impl Caller {
                 ClientError::TimedOut(_) | ClientError::Unreachable(_) => {}
                 _ => panic!("{call:?}: {error:?}"),
             }
-            // Nobody knows; whoever goes on is somebody else.
-            self.number += CLIENTS;
+            self.requests.go_on_as_another();
             return;
         };
         if let Answer::Job(job) = answer {
