@@ -211,7 +211,8 @@ impl Comparer {
             self.ask(id, peer, ask)
         });
         let said: BTreeMap<MemberId, Say> = join_all(asks).await.into_iter().flatten().collect();
-        self.judge_all(leader, &said)
+        let votes = said.values().map(|say| say.own.vote).chain([self.own().vote]);
+        self.judge_all(elected(votes.flatten()), &said)
     }
 
     /// Draws the consequences of what was said, and says how sure it is.
@@ -317,6 +318,13 @@ impl Comparer {
     }
 }
 
+/// Who leads, by the highest vote that anybody said was won. What members make of the lead for
+/// themselves may differ while it changes: of two, each might take the other for the leader.
+fn elected(votes: impl Iterator<Item = Vote>) -> Option<MemberId> {
+    let won = votes.filter(|vote| vote.committed).map(|vote| vote.leader);
+    won.max().map(|leader| leader.member)
+}
+
 /// Members that hold the same get the same number.
 fn group_of<T: PartialEq>(groups: &mut Vec<T>, value: T) -> Held {
     let known = groups.iter().position(|group| *group == value);
@@ -354,4 +362,31 @@ pub(crate) async fn run(comparer: Comparer, stop: CancellationToken) {
 pub(crate) async fn scan(comparer: Comparer, stop: CancellationToken) {
     let Parts { shared, env, .. } = &comparer.0.parts;
     scan::run(shared.clone(), Arc::clone(env), comparer.0.scans.clone(), stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use yard_common::id::LeaderId;
+
+    #[test]
+    fn two_members_name_the_same_leader_while_the_lead_changes() {
+        let vote = |term, member, committed| {
+            let leader = LeaderId { term, member: MemberId(member) };
+            Vote { leader, committed }
+        };
+        let of = |own: Vote, other: Vote| elected([own, other].into_iter());
+        let (before, asks, won) = (vote(4, 1, true), vote(5, 2, false), vote(5, 2, true));
+        for (one, two, leader) in [
+            (before, before, Some(1)),
+            // Nobody has answered the candidate yet, or only one of them knows of it.
+            (before, asks, Some(1)),
+            (asks, asks, None),
+            (before, won, Some(2)),
+            (asks, won, Some(2)),
+        ] {
+            assert_eq!(of(one, two), leader.map(MemberId));
+            assert_eq!(of(two, one), leader.map(MemberId));
+        }
+    }
 }
