@@ -192,9 +192,8 @@ impl Client {
     /// The life of whoever answers, if a later one is known: a member of before a restore that
     /// still runs. What it says counts for nothing, and nobody obeys it.
     fn former(&self, answer: &MetadataMap) -> Option<u32> {
-        let told = answer.get(LIFE).and_then(|told| told.to_str().ok()?.parse::<u32>().ok());
-        // A refusal at the gate does not say.
-        let told = told.or_else(|| answer.contains_key(MEMBERS_INDEX).then_some(1))?;
+        // Absent if nobody answered.
+        let told = answer.get(LIFE)?.to_str().ok()?.parse::<u32>().ok()?;
         let mut members = self.members();
         if told >= members.life {
             members.life = told;

@@ -208,6 +208,30 @@ async fn a_decision_is_final() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_a_former_life_is_not_believed() {
+    let (authority, mut tasks) = (authority(), tasks());
+    let of_life = |life: u32, status: Refused| {
+        let mut status = Status::from(status);
+        status.metadata_mut().insert(yard_proto::LIFE, life.into());
+        status
+    };
+    let revoked = || Refused::new(Code::Unauthenticated, ErrorCode::Revoked, "you are revoked");
+    let script = |life| Script { answers: vec![of_life(life, revoked())], ..Script::default() };
+    let (former, heard) = member(&mut tasks, &authority, script(1)).await;
+    let (present, _) = member(&mut tasks, &authority, Script::default()).await;
+    let addresses = [former, present].iter().map(ToString::to_string).collect();
+    let options = Options { life: 7, ..Options::new(addresses, identity(&authority, USER)) };
+    let client = Client::connect(&options).unwrap();
+    assert_eq!(client.add_user(AddUserRequest::default()).await.unwrap().applied_index, 7);
+    assert_eq!(heard.lock().unwrap().ids.len(), 1, "it was asked first");
+    // Of the life that is known, or a later one, it is.
+    let (present, _) = member(&mut tasks, &authority, script(8)).await;
+    let options = Options { life: 7, ..Options::new(vec![present.to_string()], options.identity) };
+    let error = Client::connect(&options).unwrap().add_user(AddUserRequest::default()).await;
+    assert!(matches!(error, Err(ClientError::Denied(_))), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_member_that_is_gone_is_passed_over_or_named() {
     let (authority, mut tasks) = (authority(), tasks());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

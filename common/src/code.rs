@@ -111,6 +111,8 @@ codes! {
     BadBackup = 3006, "The backup cannot be used";
     /// A member's program does not understand what the cluster may write, or is to write.
     VersionTooOld = 3007, "The coordinator's version is too old";
+    /// A member was removed, or is of a life of the cluster that ended with a restore.
+    NotAMember = 3008, "The coordinator is not part of the cluster any more";
 }
 
 impl fmt::Display for ErrorCode {

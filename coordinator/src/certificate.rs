@@ -70,14 +70,28 @@ impl Certificate {
     }
 
     /// Makes the next certificate with the member's own authority.
-    fn renew(&self, member: &Member) -> Result<bool, ReplaceError> {
-        let Some(authority) = &member.authority else { return Ok(false) };
+    fn renew(&self, member: &Member) -> Result<Renewed, ReplaceError> {
+        if member.raft.state().1.has_left(member.id) {
+            return Ok(Renewed::Removed);
+        }
+        let Some(authority) = &member.authority else { return Ok(Renewed::NoAuthority) };
         let principal = yard_runtime::identity::Principal::Member(member.id);
         let identity = certify(authority, principal, &member.own_address(), &*member.env)?;
         identity.save(&self.places.identity)?;
         self.replace(identity)?;
-        Ok(true)
+        Ok(Renewed::Done)
     }
+}
+
+/// What came of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewed {
+    /// There is a new certificate.
+    Done,
+    /// This member has no keys to sign with.
+    NoAuthority,
+    /// This member was removed: nobody would believe a certificate of it.
+    Removed,
 }
 
 /// Renews the certificate in time, until it is stopped.
@@ -87,9 +101,12 @@ pub(crate) async fn run(member: Arc<Member>, stop: CancellationToken) {
         let due_ms = certificate.renew_at_wall_ms(member.env.random());
         if due_ms <= member.env.wall_ms() {
             match certificate.renew(&member) {
-                Ok(true) => tracing::info!("the member has a new certificate"),
-                Ok(false) => {
+                Ok(Renewed::Done) => tracing::info!("the member has a new certificate"),
+                Ok(Renewed::NoAuthority) => {
                     tracing::warn!("the certificate ends soon, and this member has no authority");
+                }
+                Ok(Renewed::Removed) => {
+                    tracing::warn!("the member was removed: its certificate is not renewed");
                 }
                 Err(error) => tracing::error!(?error, "the certificate could not be renewed"),
             }

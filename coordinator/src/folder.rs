@@ -13,6 +13,7 @@
 
 use crate::build::Build;
 use crate::env::Env;
+use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::place::{Place, PlaceError};
 use crate::proposer::{self, DiskOptions, StartError};
@@ -123,8 +124,7 @@ pub async fn init(options: InitOptions, env: Arc<dyn Env>) -> Result<Initialised
     tls::endpoint(&address).map_err(InitError::Address)?;
     let place = Place::of(&folder, "new")?;
     place.check()?;
-    place.clear()?;
-    place.begin()?;
+    let _lock = place.begin_anew()?;
     let made = fill(place.beside(), &address, &admin, admin_unix, &env).await;
     let (cluster, admin_identity) = match made {
         Ok(made) => made,
@@ -152,8 +152,9 @@ async fn fill(
     authority.save(&places.authority)?;
     let identity = certify(&authority, Principal::Member(FIRST), address, &**env)?;
     identity.save(&places.identity)?;
-    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?, Arc::clone(env)));
     let own = storage::Identity { cluster, incarnation: FIRST_LIFE, member: FIRST };
+    let (tls, pace) = (ClientTls::new(&identity)?, Pace::new(proposer::ROUND_TRIP_MS));
+    let peers = Arc::new(Peers::new(tls, Arc::clone(env), own.incarnation, pace));
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
     let (folder, round_trip_ms, build) = (places.data, proposer::ROUND_TRIP_MS, Build::CURRENT);

@@ -16,13 +16,14 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use yard_common::id::{ClusterId, Incarnation, MemberId, RequestId, TokenId};
 use yard_common::limits::{CONFIG_FILE_BYTES_MAX, LABEL_BYTES_MAX, MEMBERS_MAX};
+use yard_proto::LIFE;
 use yard_proto::convert::error::Refused;
 use yard_proto::convert::{self, ConvertError};
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{JoinMemberRequest, JoinMemberResponse};
 use yard_proto::v1;
 use yard_runtime::backoff::Backoff;
-use yard_runtime::files::{self, FileError, FolderLock};
+use yard_runtime::files::{self, FileError};
 use yard_runtime::identity::{
     Authority, Identity, IdentityError, KeyRequest, Principal, Token, TokenKind,
 };
@@ -122,8 +123,9 @@ fn page(code: &str) -> String {
 /// Joins, or finds out that the machine has joined with this token before.
 ///
 /// # Errors
-/// If it did not join. Unless the cluster refused, it may be tried again with the same token: also
-/// after an address that was another cluster's, since one before it may have let the machine in.
+/// If it did not join. Unless all members refused, it may be tried again with the same token: also
+/// after an address that was another cluster's, or of a former life of this one, since one before
+/// it may have let the machine in.
 pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
     check(&options)?;
     let place = Place::of(&options.folder, "join")?;
@@ -131,21 +133,19 @@ pub async fn join(options: JoinOptions) -> Result<Joined, JoinError> {
         return Ok(joined);
     }
     place.check()?;
-    place.begin()?;
-    let lock = FolderLock::take(place.beside())?;
-    let (request, key) = request(place.beside(), options.token.id)?;
-    let answer = match ask_all(&options, request, &key).await {
+    let _lock = place.begin()?;
+    let request = request(place.beside(), options.token.id)?;
+    let answer = match ask_all(&options, &request).await {
         Ok(answer) => answer,
-        Err(error) => {
-            // Only the cluster itself knows that it let nobody in by this token and key.
-            if matches!(error, JoinError::Refused(_)) {
+        Err(Out { error, by_all }) => {
+            // Whoever was asked before, or did not answer, may have let the machine in by this key.
+            if by_all && request.is_new {
                 place.clear()?;
             }
             return Err(error);
         }
     };
-    let joined = keep(place.beside(), key, answer)?;
-    drop(lock);
+    let joined = keep(place.beside(), request.key, answer)?;
     place.put()?;
     // Only now: a try that is cut off before needs it. The identity has it from here on.
     let key_file = options.folder.join(KEY_FILE);
@@ -189,21 +189,29 @@ fn read_token(folder: &Path) -> Option<(TokenId, RequestId)> {
     Some((token.parse().ok()?, request.parse().ok()?))
 }
 
+/// How the machine asks.
+struct Request {
+    id: RequestId,
+    key: KeyRequest,
+    /// Whether nobody was asked with this key before.
+    is_new: bool,
+}
+
 /// The request of an earlier try with this token, or a new one, which is then on disk.
-fn request(folder: &Path, token: TokenId) -> Result<(RequestId, KeyRequest), JoinError> {
+fn request(folder: &Path, token: TokenId) -> Result<Request, JoinError> {
     let key_file = folder.join(KEY_FILE);
     let found = read_token(folder).filter(|(found, _)| *found == token);
-    if let Some((_, request)) = found
+    if let Some((_, id)) = found
         && let Ok(key) = KeyRequest::load(&key_file)
     {
-        return Ok((request, key));
+        return Ok(Request { id, key, is_new: false });
     }
-    let (request, key) = (RequestId::from_u128(rand::random()), KeyRequest::new()?);
+    let (id, key) = (RequestId::from_u128(rand::random()), KeyRequest::new()?);
     key.save(&key_file)?;
-    let text = format!("{token} {request}\n");
+    let text = format!("{token} {id}\n");
     // Last: with it the request is complete.
     files::write_durably(&folder.join(TOKEN_FILE), text.as_bytes(), files::PRIVATE)?;
-    Ok((request, key))
+    Ok(Request { id, key, is_new: true })
 }
 
 /// What a member gave, over a connection that was verified.
@@ -216,50 +224,63 @@ struct Answer {
 enum Failure {
     /// It is no use to go on.
     Final(JoinError),
+    /// It refuses, and says of which life of the cluster it is.
+    Refused(Incarnation, Box<Refused>),
     /// Another member, or a later time, may do.
     Again(String),
 }
 
-async fn ask_all(
-    options: &JoinOptions,
-    request: RequestId,
-    key: &KeyRequest,
-) -> Result<Answer, JoinError> {
+/// Why nobody let the machine in.
+struct Out {
+    error: JoinError,
+    /// Whether each member that was named refused.
+    by_all: bool,
+}
+
+impl From<JoinError> for Out {
+    fn from(error: JoinError) -> Out {
+        Out { error, by_all: false }
+    }
+}
+
+async fn ask_all(options: &JoinOptions, request: &Request) -> Result<Answer, Out> {
     let mut backoff = Backoff::new(WAIT_MS.0, WAIT_MS.1);
     let begun = Instant::now();
     loop {
+        let mut refusals = Vec::new();
         let mut last = String::new();
         for address in &options.members {
-            match ask(options, request, key, address).await {
+            match ask(options, request, address).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Final(error)) => return Err(error.into()),
+                Err(Failure::Refused(life, refused)) => refusals.push((life, refused)),
                 Err(Failure::Again(text)) => last = text,
             }
         }
+        let by_all = refusals.len() == options.members.len();
+        // One of a former life knows nothing of the tokens of this one.
+        if let Some((_, refused)) = refusals.into_iter().max_by_key(|(life, _)| *life) {
+            return Err(Out { error: JoinError::Refused(refused), by_all });
+        }
         let wait = backoff.next(rand::random());
         if begun.elapsed() + wait > options.patience {
-            return Err(JoinError::Nobody { last });
+            return Err(JoinError::Nobody { last }.into());
         }
         sleep(wait).await;
     }
 }
 
-async fn ask(
-    options: &JoinOptions,
-    request: RequestId,
-    key: &KeyRequest,
-    address: &str,
-) -> Result<Answer, Failure> {
+async fn ask(options: &JoinOptions, request: &Request, address: &str) -> Result<Answer, Failure> {
     let contact = first_contact(address, options.token.fingerprint).await;
     let (channel, tls): (Channel, _) = contact.map_err(|error| match error {
         FirstError::Foreign { .. } => Failure::Final(JoinError::Foreign(error)),
         FirstError::Unreachable { .. } => Failure::Again(error.to_string()),
     })?;
     let message = JoinMemberRequest {
-        request_id: convert::request_id_bytes(request),
+        request_id: convert::request_id_bytes(request.id),
         token_id: convert::token_id_bytes(options.token.id),
         token_secret: Some(v1::Secret::from(options.token.secret.reveal().to_string())),
-        csr_der: key.der().to_vec().into(),
+        csr_der: request.key.der().to_vec().into(),
         address: options.address.clone(),
         version: options.build.version.into(),
         feature_level_max: options.build.feature_level_max.0,
@@ -284,7 +305,11 @@ fn judged(address: &str, status: &Status) -> Failure {
         | Code::Internal => {
             Failure::Again(format!("{address}: {}: {}", status.code(), status.message()))
         }
-        _ => Failure::Final(JoinError::Refused(Box::new(Refused::read(status)))),
+        _ => {
+            let told = status.metadata().get(LIFE);
+            let life = told.and_then(|told| told.to_str().ok()?.parse().ok());
+            Failure::Refused(Incarnation(life.unwrap_or(0)), Box::new(Refused::read(status)))
+        }
     }
 }
 

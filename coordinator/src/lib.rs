@@ -29,6 +29,7 @@ mod folder;
 mod join;
 mod leader;
 mod member;
+mod pace;
 mod peers;
 mod place;
 pub mod proposer;

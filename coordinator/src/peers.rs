@@ -8,20 +8,25 @@ mod lines;
 
 use self::lines::{Line, Lines};
 use crate::env::Env;
+use crate::pace::Pace;
 use crate::raft::{Lane, Letter, Question, Transport, TransportError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
-use yard_common::id::{LogIndex, MemberId, NodeId};
+use tonic::{Code, Request, Response, Status};
+use yard_common::ErrorCode;
+use yard_common::id::{Incarnation, LogIndex, MemberId, NodeId};
 use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
+use yard_proto::LIFE;
+use yard_proto::convert::error::Refused;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
     AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
@@ -30,15 +35,6 @@ use yard_proto::internal::{
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
 use yard_runtime::tls::{ClientTls, ConnectError, Expect, channel_over};
-
-/// How long the leader may take to confirm a read.
-const READ_WAIT: Duration = Duration::from_secs(2);
-/// How long the leader may take to commit a command.
-const FORWARD_WAIT: Duration = Duration::from_secs(10);
-/// How long a member may take to say how it is.
-const ABOUT_WAIT: Duration = Duration::from_millis(500);
-/// How long the leader may take to tell an agent something.
-const CALL_WAIT: Duration = Duration::from_secs(2);
 
 /// An answer that only a leader gives.
 #[derive(Debug)]
@@ -61,6 +57,9 @@ pub(crate) enum PeerError {
     /// It, or the way to it.
     #[error("the call failed: {0}")]
     Call(Box<Status>),
+    /// It is of another life of the cluster.
+    #[error("it is of life {0} of the cluster")]
+    OtherLife(Incarnation),
     /// It has as much to do as it takes. Nothing was done.
     #[error("it is busy")]
     Busy {
@@ -80,13 +79,26 @@ pub(crate) struct Peers {
     tls: Arc<ClientTls>,
     env: Arc<dyn Env>,
     lines: Lines,
-    /// Whether it was said already that the others do not know this member any more.
-    told_shut_out: Arc<AtomicBool>,
+    life: Incarnation,
+    pace: Pace,
+    shut_out: ShutOut,
 }
 
 impl Peers {
-    pub(crate) fn new(tls: Arc<ClientTls>, env: Arc<dyn Env>) -> Peers {
-        Peers { tls, env, lines: Lines::default(), told_shut_out: Arc::default() }
+    /// Connections of a member of this life of the cluster.
+    pub(crate) fn new(
+        tls: Arc<ClientTls>,
+        env: Arc<dyn Env>,
+        life: Incarnation,
+        pace: Pace,
+    ) -> Peers {
+        let lines = Lines::new(pace.silent());
+        Peers { tls, env, lines, life, pace, shut_out: ShutOut::default() }
+    }
+
+    /// Waits until another member says that this one was removed. Returns who does.
+    pub(crate) async fn shut_out(&self) -> MemberId {
+        self.shut_out.wait().await
     }
 
     /// Makes new connections from now on: the certificate of this member is another one.
@@ -111,19 +123,47 @@ impl Peers {
             .max_encoding_message_size(MEMBER_FRAME_BYTES_MAX))
     }
 
+    /// A question, with the life of the cluster that it is asked in.
+    fn said<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(LIFE, self.life.0.into());
+        request
+    }
+
     /// A question on the line for work; whether anything comes back is kept in mind.
     async fn work<T>(
         &self,
         to: MemberId,
-        call: impl Future<Output = Result<T, PeerError>>,
+        wait: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, PeerError> {
         let question = self.lines.ask((to, Line::Work));
-        let answer = call.await;
+        let answer = self.within(to, wait, call).await;
         match &answer {
             Err(PeerError::Late) => drop(question),
             Ok(_) | Err(_) => question.heard(),
         }
         answer
+    }
+
+    async fn within<T>(
+        &self,
+        to: MemberId,
+        wait: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, PeerError> {
+        let answer = timeout(wait, call).await.map_err(|_| PeerError::Late)?;
+        let head = match &answer {
+            Ok(response) => response.metadata(),
+            Err(status) => status.metadata(),
+        };
+        if let Some(other) = other_life(self.life, head) {
+            return Err(PeerError::OtherLife(other));
+        }
+        answer.map(Response::into_inner).map_err(|status| {
+            self.shut_out.look(to, &status);
+            PeerError::Call(Box::new(status))
+        })
     }
 
     /// A position of the log, from the leader.
@@ -133,8 +173,8 @@ impl Peers {
         address: &str,
     ) -> Result<Asked<LogIndex>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        let response =
-            self.work(to, within(READ_WAIT, client.read_index(ReadIndexRequest {}))).await?;
+        let call = client.read_index(self.said(ReadIndexRequest {}));
+        let response = self.work(to, self.pace.search(), call).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             read_index_response::Answer::Index(index) => Ok(Asked::Answer(LogIndex(index))),
             read_index_response::Answer::NotLeader(_) => Ok(Asked::NotLeader),
@@ -149,8 +189,8 @@ impl Peers {
         forward: &Forward,
     ) -> Result<Asked<Forwarded>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        let request = ForwardRequest { payload: forward.to_payload()? };
-        let response = self.work(to, within(FORWARD_WAIT, client.forward(request))).await?;
+        let request = self.said(ForwardRequest { payload: forward.to_payload()? });
+        let response = self.work(to, self.pace.search(), client.forward(request)).await?;
         match response.answer.ok_or(PeerError::Unknown)? {
             forward_response::Answer::Payload(bytes) => {
                 Ok(Asked::Answer(Forwarded::from_payload(&bytes)?))
@@ -168,11 +208,10 @@ impl Peers {
         to: MemberId,
         address: &str,
         sweep: &Sweep,
-        wait: Duration,
     ) -> Result<Swept, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        let request = SweepRequest { payload: sweep.to_payload()? };
-        let response = self.work(to, within(wait, client.sweep(request))).await?;
+        let request = self.said(SweepRequest { payload: sweep.to_payload()? });
+        let response = self.work(to, self.pace.answer(), client.sweep(request)).await?;
         Ok(Swept::from_payload(&response.payload)?)
     }
 
@@ -183,7 +222,8 @@ impl Peers {
         address: &str,
     ) -> Result<AboutResponse, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        within(ABOUT_WAIT, client.about(AboutRequest {})).await
+        let call = client.about(self.said(AboutRequest {}));
+        self.within(to, self.pace.answer(), call).await
     }
 
     /// The leader shall tell an agent to dial back. Whether its stream is open.
@@ -195,8 +235,8 @@ impl Peers {
         call: DataCall,
     ) -> Result<Asked<bool>, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
-        let request = CallAgentRequest { node_id: node.0, call: Some(call) };
-        let response = self.work(to, within(CALL_WAIT, client.call_agent(request))).await?;
+        let request = self.said(CallAgentRequest { node_id: node.0, call: Some(call) });
+        let response = self.work(to, self.pace.search(), client.call_agent(request)).await?;
         Ok(match response.not_leader {
             Some(_) => Asked::NotLeader,
             None => Asked::Answer(response.told),
@@ -204,26 +244,35 @@ impl Peers {
     }
 }
 
-/// Another member refuses this one: it was removed, or the other one is far behind.
-fn shut_out(told: &AtomicBool, by: MemberId) {
-    if !told.swap(true, Ordering::Relaxed) {
-        tracing::error!(
-            member = %by,
-            "another member says that this one is not part of the cluster any more; if it was \
-             removed, stop it, and run `yard coordinator reset`"
-        );
+/// Whether another member said that this one was removed. Clones are the same.
+#[derive(Clone, Default)]
+struct ShutOut(watch::Sender<Option<MemberId>>);
+
+impl ShutOut {
+    /// Looks at a refusal of a member of the same life.
+    fn look(&self, by: MemberId, status: &Status) {
+        let removed = status.code() == Code::Unauthenticated
+            && Refused::read(status).reason == ErrorCode::NotAMember.to_string();
+        if removed {
+            self.0.send_replace(Some(by));
+        }
+    }
+
+    async fn wait(&self) -> MemberId {
+        let mut said = self.0.subscribe();
+        let by = said.wait_for(Option::is_some).await.ok().and_then(|by| *by);
+        match by {
+            Some(by) => by,
+            // The sender lives as long as `self`.
+            None => std::future::pending().await,
+        }
     }
 }
 
-async fn within<T>(
-    wait: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, PeerError> {
-    match timeout(wait, call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(PeerError::Call(Box::new(status))),
-        Err(_) => Err(PeerError::Late),
-    }
+/// The life of whoever answers, if it is another one than this.
+fn other_life(own: Incarnation, head: &MetadataMap) -> Option<Incarnation> {
+    let told = head.get(LIFE)?.to_str().ok()?.parse().ok().map(Incarnation)?;
+    (told != own).then_some(told)
 }
 
 impl Transport for Peers {
@@ -236,12 +285,12 @@ impl Transport for Peers {
         };
         let client = self.client(to, &peer.address, line);
         let (lines, end) = (self.lines.clone(), (to, line));
-        let told = Arc::clone(&self.told_shut_out);
+        let (life, shut_out) = (self.life, self.shut_out.clone());
+        let message = self.said(RaftMessage { payload: body });
         let ask = async move {
             let unreachable =
                 |error: ConnectError| TransportError::Unreachable(to, error.to_string());
             let mut client = client.map_err(unreachable)?;
-            let message = RaftMessage { payload: body };
             let answer = async move {
                 match question {
                     Question::Append => client.append(message).await,
@@ -257,18 +306,23 @@ impl Transport for Peers {
             if answer.is_ok() {
                 question.heard();
             }
+            let answer = answer.map_err(|_| TransportError::Timeout(to))?;
+            let head = match &answer {
+                Ok(response) => response.metadata(),
+                Err(status) => status.metadata(),
+            };
+            if let Some(other) = other_life(life, head) {
+                return Err(TransportError::Failed(to, PeerError::OtherLife(other).to_string()));
+            }
             match answer {
-                Ok(Ok(response)) => Ok(response.into_inner().payload),
-                Ok(Err(status)) if status.code() == Code::Unavailable => {
+                Ok(response) => Ok(response.into_inner().payload),
+                Err(status) if status.code() == Code::Unavailable => {
                     Err(TransportError::Unreachable(to, status.message().to_string()))
                 }
-                Ok(Err(status)) => {
-                    if status.code() == Code::Unauthenticated {
-                        shut_out(&told, to);
-                    }
+                Err(status) => {
+                    shut_out.look(to, &status);
                     Err(TransportError::Failed(to, status.message().to_string()))
                 }
-                Err(_) => Err(TransportError::Timeout(to)),
             }
         };
         ask.boxed()

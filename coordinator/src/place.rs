@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
-use yard_runtime::files::{self, FileError};
+use yard_runtime::files::{self, FileError, FolderLock};
 
 /// Why a folder is not made.
 #[derive(Debug, Error)]
@@ -19,6 +19,9 @@ pub enum PlaceError {
     /// The folder has no place beside it.
     #[error("{} is no path of a folder", .0.display())]
     NoFolder(PathBuf),
+    /// Another process makes the folder at this very time.
+    #[error("another process makes {} at this moment", .0.display())]
+    Busy(PathBuf, #[source] FileError),
     /// A step of the file system.
     #[error("cannot {step} {}", path.display())]
     Io {
@@ -102,9 +105,33 @@ impl Place {
         }
     }
 
-    /// Makes the folder beside the place, closed to others; one that is there stays.
-    pub(crate) fn begin(&self) -> Result<(), PlaceError> {
-        Ok(files::private_folder(&self.beside)?)
+    /// Makes the folder beside the place, closed to others, and takes it for this process; one that
+    /// is there stays. Then the place is checked: whoever had it before may have put it there.
+    pub(crate) fn begin(&self) -> Result<FolderLock, PlaceError> {
+        files::private_folder(&self.beside)?;
+        let lock = FolderLock::take(&self.beside).map_err(|error| match error {
+            FileError::Locked(..) => PlaceError::Busy(self.folder.clone(), error),
+            error => PlaceError::File(error),
+        })?;
+        self.check()?;
+        Ok(lock)
+    }
+
+    /// The same, without what an earlier try left in it.
+    pub(crate) fn begin_anew(&self) -> Result<FolderLock, PlaceError> {
+        let lock = self.begin()?;
+        let entries = std::fs::read_dir(&self.beside).map_err(failed(&self.beside, "read"))?;
+        for entry in entries {
+            let entry = entry.map_err(failed(&self.beside, "read"))?;
+            let (path, kind) = (entry.path(), entry.file_type());
+            let removed = match kind.map_err(failed(&path, "look at"))?.is_dir() {
+                true => std::fs::remove_dir_all(&path),
+                false if entry.file_name() == files::LOCK_FILE => Ok(()),
+                false => std::fs::remove_file(&path),
+            };
+            removed.map_err(failed(&path, "remove"))?;
+        }
+        Ok(lock)
     }
 
     /// Puts the folder in its place, over an empty one if there is one.
@@ -144,5 +171,24 @@ mod tests {
         assert!(matches!(at("file"), Err(PlaceError::Io { step: "read", .. })));
         let mount = Place::of(Path::new("/proc"), "new").unwrap().check();
         assert!(matches!(mount, Err(PlaceError::Fixed(_, "a file system of its own"))));
+    }
+    #[test]
+    fn one_process_at_a_time_makes_a_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let place = || Place::of(&root.path().join("member"), "new").unwrap();
+        let lock = place().begin_anew().unwrap();
+        std::fs::write(place().beside().join("half"), "").unwrap();
+        let busy = place().begin_anew();
+        assert!(matches!(busy, Err(PlaceError::Busy(..))), "{busy:?}");
+        assert!(place().beside().join("half").exists(), "it is the first one's");
+        drop(lock);
+        // What a crash left goes.
+        std::fs::create_dir(place().beside().join("folder")).unwrap();
+        let lock = place().begin_anew().unwrap();
+        assert_eq!(std::fs::read_dir(place().beside()).unwrap().count(), 1, "the lock is there");
+        std::fs::write(place().beside().join("whole"), "").unwrap();
+        place().put().unwrap();
+        drop(lock);
+        assert!(matches!(place().begin_anew(), Err(PlaceError::Exists(_))));
     }
 }

@@ -10,6 +10,7 @@ use crate::backup::{BackupError, BackupHead, Contents};
 use crate::build::Build;
 use crate::env::Env;
 use crate::folder::{FIRST_LIFE, Places, certify, write_life};
+use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::place::{Place, PlaceError};
 use crate::proposer::{self, DiskOptions, StartError};
@@ -153,8 +154,7 @@ pub async fn restore(
     let plan = plan(&backup.head, &backup.state, env.wall_ms())?;
     let place = Place::of(&options.folder, "restore")?;
     place.check()?;
-    place.clear()?;
-    place.begin()?;
+    let _lock = place.begin_anew()?;
     let cluster = backup.head.cluster;
     if let Err(error) = fill(&Places::of(place.beside()), &options, plan, backup, &env).await {
         // The first error tells more than one of the clearing up.
@@ -186,7 +186,8 @@ async fn fill(
         peers: BTreeMap::from([(member, Peer { address: address.clone() })]),
     };
     storage::seed(env, &places.data, own, (last, state_bytes), members).await?;
-    let peers = Arc::new(Peers::new(ClientTls::new(&identity)?, Arc::clone(env)));
+    let (tls, pace) = (ClientTls::new(&identity)?, Pace::new(proposer::ROUND_TRIP_MS));
+    let peers = Arc::new(Peers::new(tls, Arc::clone(env), incarnation, pace));
     // How much room there must be is a setting of the process that will run.
     let disk = DiskOptions { floor_bytes: 0, reserve_bytes: 0, ..DiskOptions::DEFAULT };
     let (folder, round_trip_ms) = (places.data.clone(), proposer::ROUND_TRIP_MS);

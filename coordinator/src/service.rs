@@ -11,6 +11,7 @@ use crate::member::barrier::Barrier;
 use crate::member::leases::{self, Leases};
 use crate::member::recent::Recent;
 use crate::member::{Member, catch_up, follow};
+use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::proposer::{self, DiskOptions, Leadership, StartError};
 use crate::raft::{FatalError, Transport};
@@ -36,8 +37,6 @@ use yard_runtime::identity::{Authority, Identity, IdentityError, Principal};
 use yard_runtime::shutdown::{Ended, Tasks};
 use yard_runtime::tls::{Admit, Bounds, ClientTls, Incoming, ServerTls, TlsError};
 
-/// How long another member may take to become the leader when this one stops.
-const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long writes that came before the next leader worked may take to be answered by it.
 const LAST_ANSWERS: Duration = Duration::from_millis(50);
 /// How long calls in progress may take to end when this member stops.
@@ -288,7 +287,9 @@ impl Service {
         let listen = listener.local_addr();
         let listen = listen.map_err(|error| ServeError::Listen(options.listen, error))?;
         let incoming = Incoming::new(listener, Arc::clone(&server_tls), Bounds::default());
-        let peers = Arc::new(Peers::new(Arc::clone(&client_tls), Arc::clone(&env)));
+        let (life, pace) = (own.incarnation, Pace::new(options.round_trip_ms));
+        let peers = Peers::new(Arc::clone(&client_tls), Arc::clone(&env), life, pace);
+        let peers = Arc::new(peers);
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
         let (folder, disk) = (places.data.clone(), options.disk);
         let (round_trip_ms, build) = (options.round_trip_ms, options.build);
@@ -299,7 +300,7 @@ impl Service {
         let (leases, promiser) =
             Leases::new(own.member, options.lease, Arc::clone(&env), &handle, &state);
         let (barrier, confirmer) =
-            Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env));
+            Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env), pace);
         let attempts = Attempts::default();
         attempts.seed(&state);
         let stop = CancellationToken::new();
@@ -308,6 +309,8 @@ impl Service {
         let member = Arc::new(Member {
             id: own.member,
             cluster: own.cluster,
+            life,
+            pace,
             features: options.features,
             build,
             env,
@@ -337,6 +340,7 @@ impl Service {
         tasks.spawn("leader", leader::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
         tasks.spawn("certificate", certificate::run(Arc::clone(&member), stop.clone()));
+        tasks.spawn("standing", stand(Arc::clone(&member), stop.clone()));
         tasks.spawn("server", serve(server, incoming, stop));
         let asked = CancellationToken::new();
         let handle = Handle { member: Arc::clone(&member), listen, asked };
@@ -442,7 +446,7 @@ async fn hand_over(member: &Member) {
         tokio::time::sleep(LAST_ANSWERS).await;
     };
     // Whether it was taken or not: this member stops now, and the others elect one.
-    let _ = timeout(HAND_OVER, taken).await;
+    let _ = timeout(member.pace.hand_over(), taken).await;
 }
 
 type Router = tonic::transport::server::Router<
@@ -477,6 +481,16 @@ async fn serve(
     if let Err(error) = ended {
         tracing::error!(?error, "the server ended");
     }
+}
+
+/// Ends the member when another one says that it was removed: what it holds is out of date, and it
+/// would stand for election for ever.
+async fn stand(member: Arc<Member>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        by = member.peers.shut_out() => member.raft.fail(FatalError::Removed { by }),
+    }
+    stop.cancelled().await;
 }
 
 /// Says whether the member is of use.

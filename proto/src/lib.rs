@@ -53,9 +53,10 @@ pub mod internal {
 /// Of every answer: the position of the list of members in the log, as whoever answers knows it.
 pub const MEMBERS_INDEX: &str = "yard-members-index";
 
-/// A header of answers: the life of the cluster that the member is of, as a number. Whoever has
-/// heard of a later one believes nothing of an earlier one: a backup was restored since. Absent:
-/// the first.
+/// Of every answer, refusals among them: the life of the cluster that the member is of, as a
+/// number. Whoever has heard of a later one believes nothing of an earlier one: a backup was
+/// restored since. Members name theirs in questions as well, and answer those of their own life
+/// alone.
 pub const LIFE: &str = "yard-life";
 
 pub use descriptor::{PUBLIC_DESCRIPTORS, Rpc, rpcs};

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Mode of files that hold a key.
 pub const PRIVATE: u32 = 0o600;
+/// The file of a folder that [`FolderLock`] locks.
+pub const LOCK_FILE: &str = "lock";
 /// Mode of files that everybody may read.
 pub const PUBLIC: u32 = 0o644;
 
@@ -185,7 +187,7 @@ impl FolderLock {
     /// # Errors
     /// If another process holds it; its pid is named where known.
     pub fn take(folder: &Path) -> Result<FolderLock, FileError> {
-        let path = folder.join("lock");
+        let path = folder.join(LOCK_FILE);
         let failed = |error| FileError::Open(path.clone(), error);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(PRIVATE);

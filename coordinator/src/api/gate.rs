@@ -9,6 +9,7 @@ use super::refusal::Refusal;
 use super::strangers::{Bounded, Strangers, Visit};
 use super::table::{Need, need};
 use crate::counters;
+use crate::folder::FIRST_LIFE;
 use crate::member::Member;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,7 +21,7 @@ use tonic::body::Body;
 use tonic::{Code, Request, Status};
 use tower::{Layer, Service};
 use yard_common::ErrorCode;
-use yard_common::id::{MemberId, NodeId, PrincipalId};
+use yard_common::id::{Incarnation, MemberId, NodeId, PrincipalId};
 use yard_common::limits::STRANGER_CALL_MS;
 use yard_core::command::Role;
 use yard_core::state::State;
@@ -140,13 +141,16 @@ where
             return std::future::ready(Ok(response)).boxed();
         }
         let admitted = admit(member, request.uri().path(), peer.as_deref())
+            .and_then(|need| same_life(member, need, request.headers()).map(|()| need))
             .and_then(|need| Ok((need, self.visit(caller.as_ref())?)));
         let (need, visit) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let status = Status::from(refusal);
                 member.counters.call(status.code());
-                return std::future::ready(Ok(status.into_http())).boxed();
+                let mut response = status.into_http();
+                tell_members(member, &mut response);
+                return std::future::ready(Ok(response)).boxed();
             }
         };
         // Whoever has no certificate gets little room and little time.
@@ -192,12 +196,28 @@ impl<S> Gate<S> {
 }
 
 /// Says as of which position of the log the members are, so that whoever knows an older list asks
-/// for it, and of which life of the cluster this one is.
+/// for it, and of which life of the cluster this one is, so that whoever knows a later one does not
+/// believe it.
 fn tell_members(member: &Member, response: &mut http::Response<Body>) {
     let (_, state) = member.raft.state();
     let headers = response.headers_mut();
     headers.insert(MEMBERS_INDEX, state.membership.id.0.0.into());
-    headers.insert(LIFE, state.incarnation.0.into());
+    headers.insert(LIFE, member.life.0.into());
+}
+
+/// A member of another life of the cluster is no part of this one: not of its consensus, and not of
+/// anything else, whatever its certificate says. One that does not say is of the first.
+fn same_life(member: &Member, need: Need, headers: &http::HeaderMap) -> Result<(), Refusal> {
+    let told = headers.get(LIFE).and_then(|told| told.to_str().ok()?.parse::<u32>().ok());
+    let life = told.map_or(FIRST_LIFE, Incarnation);
+    if need != Need::Member || life == member.life {
+        return Ok(());
+    }
+    let message = format!(
+        "member {} is of life {} of the cluster, and does not listen to one of life {life}",
+        member.id, member.life
+    );
+    Err(Refusal::new(Code::FailedPrecondition, ErrorCode::NotAMember, message))
 }
 
 /// What the call needs, if a peer may make it.
@@ -275,16 +295,28 @@ fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(), Refusal> {
     let exists = match peer.principal {
         Principal::User(id) => state.principals.get(id).is_some_and(|user| !user.disabled),
         Principal::Node(id) => state.nodes.get(id).is_some(),
-        // One that is behind does not know whoever joined since, and its leader may be one of
-        // them: numbers only rise, and whoever left had one that is known.
-        Principal::Member(id) => {
-            let peers = member.raft.peers();
-            let is_newer = peers.last_key_value().is_none_or(|(last, _)| id > *last);
-            let has_left = id.0 <= state.member_last && !state.members.contains(&id);
-            peers.contains_key(&id) || is_newer && !has_left
-        }
+        Principal::Member(id) => return is_member(member, state, id),
     };
     if exists { Ok(()) } else { Err(revoked(&peer.principal.to_string())) }
+}
+
+/// Whether a member is one. It stops when it hears that it was removed, so that this is said by the
+/// word of what is applied alone.
+fn is_member(member: &Member, state: &State, id: MemberId) -> Result<(), Refusal> {
+    let peers = member.raft.peers();
+    if peers.contains_key(&id) {
+        return Ok(());
+    }
+    if state.has_left(id) {
+        let message = format!("member {id} was removed from the cluster");
+        return Err(Refusal::new(Code::Unauthenticated, ErrorCode::NotAMember, message));
+    }
+    // One that is behind does not know whoever joined since, and its leader may be one of them:
+    // numbers only rise.
+    match peers.last_key_value().is_none_or(|(last, _)| id > *last) {
+        true => Ok(()),
+        false => Err(Refusal::unavailable(format!("member {id} is not known here yet"))),
+    }
 }
 
 /// What is asked without gRPC: whether the member lives, whether it is of use, and its counters.

@@ -20,10 +20,6 @@ use yard_runtime::backoff::Backoff;
 
 /// How long a write may take, all tries together.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a member looks for a leader that takes it: longer than an election takes. Whoever asks
-/// may reach one that this member does not.
-const SEARCH: Duration = Duration::from_secs(2);
-
 /// When to ask again while the disk is full, in milliseconds.
 const DISK_FULL_MS: u64 = 5_000;
 
@@ -109,7 +105,7 @@ impl Api {
         let forward = Forward { actor, request: Some(request), command };
         let mut pause = Backoff::new(20, 500);
         let mut leadership = self.raft.leadership();
-        let until = Instant::now() + SEARCH;
+        let until = Instant::now() + self.pace.search();
         for _ in 0..FORWARD_TRIES_MAX {
             let now = *leadership.borrow_and_update();
             let mut later = leadership.clone();

@@ -15,8 +15,6 @@ use yard_proto::wire::{Sweep, Swept};
 
 /// Period of the questions.
 const PERIOD: Duration = Duration::from_millis(500);
-/// How long a member may take to answer; what comes later is said again at the next question.
-const WAIT: Duration = Duration::from_millis(400);
 
 /// Runs until it is stopped.
 pub(super) async fn run(member: Arc<Member>, leader: LeaderId, stop: CancellationToken) {
@@ -49,17 +47,17 @@ async fn sweep(member: &Member, leader: LeaderId, ballots: &mut Ballots) {
     proposals.collect::<FuturesUnordered<_>>().collect::<Vec<()>>().await;
 }
 
-/// What the members say; who does not answer in time says nothing.
+/// What the members say; who does not answer in time says it at the next question.
 async fn ask(member: &Member, state: &State, sweep: &Sweep) -> Vec<Swept> {
     let peers = member.raft.peers();
     let others = peers.iter().filter(|(id, _)| **id != member.id);
     let questions = others.map(|(id, peer)| async move {
-        let answer = member.peers.sweep(*id, &peer.address, sweep, WAIT).await;
+        let answer = member.peers.sweep(*id, &peer.address, sweep).await;
         answer.map_err(|error| tracing::debug!(member = %id, %error, "no answer to a sweep")).ok()
     });
     let others = questions.collect::<FuturesUnordered<_>>().collect::<Vec<_>>();
     // Its own disk may take its time; the others are not to wait for it.
-    let own = tokio::time::timeout(WAIT, member.leases.sweep(state, sweep));
+    let own = tokio::time::timeout(member.pace.answer(), member.leases.sweep(state, sweep));
     let (own, others) = tokio::join!(own, others);
     own.ok().into_iter().chain(others.into_iter().flatten()).collect()
 }

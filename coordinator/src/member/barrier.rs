@@ -1,6 +1,7 @@
 //! Reads that must not be stale, on any member: one question to the leader for all that wait.
 
 use crate::env::Env;
+use crate::pace::Pace;
 use crate::peers::{Asked, Peers};
 use crate::proposer::{Handle, Leadership, ReadError};
 use std::sync::Arc;
@@ -12,10 +13,6 @@ use tokio_util::sync::CancellationToken;
 use yard_common::id::{LogIndex, MemberId};
 use yard_common::limits::READS_WAITING_MAX;
 use yard_runtime::backoff::Backoff;
-
-/// How long a read waits for a leader: longer than an election takes. Whoever asks may reach a
-/// leader that this member does not.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a read cannot be confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -42,12 +39,20 @@ pub(crate) struct Confirmer {
     raft: Handle,
     peers: Arc<Peers>,
     env: Arc<dyn Env>,
+    /// How long a read waits for a leader.
+    patience: Duration,
 }
 
 impl Barrier {
-    pub(crate) fn new(raft: Handle, peers: Arc<Peers>, env: Arc<dyn Env>) -> (Barrier, Confirmer) {
+    pub(crate) fn new(
+        raft: Handle,
+        peers: Arc<Peers>,
+        env: Arc<dyn Env>,
+        pace: Pace,
+    ) -> (Barrier, Confirmer) {
         let (reads, queue) = mpsc::channel(READS_WAITING_MAX);
-        (Barrier(reads), Confirmer { queue, raft, peers, env })
+        let patience = pace.search();
+        (Barrier(reads), Confirmer { queue, raft, peers, env, patience })
     }
 
     /// A position of the log: whoever has applied it has everything that was answered to anybody
@@ -78,7 +83,7 @@ impl Confirmer {
             // Whoever comes from here on waits for the next round: this one may be under way.
             let answer = tokio::select! {
                 () = stop.cancelled() => return,
-                answer = timeout(PATIENCE, self.confirm()) => {
+                answer = timeout(self.patience, self.confirm()) => {
                     answer.unwrap_or(Err(BarrierError::NoLeader))
                 }
             };

@@ -18,13 +18,14 @@ use crate::build::Build;
 use crate::certificate::Certificate;
 use crate::counters::Counters;
 use crate::env::Env;
+use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::proposer::{Handle, Leadership};
 use crate::sessions::{Sessions, Tickets};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use yard_common::id::{ClusterId, LogIndex, MemberId};
+use yard_common::id::{ClusterId, Incarnation, LogIndex, MemberId};
 use yard_common::spec::Features;
 use yard_core::state::State;
 use yard_proto::internal::{MemberAddress, Members};
@@ -36,6 +37,10 @@ pub(crate) struct Member {
     pub(crate) id: MemberId,
     /// Its cluster.
     pub(crate) cluster: ClusterId,
+    /// The life of the cluster that it is of.
+    pub(crate) life: Incarnation,
+    /// How long it waits for others.
+    pub(crate) pace: Pace,
     /// What jobs may ask for.
     pub(crate) features: Features,
     /// What the program understands.

@@ -13,9 +13,6 @@ use yard_common::id::MemberId;
 use yard_common::limits::MEMBERS_MAX;
 use yard_runtime::tls::ConnectError;
 
-/// How long questions may go without any answer until the next one takes a new connection.
-const SILENT: Duration = Duration::from_secs(1);
-
 /// Connections that are kept: a few to each member.
 const CHANNELS_MAX: usize = 4 * MEMBERS_MAX;
 
@@ -40,12 +37,20 @@ struct Known {
 }
 
 /// Connections by their ends. Clones are the same ones.
-#[derive(Clone, Default)]
-pub(super) struct Lines(Arc<Mutex<BTreeMap<End, Known>>>);
+#[derive(Clone)]
+pub(super) struct Lines {
+    all: Arc<Mutex<BTreeMap<End, Known>>>,
+    /// How long questions may go without any answer until the next one takes a new connection.
+    silent: Duration,
+}
 
 impl Lines {
+    pub(super) fn new(silent: Duration) -> Lines {
+        Lines { all: Arc::default(), silent }
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<End, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes new connections from now on.
@@ -103,7 +108,7 @@ impl Drop for Question {
     fn drop(&mut self) {
         let mut all = self.lines.all();
         let silent = all.get(&self.end).and_then(|known| known.silent_since);
-        if silent.is_some_and(|since| since.elapsed() >= SILENT) {
+        if silent.is_some_and(|since| since.elapsed() >= self.lines.silent) {
             let (member, line) = self.end;
             tracing::debug!(%member, ?line, "nothing comes back; connects anew");
             // Who waits on it yet keeps it.
@@ -118,6 +123,7 @@ mod tests {
     use tokio::time::advance;
     use tonic::transport::Endpoint;
 
+    const SILENT: Duration = Duration::from_secs(1);
     const END: End = (MemberId(2), Line::Log);
 
     /// Whether the next question takes a new connection.
@@ -133,7 +139,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_given_up_when_nothing_comes_back_for_long() {
-        let lines = Lines::default();
+        let lines = Lines::new(SILENT);
         assert!(connects_anew(&lines) && !connects_anew(&lines));
         let question = lines.ask(END);
         advance(SILENT / 2).await;
@@ -155,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn another_address_is_another_connection() {
-        let lines = Lines::default();
+        let lines = Lines::new(SILENT);
         assert!(connects_anew(&lines));
         let open = || Ok(Endpoint::from_static("http://b:1").connect_lazy());
         lines.channel(END, "b:1", open).unwrap();

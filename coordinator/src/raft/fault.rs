@@ -78,6 +78,15 @@ pub enum FatalError {
         /// What is missing.
         what: &'static str,
     },
+    /// It is no member any more.
+    #[error(
+        "this coordinator was removed from the cluster, as member {by} says; what is in its folder \
+         is out of date"
+    )]
+    Removed {
+        /// Who says so.
+        by: MemberId,
+    },
     /// The consensus stopped by itself.
     #[error("the consensus stopped: {0}")]
     Consensus(String),
@@ -119,6 +128,7 @@ impl FatalError {
             | FatalError::Broken { .. }
             | FatalError::Differs { .. }
             | FatalError::OldCopy { .. }
+            | FatalError::Removed { .. }
             | FatalError::Consensus(_)
             | FatalError::StuckDisk(_) => false,
         }
@@ -130,6 +140,7 @@ impl FatalError {
         match self {
             FatalError::Storage(error) => error.code(),
             FatalError::OldCopy { .. } => Some(ErrorCode::FolderOutdated),
+            FatalError::Removed { .. } => Some(ErrorCode::NotAMember),
             FatalError::Differs { .. } => Some(ErrorCode::MembersDiffer),
             FatalError::TooOld { .. }
             | FatalError::UnknownEntry { .. }
@@ -144,7 +155,7 @@ impl FatalError {
     pub fn is_of_content(&self) -> bool {
         match self {
             FatalError::Storage(error) => error.is_of_content(),
-            FatalError::OldCopy { .. } => true,
+            FatalError::OldCopy { .. } | FatalError::Removed { .. } => true,
             FatalError::TooOld { .. }
             | FatalError::UnknownEntry { .. }
             | FatalError::UnknownSnapshot { .. }

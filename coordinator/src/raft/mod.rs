@@ -41,6 +41,7 @@ use self::network::Network;
 use self::types::{Commands, Config, leader_to_ours, leader_to_raft};
 use crate::build::Build;
 use crate::env::Env;
+use crate::pace::Pace;
 use crate::proposer::Room;
 use crate::storage::{Log, Peer, Snapshot, Snapshots};
 use bytes::Bytes;
@@ -59,9 +60,6 @@ use std::time::Duration;
 use thiserror::Error;
 use yard_common::id::{LeaderId, LogIndex, MemberId};
 use yard_common::limits::LOG_KEPT_ENTRIES;
-
-/// Period of heartbeats where links are fast, in milliseconds.
-const HEARTBEAT_MS: u64 = 50;
 
 /// openraft with our types.
 type RaftNode = openraft::Raft<Config, Machine>;
@@ -147,7 +145,7 @@ fn forwarded(forward: &ForwardToLeader<Config>, own: MemberId) -> NotDone {
 /// period of heartbeats counts as lost, however often it arrives: a leader without answers has no
 /// lease and commits nothing. A vote must be answered within the shortest election timeout.
 fn config(round_trip_ms: u64) -> openraft::Config {
-    let heartbeat_ms = (round_trip_ms * 5 / 4).max(HEARTBEAT_MS);
+    let heartbeat_ms = Pace::new(round_trip_ms).heartbeat_ms();
     openraft::Config {
         cluster_name: "yard".into(),
         heartbeat_interval: heartbeat_ms,

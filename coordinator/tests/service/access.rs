@@ -188,6 +188,28 @@ async fn get(mut channel: tonic::transport::Channel, path: &str) -> (u16, String
 }
 
 #[tokio::test]
+async fn every_answer_names_the_life_of_the_cluster() {
+    let cluster = Cluster::start().await;
+    let (mut bob, _) = cluster.add_user("bob", vec![grant("", v1::Role::User)]).await;
+    let life = |head: &tonic::metadata::MetadataMap| {
+        head.get(yard_proto::LIFE).map(|life| life.to_str().unwrap().to_string())
+    };
+    let answer = bob.cluster.status(v1::StatusRequest::default()).await.unwrap();
+    assert_eq!(life(answer.metadata()).as_deref(), Some("1"));
+    // Refused at the gate, behind it, and to a stranger.
+    let at_the_gate = bob.nodes.drain(v1::DrainRequest::default()).await.unwrap_err();
+    let behind = bob.jobs.get(v1::GetJobRequest::default()).await.unwrap_err();
+    let (channel, _) = cluster.stranger();
+    let mut nobody = v1::cluster_service_client::ClusterServiceClient::new(channel);
+    let stranger = nobody.status(v1::StatusRequest::default()).await.unwrap_err();
+    assert_eq!(stranger.code(), Code::Unauthenticated);
+    for refused in [at_the_gate, behind, stranger] {
+        assert_eq!(life(refused.metadata()).as_deref(), Some("1"), "{refused:?}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn an_agent_asks_for_maintenance_of_its_own_node_alone() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin();

@@ -96,6 +96,19 @@ impl Cluster {
         Cluster { handle, running, ..self }
     }
 
+    /// A copy of this one as it is now, at another address: what a former life of it would be.
+    pub(crate) async fn copy_of_now(&self) -> Cluster {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("member");
+        let copied =
+            std::process::Command::new("cp").arg("-a").args([&self.folder, &folder]).status();
+        assert!(copied.unwrap().success());
+        let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (handle, running) = Cluster::run(&folder, listen, Build::CURRENT).await;
+        let made = self.made.clone();
+        Cluster { root, folder, listen, made, handle, running }
+    }
+
     /// Stops it in order, and starts it as a version that may not serve. Its folder comes along.
     pub(crate) async fn come_back_as(
         mut self,

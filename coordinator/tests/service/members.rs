@@ -392,6 +392,79 @@ async fn a_join_whose_answer_was_lost_is_asked_again_and_nobody_else_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_key_of_a_join_outlasts_the_refusal_of_a_former_member() {
+    let (cluster, root) = (Cluster::start().await, tempfile::tempdir().unwrap());
+    // One that knows nothing of the token, with the same CAs: a copy of before.
+    let former = cluster.copy_of_now().await;
+    let token = member_token(&mut cluster.admin()).await;
+    let (folder, own) = (root.path().join("member"), free_address().to_string());
+    let nowhere = free_address().to_string();
+    let join_at = |members: &[&str]| JoinOptions {
+        patience: Duration::ZERO,
+        members: members.iter().map(ToString::to_string).collect(),
+        ..options(folder.clone(), &token, String::new(), own.clone())
+    };
+    assert!(matches!(join(join_at(&[&nowhere])).await, Err(JoinError::Nobody { .. })));
+    // The cluster lets the machine in, and the answer is lost.
+    let key_file = root.path().join(".member.join/request.key");
+    let key = KeyRequest::load(&key_file).unwrap();
+    let lost = ask_to_join(&cluster, &token, &key, &own, 0).await.unwrap();
+    let refused = join(join_at(&[&former.address()])).await;
+    assert!(matches!(refused, Err(JoinError::Refused(_))), "{refused:?}");
+    assert!(key_file.exists(), "whoever was asked before may have let it in");
+    let joined = join(join_at(&[&former.address(), &cluster.address()])).await.unwrap();
+    assert_eq!(joined.member, MemberId(lost.member_id));
+
+    // A key that nobody can have let in goes.
+    let (folder, token) = (root.path().join("other"), member_token(&mut cluster.admin()).await);
+    let key_file = root.path().join(".other.join/request.key");
+    let join_at = |members: &[&str]| JoinOptions {
+        members: members.iter().map(ToString::to_string).collect(),
+        ..options(folder.clone(), &token, String::new(), free_address().to_string())
+    };
+    let refused = join(join_at(&[&nowhere, &former.address()])).await;
+    assert!(matches!(refused, Err(JoinError::Refused(_))) && key_file.exists());
+    std::fs::remove_dir_all(root.path().join(".other.join")).unwrap();
+    let refused = join(join_at(&[&former.address()])).await;
+    assert!(matches!(refused, Err(JoinError::Refused(_))) && !key_file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_removed_hears_of_it_and_stops() {
+    let (cluster, mut others) = three().await;
+    let remove = v1::RemoveMemberRequest { member_id: 3 };
+    cluster.admin().cluster.remove_member(remove).await.unwrap();
+    let (_, running) = others[1].running.take().unwrap();
+    let error = timeout(PATIENCE, running).await.unwrap().unwrap().unwrap_err();
+    assert_eq!(error.code(), Some(yard_common::ErrorCode::NotAMember), "{error:?}");
+    assert!(error.is_of_folder(), "to start it again does not help");
+    assert!(cluster.admin().submit(JOB).await.is_ok());
+    // Nor does it.
+    others[1].start().await;
+    let (_, running) = others[1].running.take().unwrap();
+    timeout(PATIENCE, running).await.unwrap().unwrap().unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_another_life_is_no_part_of_this_one() {
+    let (cluster, others) = three().await;
+    let identity = Identity::load(&others[0].folder().join("identity")).unwrap();
+    let tls = ClientTls::new(&identity).unwrap();
+    let tree = Expect::Any(yard_runtime::identity::Tree::Member);
+    let mut client = MemberServiceClient::new(channel(&cluster.address(), &tls, tree).unwrap());
+    client.read_index(ReadIndexRequest {}).await.unwrap();
+    let mut request = tonic::Request::new(ReadIndexRequest {});
+    request.metadata_mut().insert(yard_proto::LIFE, 7.into());
+    let refused = client.read_index(request).await.unwrap_err();
+    assert_eq!(Refused::read(&refused).reason, "Y3008", "{refused:?}");
+    // The certificate is right, and the life is not: no vote is heard.
+    let mut request = tonic::Request::new(yard_proto::internal::RaftMessage::default());
+    request.metadata_mut().insert(yard_proto::LIFE, 7.into());
+    let refused = client.vote(request).await.unwrap_err();
+    assert_eq!(Refused::read(&refused).reason, "Y3008", "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_is_complete_or_not_there() {
     let (cluster, root) = (Cluster::start().await, tempfile::tempdir().unwrap());
     let token = member_token(&mut cluster.admin()).await;

@@ -85,6 +85,14 @@ impl State {
         ids.filter(|id| !leaves(id)).copied().collect()
     }
 
+    /// Whether a member was part of the cluster, and is not any more. Numbers are never given out
+    /// twice, so that it never will be again.
+    #[must_use]
+    pub fn has_left(&self, id: MemberId) -> bool {
+        let is_known = self.members.contains(&id) || self.membership.is_voter(id);
+        id.0 <= self.member_last && !is_known
+    }
+
     pub(super) fn let_vote(
         &mut self,
         context: &mut Context,

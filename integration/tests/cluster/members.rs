@@ -167,6 +167,7 @@ fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     let job = gate.submit(cluster, &[]);
     let rank = gate.only_process(0);
     let id = leader.to_string();
+    let removed = cluster.part(&part(leader));
     cluster.yard(&["cluster", "remove", &id]).exits(64).says(&["--yes"]);
     cluster.yard(&["cluster", "remove", &id, "--yes"]).ok();
     assert_ne!(trio.leader(), leader);
@@ -174,11 +175,11 @@ fn the_members_are_learnt_and_a_removed_leader_hands_over() {
     // Two are left, and each of them knows of the other alone.
     let text = fs::read_to_string(&learnt).expect("the list was kept");
     assert_eq!(text.matches("127.0.0.1:").count(), 2, "{text}");
-    await_true("the one that was removed says so", || {
-        let log = fs::read_to_string(cluster.dev(&format!("{}.log", part(leader))));
-        log.unwrap_or_default().contains("not part of the cluster any more")
-    });
-    cluster.kill(&part(leader));
+    // The one that was removed hears of it.
+    removed.await_end();
+    let log = fs::read_to_string(cluster.dev(&format!("{}.log", part(leader))));
+    let log = log.expect("there is a log");
+    assert!(log.contains("was removed from the cluster") && log.contains("Y3008"), "{log}");
     assert!(rank.lives());
     gate.open(4);
     assert_eq!(cluster.wait(job), 4);
