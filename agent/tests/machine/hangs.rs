@@ -1,6 +1,6 @@
 //! Processes that nobody can end: they wait in the kernel for a file system that never answers.
 
-use crate::world::{Node, PATIENCE, id, one, wanted};
+use crate::world::{Node, PATIENCE, eventually, id, one, wanted};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
@@ -20,6 +20,8 @@ use yard_core::agent::DesiredPhase;
 struct Silence {
     place: TempDir,
     ends: Arc<AtomicBool>,
+    /// It has taken a request that it does not answer.
+    asked: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -33,12 +35,12 @@ impl Silence {
         let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         mount(Some("silence"), place.path(), Some("fuse"), flags, Some(data.as_str())).ok()?;
-        let ends = Arc::new(AtomicBool::new(false));
+        let (ends, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let server = {
-            let ends = ends.clone();
-            std::thread::spawn(move || serve(device, &ends))
+            let (ends, asked) = (ends.clone(), asked.clone());
+            std::thread::spawn(move || serve(device, &ends, &asked))
         };
-        Some(Silence { place, ends, server: Some(server) })
+        Some(Silence { place, ends, asked, server: Some(server) })
     }
 
     fn path(&self) -> &Path {
@@ -62,7 +64,7 @@ impl Drop for Silence {
 }
 
 /// The device is closed when it returns.
-fn serve(mut device: File, ends: &AtomicBool) {
+fn serve(mut device: File, ends: &AtomicBool, asked: &AtomicBool) {
     const INIT: u32 = 26;
     let mut request = vec![0; 256 * 1024];
     while !ends.load(Ordering::Relaxed) {
@@ -72,6 +74,7 @@ fn serve(mut device: File, ends: &AtomicBool) {
         }
         let Ok(len) = device.read(&mut request) else { continue };
         if len < 16 || request[4..8] != INIT.to_ne_bytes() {
+            asked.store(true, Ordering::Relaxed);
             continue;
         }
         // Head: length, no error, which request. Then version 7.31, no features, small sizes.
@@ -94,6 +97,8 @@ async fn what_does_not_end_is_told_of_and_keeps_what_it_holds() {
     let yaml = format!("command: [cat, {}/x]", silence.path().display());
     node.run(1, &yaml).await;
     node.until(|heard| heard.started(id(1)) == 1).await;
+    // Before its request is taken it can still be killed.
+    eventually("it hangs", || silence.asked.load(Ordering::Relaxed));
     let stop = DesiredPhase::Stop { cause: ExitCause::Cancelled, grace_ms: 100 };
     node.desire(vec![wanted(1, one(), stop)], Vec::new()).await;
     let told = async {
