@@ -22,10 +22,10 @@ pub(crate) fn is_scarce(at: &Path) -> bool {
     short(found.f_bavail, usable) || short(found.f_favail, found.f_files)
 }
 
-/// Bytes on disk below a directory, itself left out; no more is counted once they exceed `bytes_max`.
-/// What cannot be read, or is gone by now, counts nothing. Files that are open but have no name are
-/// not seen; those with two names count twice. A tree that is deeper than `DISK_DEPTH_MAX` is beyond
-/// any bound.
+/// Bytes on disk below a directory, itself left out; no more is counted once they exceed
+/// `bytes_max`. What cannot be read, or is gone by now, counts nothing. Files that are open but
+/// have no name are not seen; those with two names count twice. A tree that is deeper than
+/// `DISK_DEPTH_MAX` is beyond any bound.
 pub(crate) fn usage(at: &Path, bytes_max: u64) -> u64 {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(root) = rustix::fs::openat(CWD, at, flags, Mode::empty()) else { return 0 };

@@ -130,8 +130,8 @@ impl Topology {
         if room.len() < count || count == 0 {
             return None;
         }
-        // Cores of which nothing is taken first: two jobs on one core slow each other down. Then what
-        // others left of a core, then half a core, if it must be.
+        // Cores of which nothing is taken first: two jobs on one core slow each other down. Then
+        // what others left of a core, then half a core, if it must be.
         let is_whole = |core: &&CpuList| core.0.is_subset(&room);
         let (whole, broken): (Vec<&CpuList>, Vec<&CpuList>) = self.cores.iter().partition(is_whole);
         let mut order: Vec<u32> = Vec::new();

@@ -61,8 +61,8 @@ fn allowed(kind: Resource, value: u64) -> Option<u64> {
     is_short.then_some(hard)
 }
 
-/// Processes and threads of an assignment whose job does not say: half of what the machine can have,
-/// so that one that forks without end leaves room for the others, and for us.
+/// Processes and threads of an assignment whose job does not say: half of what the machine can
+/// have, so that one that forks without end leaves room for the others, and for us.
 pub(super) fn pids() -> u32 {
     let machine = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
     let most = machine.into_iter().filter_map(number).min().unwrap_or(0);

@@ -1,6 +1,6 @@
 //! How long a kill may take. Most processes are gone at once; one that hangs in the kernel, in a
-//! file system that never answers, goes when that answers, and nobody can tell when. It is looked at
-//! ever more seldom, and is told of.
+//! file system that never answers, goes when that answers, and nobody can tell when. It is looked
+//! at ever more seldom, and is told of.
 
 use yard_common::limits::{KILL_LOOK_MS_MAX, STUCK_MS};
 

@@ -125,8 +125,8 @@ pub(crate) fn receive_files(
     }
     Ok((got.bytes, files))
 }
-/// Gives this process and all that it starts a session keyring of their own, which is empty: that of
-/// the agent may hold keys. A kernel without keyrings has none to share.
+/// Gives this process and all that it starts a session keyring of their own, which is empty: that
+/// of the agent may hold keys. A kernel without keyrings has none to share.
 pub(crate) fn leave_keyring() {
     const JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: without a name the call takes no pointer.

@@ -13,10 +13,11 @@ const ODD: &str = "exec 7</etc/passwd 8</dev/null; trap '' INT HUP USR1; umask 0
                    ulimit -c 4096; cd /usr; SECRET=x; export SECRET; exec nice -n -5 \"$@\"";
 
 /// Everything that a process inherits, as the rank sees it.
-const LOOK: &str = "for f in /proc/self/fd/*; do n=${f##*/}; [ -e /proc/self/fd/$n ] && echo fd $n; done; \
-                    cat /proc/self/status; echo oom $(cat /proc/self/oom_score_adj); \
+const LOOK: &str = "at=/proc/self/fd; for f in $at/*; do n=${f##*/}; [ -e $at/$n ] && echo fd $n; \
+                    done; cat /proc/self/status; echo oom $(cat /proc/self/oom_score_adj); \
                     echo nice $(nice); echo umask $(umask); echo core $(ulimit -c); \
-                    echo pwd $(pwd -P); echo secret $SECRET; echo sched $(cut -d' ' -f41 /proc/self/stat)";
+                    echo pwd $(pwd -P); echo secret $SECRET; \
+                    echo sched $(cut -d' ' -f41 /proc/self/stat)";
 
 #[test]
 fn a_rank_inherits_nothing() {

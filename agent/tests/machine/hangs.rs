@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use yard_common::ExitCause;
 use yard_core::agent::DesiredPhase;
 
-/// A file system that takes every request and answers none, but the first, which the kernel waits for
-/// before it sends any.
+/// A file system that takes every request and answers none, but the first, which the kernel waits
+/// for before it sends any.
 struct Silence {
     place: TempDir,
     ends: Arc<AtomicBool>,

@@ -6,8 +6,11 @@ use yard_common::ExitCause;
 use yard_core::agent::DesiredPhase;
 
 /// Two lines for a shell: the second program runs as a child of it.
-const LINES: &str = "command: |\n  W='trap \"echo worker; exit 3\" TERM; echo on; while :; do sleep 0.01; done'\n  \
-                     sh -c \"$W\"\n  echo after\n";
+const LINES: &str = r#"command: |
+  W='trap "echo worker; exit 3" TERM; echo on; while :; do sleep 0.01; done'
+  sh -c "$W"
+  echo after
+"#;
 
 /// A program with two workers, which it stops itself before it ends.
 const WORKERS: &str = r#"command: |
