@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Tasks of the array.
 const TASKS: u32 = 100_000;
 /// How ranks end: what they do, and what is told of it.
-const ENDS: [(&str, v1::ExitKind, i32); 5] = [
+const ENDS: [(&str, v1::ExitKind, i64); 5] = [
     ("exit 0", v1::ExitKind::Exited, 0),
     ("exit 1", v1::ExitKind::Exited, 1),
     ("exit 255", v1::ExitKind::Exited, 255),
@@ -68,11 +68,14 @@ fn shim_start() {
     println!("shim_start {:.2} ms", began.elapsed().as_secs_f64() * 1e3 / f64::from(TIMES));
 }
 
-/// A job of little, for a shell.
-fn job(command: &str, more: &str, folder: &Path) -> v1::SubmitRequest {
+/// A job for a shell, of little.
+fn job(command: &str, ranks: usize, folder: &Path) -> v1::SubmitRequest {
     let command = serde_json::to_string(command).expect("a text is JSON");
-    let resources = r#""resources":{"cpus":0.001,"memory":"1MiB"}"#;
-    submit(format!(r#"{{"command":{command},{resources}{more}}}"#), folder)
+    let memory = 64 + 4 * ranks;
+    let resources = format!(r#"{{"cpus":0.001,"memory":"{memory}MiB"}}"#);
+    let text =
+        format!(r#"{{"command":{command},"ranks_per_node":{ranks},"resources":{resources}}}"#);
+    submit(text, folder)
 }
 
 async fn start(client: &Client, request: v1::SubmitRequest) -> u64 {
@@ -111,7 +114,7 @@ struct Seen {
     job: u64,
     /// It writes its process there when it starts.
     starts: PathBuf,
-    end: (v1::ExitKind, i32),
+    end: (v1::ExitKind, i64),
 }
 
 async fn kills() {
@@ -137,7 +140,7 @@ async fn kills() {
         );
         let waits = if number < RANKS { waits.as_str() } else { "" };
         let command = format!("echo $$ >>{}; {waits} {how}", starts.display());
-        let job = start(&client, job(&command, "", &folder)).await;
+        let job = start(&client, job(&command, 1, &folder)).await;
         if number < RANKS {
             until("the rank runs", || lines(&starts).len() == 1).await;
         }
@@ -170,10 +173,9 @@ async fn kills() {
 async fn many_ranks(ranks: usize) {
     let world = World::start(1);
     let (client, folder) = (world.client(), world.scratch());
-    let more = format!(r#","ranks_per_node":{ranks}"#);
     let began = Instant::now();
     let command = r#"echo >"$YARD_JOB_TEMP/$YARD_RANK"; exec sleep 1000"#;
-    let id = start(&client, job(command, &more, &folder)).await;
+    let id = start(&client, job(command, ranks, &folder)).await;
     let at = world.dev().join(format!("n1/jobs/{id}"));
     let running = || {
         let inner = std::fs::read_dir(&at).into_iter().flatten().flatten().next();
@@ -218,7 +220,7 @@ async fn idle() {
     let world = World::start(1);
     let (client, folder) = (world.client(), world.scratch());
     for _ in 0..JOBS {
-        start(&client, job("exec sleep 1000", "", &folder)).await;
+        start(&client, job("exec sleep 1000", 1, &folder)).await;
     }
     let running = v1::JobState::Running.into();
     let end = Instant::now() + PATIENCE;
