@@ -163,11 +163,19 @@ impl Drop for Root {
         for group in groups {
             let inner = std::fs::read_dir(group).into_iter().flatten().flatten();
             for inner in inner.filter(|entry| entry.path().is_dir()) {
-                let _ = std::fs::write(inner.path().join("cgroup.kill"), "1");
-                // A group empties a moment after its processes have ended.
-                let end = std::time::Instant::now() + Duration::from_secs(2);
+                // A group empties a moment after its processes have ended: those that stood by end
+                // by themselves, and whoever inherits them reaps them.
+                let end = std::time::Instant::now() + Duration::from_secs(10);
                 while std::fs::remove_dir(inner.path()).is_err() && std::time::Instant::now() < end
                 {
+                    let _ = std::fs::write(inner.path().join("cgroup.kill"), "1");
+                    let left = std::fs::read_to_string(inner.path().join("cgroup.procs"));
+                    for pid in left.iter().flat_map(|pids| pids.lines()) {
+                        let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap_or(0));
+                        if pid.as_raw() > 1 {
+                            let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+                        }
+                    }
                     std::thread::yield_now();
                 }
             }
