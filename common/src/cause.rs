@@ -48,7 +48,7 @@ pub enum ExitCause {
     /// A GPU failed; the driver's XID number.
     #[n(13)]
     GpuFault(#[n(0)] u32),
-    /// The node's scratch or log disk filled up.
+    /// It used more of a node's disk than the job asks for.
     #[n(14)]
     DiskFull,
     /// No progress for longer than the job allows.
@@ -102,6 +102,9 @@ pub enum PrepareStep {
     /// The gang was not ready within its time.
     #[n(9)]
     Barrier,
+    /// The node's disk is nearly full.
+    #[n(10)]
+    Disk,
 }
 
 /// Why an exit status cannot be known.
@@ -155,6 +158,7 @@ impl ExitCause {
             ExitCause::Exited(_)
             | ExitCause::Signaled(_)
             | ExitCause::OutOfMemory
+            | ExitCause::DiskFull
             | ExitCause::TimedOut
             | ExitCause::Stalled
             | ExitCause::DependencyFailed => Fault::User,
@@ -165,7 +169,6 @@ impl ExitCause {
             ExitCause::Suspended | ExitCause::Requeued | ExitCause::Cancelled => Fault::Request,
             ExitCause::NodeLost
             | ExitCause::GpuFault(_)
-            | ExitCause::DiskFull
             | ExitCause::StoppedWithGang
             | ExitCause::Lost(_) => Fault::Infra,
             ExitCause::StartFailed(_) => Fault::User,
@@ -186,7 +189,8 @@ impl PrepareStep {
             | PrepareStep::Image
             | PrepareStep::GpuCheck
             | PrepareStep::Limits
-            | PrepareStep::Barrier => Fault::Infra,
+            | PrepareStep::Barrier
+            | PrepareStep::Disk => Fault::Infra,
         }
     }
 }

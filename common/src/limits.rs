@@ -235,6 +235,23 @@ pub const DRIVER_QUEUE_LEN_MAX: usize = 64;
 pub const LOG_READ_BYTES_MAX: usize = 256 * 1024;
 /// Streams of one attempt on one node that a listing names.
 pub const LOG_STREAMS_MAX: usize = 2 * RANKS_PER_NODE_MAX as usize + 8;
+/// Accounts with the rights of root that a node may name for its jobs.
+pub const ROOT_LOGINS_MAX: usize = 16;
+/// Processes and threads that an assignment may have at the least, if its job does not say.
+pub const ASSIGNMENT_PIDS_MIN: u32 = 1_024;
+/// How long processes may take to end once they are killed, in milliseconds, until people are told.
+pub const STUCK_MS: u64 = 5_000;
+/// The longest pause between two looks at processes that are being killed, in milliseconds.
+pub const KILL_LOOK_MS_MAX: u64 = 500;
+/// The least part of a node's disk that is free when something new comes, in hundredths. With less
+/// it refuses.
+pub const DISK_RESERVE_PERCENT: u32 = 5;
+/// How often the disk that jobs with a bound use is measured, in milliseconds, if that is quick.
+pub const DISK_LOOK_MS: u64 = 2_000;
+/// What an entry of a directory counts at the least: one without bytes takes room too.
+pub const DISK_ENTRY_BYTES: u64 = 512;
+/// How deep the directories of a job may lie that has a bound; a deeper tree is beyond it.
+pub const DISK_DEPTH_MAX: usize = 256;
 /// How long NVML may take to answer, in milliseconds; then the machine counts as without GPUs.
 pub const GPU_PROBE_MS: u64 = 10_000;
 

@@ -38,7 +38,7 @@ fn enums_have_the_same_values_on_both_sides() {
         AssignmentState: 6,
         NodeState: 4,
         PendingReason: 15,
-        PrepareStep: 10,
+        PrepareStep: 11,
         LostReason: 5,
         Fault: 5,
         IsolationClass: 3,
@@ -56,7 +56,7 @@ fn any_cause() -> impl Strategy<Value = ExitCause> {
         any::<i32>().prop_map(ExitCause::Signaled),
         any::<u32>().prop_map(ExitCause::GpuFault),
         any::<i32>().prop_map(ExitCause::StartFailed),
-        (1..=10).prop_map(|raw| {
+        (1..=11).prop_map(|raw| {
             ExitCause::PrepareFailed(known::<v1::PrepareStep, _>("step", raw).unwrap())
         }),
         (1..=5)

@@ -1,7 +1,7 @@
 //! How others speak to the driver.
 
 use super::turn::Turn;
-use crate::cgroup::Support;
+use crate::cgroup::{GpuNodes, Support};
 use crate::launch::{Assignment, Site};
 use crate::paths::Paths;
 use crate::process;
@@ -34,6 +34,12 @@ pub struct Options {
     pub cgroups: Support,
     /// Run jobs whose owner has no login as the agent's own account, even if that is root.
     pub jobs_as_agent: bool,
+    /// Whole CPUs are a job's own, and parts of one are so much time. If not, they are a weight.
+    pub cpus_bound: bool,
+    /// Accounts with the rights of root that jobs may run as.
+    pub root_logins: Vec<String>,
+    /// Where the device files of GPUs are described.
+    pub gpu_nodes: GpuNodes,
     /// Where an agent without memory begins, as the coordinator says; see
     /// `yard_core::agent::Kept::new`.
     pub begin: (Fence, Sequence),
@@ -95,6 +101,9 @@ pub struct Share {
     pub ended: u32,
     /// Whether its shim answers.
     pub connected: bool,
+    /// Processes of it that were killed and do not end, for people. Until they do, it is not
+    /// reaped, and nobody else gets what it holds.
+    pub stuck: Option<String>,
 }
 
 /// A request to the thread.
@@ -299,6 +308,10 @@ impl Options {
             cgroup_controllers: Vec::new(),
             cgroup_v1: Vec::new(),
             jobs_as_agent: self.jobs_as_agent,
+            cgroup_programs: false,
+            cpus_bound: self.cpus_bound,
+            root_logins: self.root_logins.clone(),
+            gpu_nodes: self.gpu_nodes.clone(),
         };
         Ok(site.with_cgroups(&self.cgroups))
     }

@@ -14,7 +14,10 @@
 
 mod adopt;
 mod clean;
+mod cpus;
+mod disk;
 mod handle;
+mod make;
 mod perform;
 mod ready;
 mod remains;

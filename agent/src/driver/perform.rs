@@ -17,7 +17,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Child;
 use yard_common::ExitCause;
-use yard_common::cause::PrepareStep;
 use yard_common::limits::DETAIL_BYTES_MAX;
 use yard_core::agent::{Action, AssignmentId, Desired, Ending, Input, ShimEvent};
 
@@ -62,17 +61,12 @@ impl Turn {
             return;
         }
         let directory = self.paths.shim(id);
-        let spawned = match directory.join(DETAIL).exists() {
-            true => Shim::make(directory.clone(), id, &mut self.ready),
-            false => Err(std::io::Error::other("the coordinator sent no details")),
-        };
-        match spawned {
+        match self.make_shim(id, &directory) {
             Ok(shim) => drop(self.shims.insert(id, shim)),
-            Err(error) => {
-                tracing::error!(assignment = %id, %error, "no shim");
+            Err(refusal) => {
+                tracing::error!(assignment = %id, error = refusal.text, "no shim");
                 self.shims.insert(id, Shim::dead(directory));
-                let cause = ExitCause::PrepareFailed(PrepareStep::Limits);
-                self.tell(id, ShimEvent::Failed(cause));
+                self.tell(id, ShimEvent::Failed(ExitCause::PrepareFailed(refusal.step)));
             }
         }
     }
@@ -88,13 +82,19 @@ impl Turn {
         }
     }
 
+    /// What is known of those that do not end.
+    pub(super) fn stuck(&self, id: AssignmentId) -> Option<String> {
+        let told = self.shims.get(&id).and_then(|shim| shim.stuck.clone());
+        told.or_else(|| self.remains.get(&id).and_then(Remains::stuck))
+    }
+
     /// Kills what has no shim, and looks until nothing is left.
     fn watch_remains(&mut self, id: AssignmentId, history: History) {
         let group = self.options.cgroups.find(&tag(id));
         let mark = crate::launch::mark(&self.site, &tag(id));
         let this_boot = history.boot == Some(self.site.boot);
         let mains = if this_boot { history.processes } else { Vec::new() };
-        let remains = Remains::new(group, mark, mains);
+        let mut remains = Remains::new(group, mark, mains);
         if remains.kill() {
             self.tell(id, ShimEvent::Reaped);
         } else {
@@ -105,6 +105,8 @@ impl Turn {
     /// Removes everything but the output of the ranks.
     fn release(&mut self, id: AssignmentId) {
         let child = self.shims.remove(&id).and_then(Shim::leave);
+        self.cpus.forget(id);
+        self.meter.forget(id);
         self.leaving.push((child, self.options.cgroups.find(&tag(id))));
         let directory = self.paths.shim(id);
         if let Ok(orders) = std::fs::read(directory.join(DETAIL))
@@ -142,6 +144,12 @@ impl Turn {
             }
             FromShim::Cut(len) => self.tell(id, ShimEvent::Cut(len)),
             FromShim::Reaped => self.tell(id, ShimEvent::Reaped),
+            FromShim::Stuck(text) => {
+                tracing::warn!(assignment = %id, text, "what was killed does not end");
+                if let Some(shim) = self.shims.get_mut(&id) {
+                    shim.stuck = Some(text);
+                }
+            }
             // It was told already what to do next.
             FromShim::Ready => {}
         }

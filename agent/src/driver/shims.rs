@@ -29,6 +29,8 @@ pub(super) struct Shim {
     kill: bool,
     /// Ends that it was told are on disk.
     pub(super) saved: u32,
+    /// Processes that it killed and that do not end, for people.
+    pub(super) stuck: Option<String>,
 }
 
 impl Shim {
@@ -44,6 +46,7 @@ impl Shim {
             stop: false,
             kill: false,
             saved: 0,
+            stuck: None,
         }
     }
 
@@ -156,6 +159,11 @@ impl Shim {
     pub(super) fn kill(&mut self) {
         self.kill = true;
         self.tell(&ToShim::Kill);
+    }
+
+    /// It uses more of the disk than it may. Told again for as long as that is so.
+    pub(super) fn tell_full(&mut self) {
+        self.tell(&ToShim::Full);
     }
 
     pub(super) fn tell_saved(&mut self, ended: u32) {

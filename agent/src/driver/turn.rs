@@ -2,6 +2,8 @@
 
 use super::adopt;
 use super::clean::Cleaner;
+use super::cpus::Cpus;
+use super::disk::Meter;
 use super::handle::{DriverError, Found, Options, Request, Share};
 use super::ready::Ready;
 use super::remains::Remains;
@@ -45,6 +47,8 @@ pub(super) struct Turn {
     /// groups that they are in to their end.
     pub(super) leaving: Vec<(Option<Child>, Group)>,
     pub(super) cleaner: Cleaner,
+    pub(super) cpus: Cpus,
+    pub(super) meter: Meter,
     /// What the automaton is to be told next.
     pub(super) inputs: VecDeque<Input>,
     pub(super) reports: Option<mpsc::Sender<Report>>,
@@ -99,6 +103,7 @@ impl Turn {
         // Of shims that an earlier agent let go.
         let is_known = |id| adopted.shims.contains_key(&id);
         options.cgroups.remove_empty(|name| from_tag(name).is_some_and(|id| !is_known(id)));
+        let meter = Meter::start().map_err(io("start to measure the disk"))?;
         let lease = lease_file.read();
         let (agent, actions) = Agent::restore(kept, boot, adopted.found, lease, sys::boot_ms());
         let mut turn = Turn {
@@ -114,12 +119,15 @@ impl Turn {
             remains: BTreeMap::new(),
             leaving: Vec::new(),
             cleaner,
+            cpus: Cpus::read(),
+            meter,
             inputs: VecDeque::new(),
             reports: None,
             timers: BTreeSet::new(),
             requests,
             woken,
         };
+        turn.resume();
         turn.perform(vec![actions])?;
         turn.settle()?;
         Ok(turn)
@@ -148,6 +156,7 @@ impl Turn {
             let mut sink = [0; 64];
             while self.woken.read(&mut sink).is_ok_and(|count| count > 0) {}
             self.hear_shims();
+            self.hear_meter();
             self.look()?;
             if !self.hear_requests()? {
                 return Ok(());
@@ -217,7 +226,10 @@ impl Turn {
             let wait_ms = at_ms.saturating_sub(now_ms).min(60_000);
             PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds = vec![PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![
+            PollFd::new(self.woken.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.meter.fd(), PollFlags::POLLIN),
+        ];
         for wire in self.shims.values().filter_map(Shim::wire) {
             let out = if wire.is_waiting() { PollFlags::POLLOUT } else { PollFlags::empty() };
             fds.push(PollFd::new(wire.fd(), PollFlags::POLLIN | out));
@@ -287,6 +299,7 @@ impl Turn {
             started: record.started,
             ended: record.ended,
             connected: self.shims.get(id).is_some_and(|shim| shim.wire().is_some()),
+            stuck: self.stuck(*id),
         };
         self.kept().records.iter().map(share).collect()
     }

@@ -22,13 +22,20 @@ pub(super) struct Account {
     pub(super) identity: Option<Identity>,
 }
 
-/// The account of a job's owner on this node. `as_agent`: an owner without a login gets that of
-/// the agent, even if it is root.
-pub(super) fn resolve(
-    login: Option<&str>,
-    node: &str,
-    as_agent: bool,
-) -> Result<Account, PrepareError> {
+/// What a node says of the accounts that its jobs run as.
+pub(super) struct Policy<'a> {
+    /// The node's name.
+    pub(super) node: &'a str,
+    /// An owner without a login gets that of the agent, and the agent's own account is one as any
+    /// other, even if it is root.
+    pub(super) as_agent: bool,
+    /// Accounts with the rights of root that jobs may run as.
+    pub(super) roots: &'a [String],
+}
+
+/// The account of a job's owner on this node.
+pub(super) fn resolve(login: Option<&str>, policy: &Policy<'_>) -> Result<Account, PrepareError> {
+    let Policy { node, as_agent, roots } = *policy;
     let own = geteuid();
     let user = match login {
         Some(login) => by_name(login)?.ok_or_else(|| PrepareError::NoAccount {
@@ -41,6 +48,14 @@ pub(super) fn resolve(
     if !own.is_root() && user.uid != own {
         let own = by_uid(own, node)?.name;
         return Err(PrepareError::OtherAccount { login: user.name, own, node: node.to_string() });
+    }
+    let is_own = as_agent && user.uid == own;
+    if user.uid.is_root() && !is_own && !roots.contains(&user.name) {
+        return Err(PrepareError::Root { login: user.name, node: node.to_string() });
+    }
+    if user.uid.as_raw() == u32::MAX || user.gid.as_raw() == u32::MAX {
+        // The system calls take it for "no change".
+        return Err(PrepareError::NoAccount { login: user.name, node: node.to_string() });
     }
     let identity = match own.is_root() && !user.uid.is_root() {
         true => Some(Identity {
@@ -93,26 +108,44 @@ mod tests {
 
     #[test]
     fn an_unknown_login_names_node_and_fix() {
-        let error = resolve(Some("no-such-login"), "n1", false).unwrap_err();
+        let error = resolve(Some("no-such-login"), &policy(false, &[])).unwrap_err();
         assert_eq!(error.step(), yard_common::cause::PrepareStep::Account);
         let text = error.to_string();
         assert!(text.starts_with("there is no account no-such-login on node n1;"), "{text}");
+    }
+
+    fn policy(as_agent: bool, roots: &[String]) -> Policy<'_> {
+        Policy { node: "n1", as_agent, roots }
     }
 
     #[test]
     fn only_root_becomes_somebody_else() {
         let own = geteuid();
         let login = User::from_uid(own).unwrap().unwrap().name;
-        assert_eq!(resolve(Some(&login), "n1", false).unwrap().identity, None);
+        let named = [login.clone()];
+        assert_eq!(resolve(Some(&login), &policy(false, &named)).unwrap().identity, None);
         if own.is_root() {
-            let nobody = resolve(Some("nobody"), "n1", true).unwrap();
+            let nobody = resolve(Some("nobody"), &policy(true, &[])).unwrap();
             assert_eq!(nobody.identity.unwrap().uid, nobody.uid);
-            assert!(matches!(resolve(None, "n1", false), Err(PrepareError::NoLogin)));
-            assert_eq!(resolve(None, "n1", true).unwrap().name, login);
+            assert!(matches!(resolve(None, &policy(false, &[])), Err(PrepareError::NoLogin)));
+            assert_eq!(resolve(None, &policy(true, &[])).unwrap().name, login);
         } else {
-            let error = resolve(Some("root"), "n1", false).unwrap_err();
+            let error = resolve(Some("root"), &policy(false, &named)).unwrap_err();
             assert!(matches!(error, PrepareError::OtherAccount { .. }), "{error}");
-            assert_eq!(resolve(None, "n1", false).unwrap().name, login);
+            assert_eq!(resolve(None, &policy(false, &[])).unwrap().name, login);
         }
+    }
+
+    #[test]
+    fn jobs_run_as_root_only_where_that_account_is_named() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let error = resolve(Some("root"), &policy(false, &["toor".into()])).unwrap_err();
+        assert!(matches!(error, PrepareError::Root { .. }), "{error}");
+        assert_eq!(error.step(), yard_common::cause::PrepareStep::Account);
+        let named = ["root".to_string()];
+        assert_eq!(resolve(Some("root"), &policy(false, &named)).unwrap().uid, 0);
+        assert_eq!(resolve(Some("root"), &policy(true, &[])).unwrap().uid, 0);
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Scene<'a> {
     pub(super) orders: &'a Orders,
     pub(super) account: &'a Account,
     pub(super) scratch: &'a Path,
+    /// Where temporary files go.
+    pub(super) tmp: &'a Path,
     pub(super) files: &'a TaskFiles,
     pub(super) task: TaskIndex,
     pub(super) attempt: AttemptNumber,
@@ -73,7 +75,7 @@ impl Scene<'_> {
         set(all, "SHELL", &account.shell);
         set(all, "LANG", "C.UTF-8");
         set(all, "PATH", &self.orders.site.path);
-        set(all, "TMPDIR", self.scratch.join("tmp").display());
+        set(all, "TMPDIR", self.tmp.display());
         set(all, "PYTHONUNBUFFERED", 1);
         let ranks = self.assignment().node().map_or(1, |node| node.ranks.max(1));
         let cpus = self.assignment().amounts.cpu_milli / 1_000 / u64::from(ranks);

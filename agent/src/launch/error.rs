@@ -55,6 +55,17 @@ pub enum PrepareError {
         /// The node.
         node: String,
     },
+    /// The account has the rights of root.
+    #[error(
+        "jobs do not run as {login} on node {node}, which has the rights of root; give the owner \
+        another login, or name this one in root_logins of the node's agent.toml"
+    )]
+    Root {
+        /// The login.
+        login: String,
+        /// The node.
+        node: String,
+    },
     /// The name service does not answer.
     #[error("account {login} cannot be looked up: {errno}")]
     Lookup {
@@ -105,6 +116,7 @@ impl PrepareError {
             PrepareError::NoLogin
             | PrepareError::NoAccount { .. }
             | PrepareError::OtherAccount { .. }
+            | PrepareError::Root { .. }
             | PrepareError::Lookup { .. } => PrepareStep::Account,
             PrepareError::Workdir { .. } => PrepareStep::Workdir,
             PrepareError::Limits(_) | PrepareError::Scratch { .. } => PrepareStep::Limits,

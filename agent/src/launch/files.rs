@@ -8,7 +8,7 @@ use super::assignment::Assignment;
 use super::error::PrepareError;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where the output of one task goes.
@@ -26,8 +26,12 @@ pub(super) fn make_scratch(path: &Path, account: &Account) -> Result<(), Prepare
         make_dir(parent, 0o711)?;
     }
     make_dir(path, 0o700)?;
-    make_dir(&path.join("tmp"), 0o700)?;
-    give(&path.join("tmp"), account.uid, account.gid)?;
+    let tmp = path.join("tmp");
+    make_dir(&tmp, 0o700)?;
+    // Some programs want it as everybody's is. Nobody else comes through the directory above.
+    let opened = fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777));
+    opened.map_err(|source| PrepareError::Scratch { path: tmp.clone(), source })?;
+    give(&tmp, account.uid, account.gid)?;
     give(path, account.uid, account.gid)
 }
 
@@ -53,6 +57,14 @@ pub(super) fn make_task(
 }
 
 impl TaskFiles {
+    /// Writes down for people what the task does not get.
+    pub(super) fn note(&self, notes: &[String]) {
+        if !notes.is_empty() {
+            // Without it the task runs as well.
+            let _ = fs::write(self.directory.join("prepare.err"), notes.join("\n") + "\n");
+        }
+    }
+
     /// The two files of a stream's owner: a rank, or the launcher.
     pub(crate) fn streams(&self, owner: &str) -> [PathBuf; 2] {
         [self.directory.join(format!("{owner}.out")), self.directory.join(format!("{owner}.err"))]

@@ -15,6 +15,8 @@ mod files;
 mod mpi;
 mod orders;
 mod plan;
+mod private;
+mod rlimits;
 
 pub use account::own_login;
 pub use assignment::{Assignment, GangNode, GrantedGpu, ShownTasks, TaskParams};

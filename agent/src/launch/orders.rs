@@ -2,7 +2,7 @@
 
 use super::assignment::Assignment;
 use super::error::PrepareError;
-use crate::cgroup::Support;
+use crate::cgroup::{GpuNodes, Support};
 use minicbor::{Decode, Encode};
 use std::path::PathBuf;
 use yard_common::id::BootId;
@@ -61,6 +61,22 @@ pub struct Site {
     /// Jobs whose owner has no login run as the agent's own account, root included.
     #[n(9)]
     pub jobs_as_agent: bool,
+    /// Groups of version 2 may have programs.
+    #[n(10)]
+    #[cbor(default)]
+    pub cgroup_programs: bool,
+    /// CPUs are a bound, not a weight alone.
+    #[n(11)]
+    #[cbor(default)]
+    pub cpus_bound: bool,
+    /// Accounts with the rights of root that jobs may run as.
+    #[n(12)]
+    #[cbor(default)]
+    pub root_logins: Vec<String>,
+    /// Where the device files of GPUs are described.
+    #[n(13)]
+    #[cbor(default)]
+    pub gpu_nodes: GpuNodes,
 }
 
 impl Site {
@@ -71,6 +87,7 @@ impl Site {
         self.cgroup_v2 = support.v2.as_ref().map(text);
         self.cgroup_controllers = support.controllers.clone();
         self.cgroup_v1 = support.v1.iter().map(|(n, path)| (n.clone(), text(path))).collect();
+        self.cgroup_programs = support.programs;
         self
     }
 
@@ -81,6 +98,7 @@ impl Site {
             v2: self.cgroup_v2.as_ref().map(PathBuf::from),
             controllers: self.cgroup_controllers.clone(),
             v1: self.cgroup_v1.iter().map(|(n, path)| (n.clone(), path.into())).collect(),
+            programs: self.cgroup_programs,
         }
     }
 }

@@ -7,8 +7,11 @@ use super::error::PrepareError;
 use super::files::{self, TaskFiles};
 use super::mpi;
 use super::orders::Orders;
-use crate::cgroup::{Entrance, Group, GroupLimits};
+use super::private;
+use super::rlimits;
+use crate::cgroup::{CpuBound, Entrance, Group, GroupLimits};
 use crate::paths::{Paths, tag};
+use crate::shim::CPUS;
 use crate::sys::{Identity, ProcessLimit};
 use nix::libc;
 use std::ffi::CString;
@@ -66,8 +69,12 @@ pub(crate) struct Plan {
     spec: JobSpec,
     account: Account,
     scratch: PathBuf,
+    /// Where its ranks put what nobody else shall see.
+    tmp: PathBuf,
     directory: CString,
     limits: Vec<ProcessLimit>,
+    /// What it does not get on this node, for people.
+    notes: Vec<String>,
     socket: Option<PathBuf>,
     hostfile: PathBuf,
     /// The group of its ranks.
@@ -95,25 +102,18 @@ impl Plan {
         if many && orders.site.gang_dir.is_none() {
             return Err(PrepareError::NoGang(assignment.nodes.len()));
         }
-        let account = account::resolve(
-            assignment.login.as_deref(),
-            &orders.site.node,
-            orders.site.jobs_as_agent,
-        )?;
+        let policy = account::Policy {
+            node: &orders.site.node,
+            as_agent: orders.site.jobs_as_agent,
+            roots: &orders.site.root_logins,
+        };
+        let account = account::resolve(assignment.login.as_deref(), &policy)?;
         let scratch = Paths::new(&orders.site.root).scratch(assignment.job, orders.id);
         files::make_scratch(&scratch, &account)?;
         let directory = working_directory(&orders, &spec, &scratch)?;
+        let tmp = private::tmp(&orders.site, &account, &scratch.join("tmp"), &directory);
         let directory = text(&directory.to_string_lossy())?;
-        let amounts = &assignment.amounts;
-        let group_limits = GroupLimits {
-            memory_bytes: Some(amounts.memory_bytes).filter(|bytes| *bytes > 0),
-            pids: spec.limits.pids.and_then(|limit| match limit {
-                Limit::Max => None,
-                Limit::At(count) => Some(count.get()),
-            }),
-            cpu_milli: Some(amounts.cpu_milli).filter(|milli| *milli > 0),
-        };
-        let group = orders.site.cgroups().group(&tag(orders.id), &group_limits)?;
+        let group = make_group(&orders, &spec, home)?;
         let entrance = group.open_v2()?;
         let hostfile = home.join("hostfile");
         files::write_hostfile(&hostfile, assignment)?;
@@ -121,14 +121,16 @@ impl Plan {
         if socket.is_some() {
             write_script(&home.join(mpi::SCRIPT), &orders.site.program)?;
         }
-        let limits = limits(&spec);
+        let (limits, notes) = rlimits::of(&spec.limits);
         Ok(Plan {
             orders,
             spec,
             account,
             scratch,
+            tmp,
             directory,
             limits,
+            notes,
             socket,
             hostfile,
             group,
@@ -144,6 +146,11 @@ impl Plan {
     /// Whose processes it starts.
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.account.identity.as_ref()
+    }
+
+    /// Whether its processes keep what root may do.
+    pub(crate) fn is_privileged(&self) -> bool {
+        self.account.uid == 0
     }
 
     /// The user of the job.
@@ -214,11 +221,13 @@ impl Plan {
         let assignment = &self.orders.assignment;
         let directory = self.log_directory(task, attempt);
         let files = files::make_task(directory, &self.hostfile, &self.account)?;
+        files.note(&self.notes);
         let scene = Scene {
             spec: &self.spec,
             orders: &self.orders,
             account: &self.account,
             scratch: &self.scratch,
+            tmp: &self.tmp,
             files: &files,
             task,
             attempt,
@@ -347,27 +356,30 @@ fn working_directory(
     Err(PrepareError::Workdir { path, node: orders.site.node.clone() })
 }
 
-fn limits(spec: &JobSpec) -> Vec<ProcessLimit> {
-    // What no process may exceed, whoever asks.
-    let open_max = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
-    let open_max = open_max.and_then(|text| text.trim().parse().ok()).unwrap_or(1 << 20);
-    let bytes = |limit: Limit<yard_common::Bytes>| match limit {
-        Limit::Max => libc::RLIM_INFINITY,
-        Limit::At(bytes) => bytes.0,
+/// The group of the ranks, with its limits.
+fn make_group(orders: &Orders, spec: &JobSpec, home: &Path) -> Result<Group, PrepareError> {
+    let Orders { assignment, site, .. } = orders;
+    let amounts = &assignment.amounts;
+    let own = std::fs::read_to_string(home.join(CPUS)).ok().and_then(|text| text.parse().ok());
+    let limits = GroupLimits {
+        memory_bytes: Some(amounts.memory_bytes).filter(|bytes| *bytes > 0),
+        pids: match spec.limits.pids {
+            None => Some(rlimits::pids()),
+            Some(Limit::Max) => None,
+            Some(Limit::At(count)) => Some(count.get()),
+        },
+        cpu_milli: Some(amounts.cpu_milli).filter(|milli| *milli > 0),
+        cpus: match own {
+            Some(cpus) => CpuBound::Own(cpus),
+            None if site.cpus_bound && amounts.cpu_milli > 0 => CpuBound::Time,
+            None => CpuBound::Free,
+        },
     };
-    let nofile = match spec.limits.nofile {
-        Limit::Max => open_max,
-        Limit::At(count) => u64::from(count.get()).min(open_max),
-    };
-    let mut limits = vec![
-        ProcessLimit { resource: libc::RLIMIT_NOFILE, value: nofile },
-        ProcessLimit { resource: libc::RLIMIT_MEMLOCK, value: bytes(spec.limits.memlock) },
-        ProcessLimit { resource: libc::RLIMIT_CORE, value: bytes(spec.limits.core) },
-    ];
-    if let Some(stack) = spec.limits.stack {
-        limits.push(ProcessLimit { resource: libc::RLIMIT_STACK, value: bytes(stack) });
+    let group = site.cgroups().group(&tag(orders.id), &limits)?;
+    if let Some(rule) = site.gpu_nodes.rule(&assignment.gpus) {
+        group.allow_devices(&rule, site.cgroup_programs)?;
     }
-    limits
+    Ok(group)
 }
 
 fn write_script(path: &Path, program: &str) -> Result<(), PrepareError> {

@@ -1,12 +1,14 @@
 //! What an agent is told by its configuration file. Who it is stands in its directory instead.
 
-use crate::cgroup::Support;
+use crate::cgroup::{GpuNodes, Support};
 use crate::driver;
 use crate::inventory;
 use crate::session::memory::NodeFile;
 use std::path::{Path, PathBuf};
 use yard_common::id::Sequence;
-use yard_common::limits::{LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX};
+use yard_common::limits::{
+    LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX, ROOT_LOGINS_MAX,
+};
 use yard_runtime::config::{self, ConfigError};
 
 /// How long an agent may be away unless asked otherwise, in milliseconds.
@@ -38,6 +40,10 @@ pub struct Options {
     /// Run jobs whose owner has no login as the agent's own account, even if that is root: for
     /// machines that belong to one person, as with `yard dev`.
     pub jobs_as_agent: bool,
+    /// Whole CPUs are a job's own, and parts of one are so much time. If not, they are a weight.
+    pub cpus_bound: bool,
+    /// Accounts with the rights of root that jobs may run as.
+    pub root_logins: Vec<String>,
     /// How long it may be away when it is stopped on purpose.
     pub maintenance_ms: u64,
 }
@@ -61,6 +67,8 @@ impl Options {
             gang_dir: None,
             cgroup: None,
             jobs_as_agent: false,
+            cpus_bound: true,
+            root_logins: Vec::new(),
             maintenance_ms: MAINTENANCE_MS,
         }
     }
@@ -85,6 +93,8 @@ impl Options {
             options.gang_dir = root.optional("gang_dir", "a path");
             options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
             options.jobs_as_agent = root.flag("jobs_as_agent", false);
+            options.cpus_bound = root.flag("cpus_bound", true);
+            options.root_logins = root.list("root_logins", ROOT_LOGINS_MAX, "\"root\"");
             let range = 1_000..=MAINTENANCE_MS_MAX;
             options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
             Some(options)
@@ -111,6 +121,9 @@ impl Options {
             gang_dir: self.gang_dir.clone(),
             cgroups: cgroups.clone(),
             jobs_as_agent: self.jobs_as_agent,
+            cpus_bound: self.cpus_bound,
+            root_logins: self.root_logins.clone(),
+            gpu_nodes: GpuNodes::default(),
             begin: (node.fence(), Sequence(0)),
         }
     }
@@ -122,6 +135,14 @@ impl Options {
     }
 
     pub(super) fn cgroups(&self, node: &NodeFile) -> Support {
+        let mut cgroups = self.all_cgroups(node);
+        if !self.cpus_bound {
+            cgroups.forget_cpus();
+        }
+        cgroups
+    }
+
+    fn all_cgroups(&self, node: &NodeFile) -> Support {
         match self.cgroup.as_deref() {
             Some("none") => Support::none(),
             Some(name) => Support::detect(name),

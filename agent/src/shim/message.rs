@@ -31,6 +31,9 @@ pub(crate) enum ToShim {
     /// Nothing is left to do.
     #[n(6)]
     Leave,
+    /// The assignment uses more of the disk than its job may: kill everything, for that.
+    #[n(7)]
+    Full,
 }
 
 /// From the shim.
@@ -60,6 +63,9 @@ pub(crate) enum FromShim {
     /// It stands by, and has no assignment yet.
     #[n(7)]
     Ready,
+    /// What was killed does not end: which processes, for people.
+    #[n(8)]
+    Stuck(#[n(0)] String),
 }
 
 /// The state of a shim.

@@ -21,6 +21,7 @@ mod enlist;
 pub(crate) mod message;
 mod news;
 mod obey;
+mod patience;
 mod peers;
 mod reap;
 pub mod record;
@@ -45,6 +46,8 @@ pub(crate) const SOCKET: &str = "sock";
 pub(crate) const LOCK: &str = "lock";
 /// See [`DETAIL`].
 pub(crate) const LOG: &str = "shim.log";
+/// See [`DETAIL`]: the CPUs that the agent has chosen, if the job has some for itself.
+pub(crate) const CPUS: &str = "cpus";
 /// The group of all shims, apart from those of their ranks.
 pub(crate) const GROUP: &str = "shims";
 

@@ -48,6 +48,10 @@ impl Shim {
                 }
                 self.kill(KillReason::Ordered)
             }
+            ToShim::Full => match self.history.reaped {
+                true => Ok(()),
+                false => self.kill(KillReason::Disk),
+            },
             ToShim::Saved(ended) => {
                 self.on_saved(*ended);
                 Ok(())

@@ -110,7 +110,10 @@ impl Shim {
             self.is_killing = self.history.killing.is_some();
             return self.task_over();
         }
-        self.is_killing = true;
+        // Where everybody was asked to stop, everybody has the time for it: the agent ends it.
+        let all_asked = self.work.as_ref().is_some_and(|work| work.plan.stops_all());
+        let has_time = all_asked && self.history.signalled && self.history.killing.is_none();
+        self.is_killing |= !has_time;
         Ok(())
     }
 
@@ -125,13 +128,18 @@ impl Shim {
     /// Kills what is there, again and again, until nothing is.
     pub(super) fn go_on_killing(&mut self) -> Result<(), ShimError> {
         if !self.is_killing {
+            self.patience.end();
             return Ok(());
         }
         if !self.is_empty() {
             if let Some(work) = &self.work {
                 work.plan.group.kill();
             }
-            process::kill_all(&process::descendants(std::process::id() as i32));
+            let left = process::descendants(std::process::id() as i32);
+            process::kill_all(&left);
+            if self.patience.go_on(sys::boot_ms()) {
+                self.tell_stuck(left);
+            }
         }
         self.look_at_children()?;
         if !self.is_empty() || self.running.is_some() {
@@ -151,6 +159,13 @@ impl Shim {
             self.tell(FromShim::Reaped);
         }
         Ok(())
+    }
+
+    fn tell_stuck(&mut self, mut left: Vec<i32>) {
+        left.extend(self.work.iter().flat_map(|work| work.plan.group.members()));
+        let text = process::describe(&left);
+        eprintln!("killed, and does not end: {text}");
+        self.tell(FromShim::Stuck(text));
     }
 
     /// Reaps the main processes of tasks whose ends are on disk.

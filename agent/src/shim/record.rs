@@ -140,6 +140,9 @@ pub enum KillReason {
     /// The deadline of the lease passed.
     #[n(1)]
     Deadline,
+    /// It uses more of the disk than its job may.
+    #[n(2)]
+    Disk,
 }
 
 /// Why a record cannot be read.

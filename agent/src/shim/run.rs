@@ -2,6 +2,7 @@
 
 use super::message::{FromShim, State};
 use super::news::News;
+use super::patience::Patience;
 use super::peers::Peers;
 use super::record::{Entry, History, KillReason, Writer};
 use super::setup::Prepared;
@@ -21,8 +22,6 @@ use yard_common::limits::SHIM_FLUSH_MS;
 
 /// How often a start that waits for the lease looks at it.
 const LEASE_POLL_MS: u64 = 100;
-/// How often processes that are being killed are looked at.
-const KILL_POLL_MS: u64 = 2;
 /// How far a deadline moves until that is written down: it is for people, and a record must not
 /// grow with the weeks that a job runs.
 const DEADLINE_NOTE_MS: u64 = 600_000;
@@ -57,6 +56,8 @@ pub(super) struct Shim {
     pub(super) waits_for_lease: bool,
     /// Processes are being killed, and looked at again.
     pub(super) is_killing: bool,
+    /// How long that has gone on.
+    pub(super) patience: Patience,
     pub(super) leaves: bool,
     /// Groups that it has entered.
     pub(super) entered: Vec<PathBuf>,
@@ -100,6 +101,7 @@ impl Shim {
             noted_ms: 0,
             waits_for_lease: false,
             is_killing: false,
+            patience: Patience::default(),
             leaves: false,
             entered: Vec::new(),
             is_settled: false,
@@ -222,7 +224,7 @@ impl Shim {
         // Before the first renewal there is no deadline to wait for.
         let unknown = self.deadline_ms == 0 && self.history.start_given && self.is_guardian();
         let lease = (self.waits_for_lease || unknown).then(|| now_ms + LEASE_POLL_MS);
-        let kill = self.is_killing.then(|| now_ms + KILL_POLL_MS);
+        let kill = self.is_killing.then(|| now_ms + self.patience.pause_ms(now_ms));
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
         let due = [deadline, lease, kill, siblings, self.flush_at_ms, self.news.due_ms];
         let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };

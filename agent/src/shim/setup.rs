@@ -45,6 +45,9 @@ pub(super) fn stand_by(groups: Vec<PathBuf>) -> Result<Option<Ready>, ShimError>
     let signals = signals().map_err(os("set up signals"))?;
     // The last to be killed for memory. Those that may not say so live with it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    sys::leave_keyring();
+    // Directories are made for others to pass, whatever the agent's own habit is.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let stand_by = StandBy::new(stream, groups);
     let waited = stand_by.wait().map_err(step("wait for an assignment"))?;
     Ok(waited.map(|enlisted| Ready { enlisted, signals }))

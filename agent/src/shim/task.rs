@@ -196,8 +196,12 @@ impl Shim {
         if oom_kills > running.oom_kills && (killed || helped) {
             status = ExitCause::OutOfMemory;
         }
-        if status == ExitCause::Signaled(9) && self.history.killing == Some(KillReason::Deadline) {
-            status = ExitCause::Lost(LostReason::LeaseExpired);
+        match self.history.killing {
+            Some(KillReason::Deadline) if status == ExitCause::Signaled(9) => {
+                status = ExitCause::Lost(LostReason::LeaseExpired);
+            }
+            Some(KillReason::Disk) if !status.is_success() => status = ExitCause::DiskFull,
+            Some(KillReason::Deadline | KillReason::Disk | KillReason::Ordered) | None => {}
         }
         self.end(running.position, status, rank, stopped)
     }
@@ -274,6 +278,7 @@ pub(super) fn start_one(
         limits: plan.limits(),
         umask: plan.umask(),
         identity: plan.identity(),
+        is_privileged: plan.is_privileged(),
         not_after_ms: strict_ms,
     })
 }

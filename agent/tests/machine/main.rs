@@ -4,11 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 mod adoption;
+mod clean;
+mod cuts;
+mod disk;
 mod ends;
 mod gangs;
+mod hangs;
 #[path = "../support/leftovers.rs"]
 mod leftovers;
+mod limits;
 mod place;
 mod ready;
+mod signals;
 mod stops;
 mod world;

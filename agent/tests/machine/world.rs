@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 use tempfile::TempDir;
-use yard_agent::cgroup::Support;
+use yard_agent::cgroup::{GpuNodes, Support};
 use yard_agent::driver::{Driver, Handle, Options};
 use yard_agent::launch::{Assignment, GangNode, GrantedGpu};
 use yard_agent::logs::{AttemptLogs, Kind, Writer};
@@ -109,6 +109,10 @@ pub(crate) fn options(root: &Path, node: &str, cgroups: Support) -> Options {
         gang_dir: None,
         cgroups,
         jobs_as_agent: false,
+        cpus_bound: true,
+        // The stories run as whoever runs the tests.
+        root_logins: vec!["root".into()],
+        gpu_nodes: GpuNodes::default(),
         begin: (Fence::NONE, Sequence(0)),
     }
 }
@@ -132,6 +136,20 @@ impl Root {
         Root(tempfile::tempdir().unwrap())
     }
 
+    /// Below a directory of the story's own.
+    pub(crate) fn below(directory: &Path) -> Root {
+        Root(tempfile::tempdir_in(directory).unwrap())
+    }
+
+    /// Outside the places that jobs have for themselves, and where other users can pass. Only
+    /// root can make it.
+    pub(crate) fn open_to_all() -> Root {
+        let directory = tempfile::tempdir_in("/var/lib").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(directory.path(), mode).unwrap();
+        Root(directory)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
@@ -145,11 +163,19 @@ impl Drop for Root {
         for group in groups {
             let inner = std::fs::read_dir(group).into_iter().flatten().flatten();
             for inner in inner.filter(|entry| entry.path().is_dir()) {
-                let _ = std::fs::write(inner.path().join("cgroup.kill"), "1");
-                // A group empties a moment after its processes have ended.
-                let end = std::time::Instant::now() + Duration::from_secs(2);
+                // A group empties a moment after its processes have ended: those that stood by end
+                // by themselves, and whoever inherits them reaps them.
+                let end = std::time::Instant::now() + Duration::from_secs(10);
                 while std::fs::remove_dir(inner.path()).is_err() && std::time::Instant::now() < end
                 {
+                    let _ = std::fs::write(inner.path().join("cgroup.kill"), "1");
+                    let left = std::fs::read_to_string(inner.path().join("cgroup.procs"));
+                    for pid in left.iter().flat_map(|pids| pids.lines()) {
+                        let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap_or(0));
+                        if pid.as_raw() > 1 {
+                            let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+                        }
+                    }
                     std::thread::yield_now();
                 }
             }
@@ -317,14 +343,12 @@ impl Agent {
     }
 
     pub(crate) fn with_cgroup(root: &Path, cgroup: &str) -> Agent {
-        let mut child = Command::new(HOST)
-            .arg("agent")
-            .arg(root)
-            .arg(cgroup)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Agent::run(Command::new(HOST).arg("agent").arg(root).arg(cgroup))
+    }
+
+    /// By a command that becomes the agent.
+    pub(crate) fn run(command: &mut Command) -> Agent {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
@@ -360,10 +384,7 @@ impl Agent {
 
     /// The next report.
     pub(crate) fn report(&mut self) -> Report {
-        let line = self.lines.recv_timeout(PATIENCE).expect("the agent reports");
-        let digit = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
-        let bytes: Vec<u8> = (0..line.len()).step_by(2).map(digit).collect();
-        minicbor::decode(&bytes).unwrap()
+        decode(&self.lines.recv_timeout(PATIENCE).expect("the agent reports"))
     }
 
     /// Hears reports until something holds.
@@ -373,6 +394,24 @@ impl Agent {
             self.acknowledge(report.sequence);
             heard.hear(report);
         }
+    }
+
+    /// Hears reports until something holds. Returns false if the agent died first.
+    pub(crate) fn until_or_death(
+        &mut self,
+        heard: &mut Heard,
+        holds: impl Fn(&Heard) -> bool,
+    ) -> bool {
+        while !holds(heard) {
+            let report = match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => decode(&line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("heard only {heard:#?}"),
+            };
+            self.acknowledge(report.sequence);
+            heard.hear(report);
+        }
+        true
     }
 
     /// Its process.
@@ -392,6 +431,12 @@ impl Agent {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+fn decode(line: &str) -> Report {
+    let digit = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..line.len()).step_by(2).map(digit).collect();
+    minicbor::decode(&bytes).unwrap()
 }
 
 /// The directory of the shim of an assignment.

@@ -65,6 +65,8 @@ pub(crate) fn options(root: &Root) -> Options {
     options.gpus_fake = Some(2);
     options.address = Some("127.0.0.1".into());
     options.cgroup = Some("none".into());
+    // Jobs run as whoever runs the tests.
+    options.root_logins = vec!["root".into()];
     options
 }
 

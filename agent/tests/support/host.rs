@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
-use yard_agent::cgroup::Support;
+use yard_agent::cgroup::{GpuNodes, Support};
 use yard_agent::driver::{Driver, Options};
 use yard_agent::launch::Assignment;
 use yard_common::id::{LeaseId, Sequence};
@@ -32,6 +32,9 @@ fn agent(arguments: Vec<String>) -> ExitCode {
         gang_dir: None,
         cgroups: if group == "none" { Support::none() } else { Support::detect(group) },
         jobs_as_agent: false,
+        cpus_bound: true,
+        root_logins: vec!["root".into()],
+        gpu_nodes: GpuNodes::default(),
         begin: (Fence::NONE, Sequence(0)),
     };
     let runtime =

@@ -44,6 +44,7 @@ struct NodeSettings {
     cgroup: String,
     gpus_fake: u16,
     jobs_as_agent: bool,
+    cpus_bound: bool,
 }
 
 /// Starts the whole, and waits until its nodes are up.
@@ -185,6 +186,8 @@ fn settle(
             gpus_fake: gpus_fake.unwrap_or(0),
             // The machine is one person's; without root that is the only account anyway.
             jobs_as_agent: true,
+            // Its nodes share the CPUs of one machine, each of them counting all of these.
+            cpus_bound: false,
         },
     )
 }

@@ -314,14 +314,12 @@ impl State {
             return;
         }
         let blames_node = match cause {
-            ExitCause::GpuFault(_)
-            | ExitCause::DiskFull
-            | ExitCause::StartFailed(_)
-            | ExitCause::Lost(_) => true,
+            ExitCause::GpuFault(_) | ExitCause::StartFailed(_) | ExitCause::Lost(_) => true,
             ExitCause::PrepareFailed(step) => step.fault() == Fault::Infra,
             ExitCause::Exited(_)
             | ExitCause::Signaled(_)
             | ExitCause::OutOfMemory
+            | ExitCause::DiskFull
             | ExitCause::TimedOut
             | ExitCause::Preempted
             | ExitCause::Drained

@@ -22,7 +22,7 @@ const CAUSES: &[(ExitCause, Charged)] = &[
     (ExitCause::DependencyFailed, Charged::End(TaskEnd::Failed)),
     (ExitCause::NodeLost, Charged::Infra),
     (ExitCause::GpuFault(79), Charged::Infra),
-    (ExitCause::DiskFull, Charged::Infra),
+    (ExitCause::DiskFull, Charged::User),
     (ExitCause::StoppedWithGang, Charged::Infra),
     (ExitCause::PrepareFailed(PrepareStep::Workdir), Charged::User),
     (ExitCause::PrepareFailed(PrepareStep::Mount), Charged::Infra),

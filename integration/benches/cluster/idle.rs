@@ -3,7 +3,7 @@
 //!
 //! Prints figures, one per line: `name value unit`.
 
-use crate::world::{World, cpu_seconds};
+use crate::world::{World, cpu_seconds, resident_kib};
 use std::time::Duration;
 
 /// How long the cluster is looked at.
@@ -24,12 +24,4 @@ pub(crate) fn run() {
     let yard = std::env::var_os("YARD_BIN").expect("the cluster was started with it");
     let bytes = std::fs::metadata(yard).expect("it is there").len();
     println!("program {:.1} MiB", bytes as f64 / (1024.0 * 1024.0));
-}
-
-/// Memory that a process holds, in KiB.
-fn resident_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let count = line.and_then(|line| line.split_whitespace().next());
-    count.and_then(|count| count.parse().ok()).expect("the kernel says so")
 }

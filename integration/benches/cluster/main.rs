@@ -9,6 +9,7 @@ mod flushes;
 mod ha;
 mod idle;
 mod latency;
+mod node;
 mod recovery;
 mod throughput;
 mod world;
@@ -22,10 +23,11 @@ fn main() {
         ["throughput"] => throughput::run(),
         ["idle"] => idle::run(),
         ["ha"] => ha::run(),
+        ["node"] => node::run(),
         ["recovery"] => recovery::run(),
         // This very program is what the jobs of `latency` run.
         ["stamp", folder] => latency::stamp(now, folder.as_ref()),
         // Whoever runs all benchmarks of the workspace starts no clusters by that.
-        _ => println!("# give one of: ha, idle, latency, recovery, throughput"),
+        _ => println!("# give one of: ha, idle, latency, node, recovery, throughput"),
     }
 }

@@ -207,3 +207,11 @@ pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     // The kernel counts a hundred of them a second, wherever this runs.
     (ticks(11).unwrap_or(0) + ticks(12).unwrap_or(0)) as f64 / 100.0
 }
+
+/// Memory that a process holds, in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let count = line.and_then(|line| line.split_whitespace().next());
+    count.and_then(|count| count.parse().ok()).expect("the kernel says so")
+}

@@ -55,7 +55,7 @@ same! {
         Dependency, NotBefore, Backoff, ArrayThrottle, NodesInDoubt, PlannedDrain, Unsatisfiable,
     }
     PrepareStep {
-        Account, Workdir, Code, Mount, Image, Secret, Setup, GpuCheck, Limits, Barrier,
+        Account, Workdir, Code, Mount, Image, Secret, Setup, GpuCheck, Limits, Barrier, Disk,
     }
     LostReason { Shim, Reboot, Record, Unknown, LeaseExpired }
     Fault { None, User, Infra, Reclaim, Request }

@@ -4,14 +4,28 @@
 //! once and says when it is empty. Limits come from its controllers, or from those of version 1.
 //! Without either, ranks are found as descendants of their shim, which is their subreaper.
 
+mod cpus;
+mod devices;
+mod limits;
+
+pub(crate) use cpus::Topology;
+pub use cpus::{CpuList, CpuListError};
+pub use devices::GpuNodes;
+pub use limits::{CpuBound, GroupLimits};
+
+use crate::sys;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
-/// Controllers of version 1 that are used.
-const V1: [&str; 3] = ["memory", "pids", "cpu"];
+/// Controllers that are used, of whichever version has them.
+const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "cpuset"];
+/// What keeps GPUs apart where version 2 cannot.
+const DEVICES: &str = "devices";
+/// What gives CPUs to a job for itself.
+const CPUSET: &str = "cpuset";
 
 /// What went wrong with a group.
 #[derive(Debug, Error)]
@@ -35,17 +49,8 @@ pub struct Support {
     pub controllers: Vec<String>,
     /// Controllers of version 1, and where their groups are made.
     pub v1: Vec<(String, PathBuf)>,
-}
-
-/// The limits of one group. None: no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GroupLimits {
-    /// Bytes of memory.
-    pub memory_bytes: Option<u64>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-    /// Thousandths of a CPU; a weight against others, not a bound.
-    pub cpu_milli: Option<u64>,
+    /// Whether groups of version 2 may have programs that keep GPUs apart.
+    pub programs: bool,
 }
 
 /// The group of one assignment's ranks.
@@ -91,18 +96,53 @@ impl Support {
                 support.v2 = Some(group);
             } else if kind == "cgroup" {
                 let options: Vec<&str> = right.nth(1).unwrap_or_default().split(',').collect();
-                let wanted = V1.iter().find(|controller| options.contains(*controller));
-                if let Some(controller) = wanted.filter(|_| usable(&group)) {
+                let mut wanted = CONTROLLERS.iter().chain([&DEVICES]);
+                let wanted = wanted.find(|controller| options.contains(*controller));
+                if let Some(controller) = wanted.filter(|_| usable(&group))
+                    && (*controller != CPUSET || open_cpuset(Path::new(at), &group).is_ok())
+                {
                     support.v1.push(((*controller).to_string(), group));
                 }
             }
         }
+        support.programs = support.v2.is_some() && sys::can_filter_devices();
+        if support.programs {
+            support.forget(DEVICES);
+        }
         support
+    }
+
+    /// CPUs are a weight here, and no bound.
+    pub fn forget_cpus(&mut self) {
+        self.controllers.retain(|name| name != CPUSET);
+        self.forget(CPUSET);
+    }
+
+    fn forget(&mut self, controller: &str) {
+        let gone = self.v1.extract_if(.., |(name, _)| name == controller);
+        // If it is in use, it is another agent's too.
+        gone.for_each(|(_, group)| drop(fs::remove_dir(group)));
+    }
+
+    /// Whether a job can have CPUs for itself.
+    pub(crate) fn has_cpusets(&self) -> bool {
+        let v2 = self.controllers.iter().any(|name| name == CPUSET);
+        v2 || self.v1.iter().any(|(name, _)| name == CPUSET)
+    }
+
+    /// Whether a job can be kept from the GPUs of others.
+    fn keeps_gpus_apart(&self) -> bool {
+        self.programs || self.v1.iter().any(|(name, _)| name == DEVICES)
     }
 
     /// What is used, for people.
     #[must_use]
     pub fn describe(&self) -> String {
+        let gpus = if self.keeps_gpus_apart() { "" } else { "; GPUs not kept apart" };
+        format!("{}{gpus}", self.describe_limits())
+    }
+
+    fn describe_limits(&self) -> String {
         let v1: Vec<&str> = self.v1.iter().map(|(name, _)| name.as_str()).collect();
         match (&self.v2, v1.is_empty()) {
             (Some(_), _) if !self.controllers.is_empty() => {
@@ -179,7 +219,7 @@ fn usable(group: &Path) -> bool {
 /// Hands controllers down to the groups of assignments, as far as the system lets us.
 fn enable_controllers(root: &Path, group: &Path) -> Vec<String> {
     let enable = |at: &Path| {
-        for controller in V1 {
+        for controller in CONTROLLERS {
             let _ = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}"));
         }
     };
@@ -187,7 +227,17 @@ fn enable_controllers(root: &Path, group: &Path) -> Vec<String> {
     enable(group);
     let there = fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
     let there: Vec<&str> = there.split_whitespace().collect();
-    V1.iter().filter(|name| there.contains(*name)).map(|name| (*name).to_string()).collect()
+    let there = CONTROLLERS.iter().filter(|name| there.contains(*name));
+    there.map(|name| (*name).to_string()).collect()
+}
+
+/// Gives the group of a cpuset of version 1 what its parent has, and has those in it do the same:
+/// no process may enter one without CPUs.
+fn open_cpuset(root: &Path, group: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        fs::write(group.join(file), fs::read_to_string(root.join(file))?)?;
+    }
+    fs::write(group.join("cgroup.clone_children"), "1")
 }
 
 /// Moves this process into a group.
@@ -206,40 +256,6 @@ fn make(path: &Path) -> Result<(), CgroupError> {
 }
 
 impl Group {
-    fn limit(&self, limits: &GroupLimits) -> Result<(), CgroupError> {
-        let set = |path: PathBuf, value: String| match fs::write(&path, value) {
-            Ok(()) => Ok(()),
-            Err(source) => Err(CgroupError { path, what: "set the limit", source }),
-        };
-        let v1 = |name: &str| self.v1.iter().find(|(v1, _)| v1 == name).map(|(_, path)| path);
-        let v2 = |file: &str| self.v2.as_ref().map(|at| at.join(file)).filter(|at| at.exists());
-        if let Some(bytes) = limits.memory_bytes {
-            if let Some(path) = v2("memory.max") {
-                set(path, bytes.to_string())?;
-            } else if let Some(at) = v1("memory") {
-                set(at.join("memory.limit_in_bytes"), bytes.to_string())?;
-            }
-        }
-        if let Some(pids) = limits.pids {
-            if let Some(path) = v2("pids.max") {
-                set(path, pids.to_string())?;
-            } else if let Some(at) = v1("pids") {
-                // The shim is one of them.
-                set(at.join("pids.max"), pids.saturating_add(1).to_string())?;
-            }
-        }
-        if let Some(milli) = limits.cpu_milli {
-            // The scales of both versions have their default at one CPU.
-            if let Some(path) = v2("cpu.weight") {
-                set(path, (milli / 10).clamp(1, 10_000).to_string())?;
-            } else if let Some(at) = v1("cpu") {
-                let shares = milli.saturating_mul(1_024) / 1_000;
-                set(at.join("cpu.shares"), shares.clamp(2, 262_144).to_string())?;
-            }
-        }
-        Ok(())
-    }
-
     /// The groups of version 1, which a shim enters for all that it will start: they inherit them
     /// for nothing, while each move costs milliseconds.
     pub(crate) fn v1(&self) -> impl Iterator<Item = &PathBuf> {
@@ -337,16 +353,20 @@ mod tests {
     fn what_is_used_is_said() {
         let v1 = vec![("memory".to_string(), PathBuf::from("/m")), ("pids".into(), "/p".into())];
         let cases = [
-            (Support::none(), "none: process groups and /proc"),
-            (Support { v1: v1.clone(), ..Support::none() }, "v1 (memory, pids)"),
+            (Support::none(), "none: process groups and /proc; GPUs not kept apart"),
             (
-                Support { v1, v2: Some("/c".into()), controllers: Vec::new() },
+                Support { v1: v1.clone(), ..Support::none() },
+                "v1 (memory, pids); GPUs not kept apart",
+            ),
+            (
+                Support { v1, v2: Some("/c".into()), controllers: Vec::new(), programs: true },
                 "v1 (memory, pids), v2 for kill and emptiness",
             ),
             (
                 Support {
                     v2: Some("/c".into()),
                     controllers: vec!["memory".into()],
+                    programs: true,
                     ..Support::none()
                 },
                 "v2 (memory)",
@@ -364,20 +384,11 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_version_2_are_written_in_its_units() {
+    fn what_the_kernel_killed_for_memory_is_counted() {
         let directory = tempfile::tempdir().unwrap();
         let support = Support { v2: Some(directory.path().into()), ..Support::none() };
         let at = directory.path().join("57-0");
         fs::create_dir(&at).unwrap();
-        for file in ["memory.max", "pids.max", "cpu.weight"] {
-            fs::write(at.join(file), "").unwrap();
-        }
-        let limits =
-            GroupLimits { memory_bytes: Some(1 << 30), pids: Some(64), cpu_milli: Some(2_000) };
-        support.group("57-0", &limits).unwrap();
-        let read = |file| fs::read_to_string(at.join(file)).unwrap();
-        assert_eq!(read("memory.max"), "1073741824");
-        assert_eq!((read("pids.max"), read("cpu.weight")), ("64".into(), "200".into()));
         fs::write(at.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
         assert_eq!(support.find("57-0").oom_kills(), 2);
     }

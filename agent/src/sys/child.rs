@@ -1,0 +1,232 @@
+//! Between fork and exec.
+//!
+//! **Invariant:** nothing here allocates or locks: another thread may have held the lock when the
+//! process was copied.
+
+use super::boot_ms;
+use super::start::{Layout, ProcessLimit, STEPS, StartStep};
+use nix::libc;
+use std::os::fd::RawFd;
+use std::ptr;
+
+/// What the child does until it is the program.
+///
+/// # Safety
+/// Only right after a fork. Every pointer of the layout is valid.
+// SAFETY: for callers, see above.
+pub(super) unsafe fn child(layout: &Layout) -> ! {
+    // SAFETY: as for this function.
+    let (step, errno) = unsafe { run(layout) };
+    let position = STEPS.iter().position(|known| *known == step).unwrap_or(1) as i32;
+    let mut report = [0u8; 8];
+    report[..4].copy_from_slice(&position.to_ne_bytes());
+    report[4..].copy_from_slice(&errno.to_ne_bytes());
+    // SAFETY: the buffer is ours; _exit never returns and runs no handler.
+    unsafe {
+        libc::write(layout.pipe, report.as_ptr().cast(), report.len());
+        libc::_exit(127)
+    }
+}
+
+fn errno() -> i32 {
+    // SAFETY: __errno_location is the thread's own.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Becomes the program. Returns where that failed, and the system's error number.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn run(layout: &Layout) -> (StartStep, i32) {
+    // SAFETY: plain system calls on numbers and on pointers that the layout keeps valid.
+    unsafe {
+        libc::setpgid(0, 0);
+        // If the shim dies, its ranks have no witness: they end with it.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        reset_signals();
+        if let Some(procs) = layout.procs
+            && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
+        {
+            return (StartStep::Cgroup, errno());
+        }
+        reset_priority();
+        for (target, fd) in layout.stdio.iter().enumerate() {
+            if libc::dup2(*fd, target as RawFd) < 0 {
+                return (StartStep::Setup, errno());
+            }
+        }
+        for limit in &layout.limits {
+            set_limit(limit);
+        }
+        libc::umask(layout.umask);
+        if !become_user(layout) {
+            return (StartStep::Identity, errno());
+        }
+        // A change of identity clears it.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if libc::getppid() != layout.parent {
+            return (StartStep::Setup, libc::ESRCH);
+        }
+        if libc::chdir(layout.directory) != 0 {
+            return (StartStep::Directory, errno());
+        }
+        // Whatever was opened without close-on-exec by a library stays here. Kernels before 5.11
+        // do not know the flag; then only what we opened is closed.
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        );
+        // Here rather than before the fork: the machine may have stood still in between.
+        if boot_ms() >= layout.not_after_ms {
+            return (StartStep::Deadline, libc::ETIME);
+        }
+        let mut failure = libc::ENOENT;
+        for path in layout.paths.iter().filter(|path| !path.is_null()) {
+            libc::execve(*path, layout.words.as_ptr(), layout.variables.as_ptr());
+            match errno() {
+                libc::ENOENT | libc::ENOTDIR => {}
+                other => failure = other,
+            }
+        }
+        (StartStep::Exec, failure)
+    }
+}
+
+/// The place in every queue that a program has by default, whatever the agent's own is.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn reset_priority() {
+    // SAFETY: system calls on numbers, and on strings and structures of ours.
+    unsafe {
+        // The shim is the last to be killed for memory, its ranks are not.
+        let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY);
+        if score >= 0 {
+            libc::write(score, c"0".as_ptr().cast(), 1);
+            libc::close(score);
+        }
+        // Both may be refused to an agent that runs behind all others and may not go ahead.
+        let parameters: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_OTHER, &parameters);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+    }
+}
+
+/// Becomes the user for good, without any privilege unless the user is root. Returns whether all of
+/// that is so.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn become_user(layout: &Layout) -> bool {
+    // SAFETY: system calls on numbers, and on a list that the layout keeps.
+    unsafe {
+        if !layout.is_privileged {
+            // What could be had from programs that give more than their user has. Only who may
+            // do so drops it; for all others `no_new_privs` is what counts.
+            let mut capability: libc::c_ulong = 0;
+            while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
+                capability += 1;
+            }
+        }
+        if let Some((uid, gid, groups)) = &layout.identity {
+            let done = libc::setgroups(groups.len(), groups.as_ptr()) == 0
+                && libc::setresgid(*gid, *gid, *gid) == 0
+                && libc::setresuid(*uid, *uid, *uid) == 0;
+            if !done || !has_become(*uid, *gid, groups.len()) {
+                return false;
+            }
+        }
+        layout.is_privileged || drop_privileges()
+    }
+}
+
+/// Whether the kernel agrees that this is who we are, and that there is no way back.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn has_become(uid: u32, gid: u32, groups: usize) -> bool {
+    // SAFETY: the pointers are to numbers of ours; no groups are written for a size of 0.
+    unsafe {
+        let (mut users, mut mains) = ([0; 3], [0; 3]);
+        let [real, effective, saved] = &mut users;
+        let told = libc::getresuid(real, effective, saved) == 0;
+        let [real, effective, saved] = &mut mains;
+        let told = told && libc::getresgid(real, effective, saved) == 0;
+        let is_so = told
+            && users == [uid; 3]
+            && mains == [gid; 3]
+            && libc::getgroups(0, ptr::null_mut()) == groups as libc::c_int;
+        // Last: it leaves the error number of the refusal that is wanted.
+        let stays = uid == 0 || libc::setresuid(0, 0, 0) != 0;
+        is_so && stays
+    }
+}
+
+/// Gives up every capability, and the means to get one. Returns whether none is left.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn drop_privileges() -> bool {
+    /// `_LINUX_CAPABILITY_VERSION_3`, and this process.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    let none = [[0u32; 3]; 2];
+    let mut left = [[u32::MAX; 3]; 2];
+    let mut header = HEADER;
+    // SAFETY: the pointers are to arrays of ours, of the layout of the kernel's structures: version
+    // and process; effective, permitted and inheritable, in two halves.
+    unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        libc::syscall(libc::SYS_capset, header.as_mut_ptr(), none.as_ptr()) == 0
+            && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::syscall(libc::SYS_capget, header.as_mut_ptr(), left.as_mut_ptr()) == 0
+            && left == none
+    }
+}
+
+/// Signals as a program expects them: none blocked, none ignored.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn reset_signals() {
+    // SAFETY: the set is ours; setting a default needs no handler. Errors are for numbers that
+    // cannot be set, such as SIGKILL.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
+        // The call itself rather than the library's, which refuses the two that it uses. All zeros
+        // are the default; no kernel's structure is longer.
+        let default = [0u64; 4];
+        for signal in 1..=64 {
+            let (new, old) = (default.as_ptr(), ptr::null_mut::<u64>());
+            libc::syscall(libc::SYS_rt_sigaction, signal, new, old, 8usize);
+        }
+    }
+}
+
+/// Sets both limits, or the soft one as high as the hard one allows.
+///
+/// # Safety
+/// Only in the child.
+// SAFETY: for callers, see above.
+unsafe fn set_limit(limit: &ProcessLimit) {
+    let wanted = libc::rlimit { rlim_cur: limit.value, rlim_max: limit.value };
+    let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to structures of ours.
+    unsafe {
+        if libc::setrlimit(limit.resource, &wanted) != 0
+            && libc::getrlimit(limit.resource, &mut now) == 0
+        {
+            now.rlim_cur = limit.value.min(now.rlim_max);
+            libc::setrlimit(limit.resource, &now);
+        }
+    }
+}
