@@ -25,7 +25,8 @@ use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
     AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
-    ReadIndexRequest, SweepRequest, forward_response, read_index_response,
+    ReadIndexRequest, ReadLogCopyRequest, ReadLogCopyResponse, SweepRequest, forward_response,
+    read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
@@ -37,6 +38,8 @@ const READ_WAIT: Duration = Duration::from_secs(2);
 const FORWARD_WAIT: Duration = Duration::from_secs(10);
 /// How long a member may take to say how it is.
 const ABOUT_WAIT: Duration = Duration::from_millis(500);
+/// How long a member may take to show a piece of a copy.
+const COPY_WAIT: Duration = Duration::from_secs(2);
 /// How long the leader may take to tell an agent something.
 const CALL_WAIT: Duration = Duration::from_secs(2);
 
@@ -184,6 +187,17 @@ impl Peers {
     ) -> Result<AboutResponse, PeerError> {
         let mut client = self.client(to, address, Line::Work)?;
         within(ABOUT_WAIT, client.about(AboutRequest {})).await
+    }
+
+    /// A piece of what a member has copied of a rank's output.
+    pub(crate) async fn log_copy(
+        &self,
+        to: MemberId,
+        address: &str,
+        request: ReadLogCopyRequest,
+    ) -> Result<ReadLogCopyResponse, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        within(COPY_WAIT, client.read_log_copy(request)).await
     }
 
     /// The leader shall tell an agent to dial back. Whether its stream is open.

@@ -46,6 +46,11 @@ async fn dial(
     Ok((to, question.what.unwrap(), questions))
 }
 
+/// What an agent sends of a stream.
+fn log_data(local_rank: u32, stream: i32, offset: u64, text: &'static str) -> internal::LogData {
+    internal::LogData { local_rank, stream, offset, data: text.into(), written_wall_ms: 0 }
+}
+
 #[tokio::test]
 async fn logs_are_read_through_a_ticket_that_is_good_once() {
     let cluster = Cluster::start().await;
@@ -73,7 +78,7 @@ async fn logs_are_read_through_a_ticket_that_is_good_once() {
     let sources: Vec<_> =
         want.sources.iter().map(|one| (one.local_rank, one.stream, one.offset)).collect();
     assert_eq!(sources, [(0, 1, 0), (0, 2, 0), (1, 1, 5), (1, 2, 0)]);
-    let log = internal::LogData { local_rank: 1, stream: 1, offset: 5, data: "hi\n".into() };
+    let log = log_data(1, 1, 5, "hi\n");
     to.send(data(Data::Log(log))).await.unwrap();
     to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
     let mut logs = asked.await.unwrap().unwrap().into_inner();
@@ -241,7 +246,7 @@ async fn a_node_that_is_away_does_not_keep_the_logs_of_the_others() {
     let asked = tokio::spawn(async move { reader.jobs.logs(ask).await });
     let call = called(&mut stream).await;
     let (to, _question, _rest) = dial(&cluster, &one, call.ticket).await.unwrap();
-    let log = internal::LogData { local_rank: 0, stream: 1, offset: 0, data: "hi\n".into() };
+    let log = log_data(0, 1, 0, "hi\n");
     to.send(data(Data::Log(log))).await.unwrap();
     to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
     let mut answers = asked.await.unwrap().unwrap().into_inner();
@@ -283,10 +288,7 @@ async fn a_node_that_comes_back_is_followed_again() {
     let (_one, ..) = dial(&cluster, &one, call.ticket).await.unwrap();
     let call = called(&mut second).await;
     let (to, _question, _rest) = dial(&cluster, &two, call.ticket).await.unwrap();
-    let log = |offset, text: &'static str| {
-        let log = internal::LogData { local_rank: 0, stream: 1, offset, data: text.into() };
-        data(Data::Log(log))
-    };
+    let log = |offset, text: &'static str| data(Data::Log(log_data(0, 1, offset, text)));
     to.send(log(0, "abc")).await.unwrap();
     let mut answers = asked.await.unwrap().unwrap().into_inner();
     let mut next = async || loop {
@@ -330,7 +332,7 @@ async fn a_failure_shows_the_last_lines_of_the_rank_that_failed() {
     let source = &want.sources[0];
     assert_eq!((source.local_rank, source.stream, want.tail_lines, want.follow), (0, 2, 20, false));
     assert_eq!(want.assignment.unwrap().attempt, 1);
-    let log = internal::LogData { local_rank: 0, stream: 2, offset: 9, data: "boom\n".into() };
+    let log = log_data(0, 2, 9, "boom\n");
     to.send(data(Data::Log(log))).await.unwrap();
     to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
     let explained = asked.await.unwrap().unwrap().into_inner();
