@@ -193,6 +193,10 @@ impl Reader {
         let mut cut = Cut::read(&self.path)?;
         loop {
             let piece = self.look(offset, bytes_max, cut)?;
+            // It was the reader that noticed, and noted it.
+            if matches!(piece, Piece::Gap { upto, .. } if upto == offset) {
+                return Ok(piece);
+            }
             // A hole that was made meanwhile reads as zeros.
             let now = Cut::read(&self.path)?;
             if now == cut {

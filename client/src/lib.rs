@@ -4,8 +4,8 @@
 //!   another, and follows hints to the leader, until it is answered or its patience is over.
 //!   Calls that change something carry a request id, made once for all tries: a request takes
 //!   effect once.
-//! - [`Watch`], [`Logs`] and [`FileBytes`] are streams that go on where they broke, without a gap and without
-//!   anything twice.
+//! - [`Watch`], [`Logs`] and [`FileBytes`] are streams that go on where they broke, without a gap
+//!   and without anything twice.
 //! - [`login()`] turns a login token into an identity. The server is checked first.
 //! - [`ClientError`] says in types what a caller can act on.
 #![forbid(unsafe_code)]

@@ -195,8 +195,9 @@ mod tests {
             command().get_subcommands().map(|verb| verb.get_name().to_string()).collect();
         assert_eq!(
             verbs.join(" "),
-            "run submit ls show why logs files cancel hold release set wait results node pool queue \
-             user login cluster dev coordinator agent doctor init schema config events completion"
+            "run submit ls show why logs files cancel hold release set wait results node pool \
+             queue user login cluster dev coordinator agent doctor init schema config events \
+             completion"
         );
         for verb in verbs {
             let line = help.lines().find(|line| line.trim().starts_with(&format!("{verb} ")));

@@ -29,7 +29,8 @@ const COPIES_TRIED_MAX: usize = 16;
 /// Of bytes between those that were copied.
 const NOT_COPIED: &str = "the machine is gone, and the copy has the beginning and the end only";
 /// Of whatever follows a copy.
-const MACHINE_GONE: &str = "the machine is gone; this is a copy, and what was written in the last seconds may not be in it";
+const MACHINE_GONE: &str =
+    "the machine is gone; this is a copy, which may lack what was written in the last seconds";
 /// Pause before a machine whose output is followed is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 

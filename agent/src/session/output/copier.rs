@@ -73,8 +73,10 @@ impl Copier {
         let now = Instant::now();
         let room = LOG_COPY_ENDING_MAX.saturating_sub(self.ending.len());
         self.ending.extend(ended.into_iter().take(room).map(|attempt| (attempt, now + LAST)));
-        let mut attempts = running;
-        attempts.extend(self.ending.keys().copied());
+        // Two shares of a gang may be on one node.
+        let wanted: BTreeSet<Attempt> =
+            running.into_iter().chain(self.ending.keys().copied()).collect();
+        let attempts: Vec<Attempt> = wanted.iter().copied().collect();
         if attempts.is_empty() {
             return self;
         }
@@ -100,7 +102,6 @@ impl Copier {
             self.lines.insert(share.member, share.line);
         }
         self.ending.retain(|attempt, end| *end > now && missing.get(attempt) != Some(&0));
-        let wanted: BTreeSet<Attempt> = attempts.into_iter().collect();
         let ending = &self.ending;
         for line in self.lines.values_mut() {
             let is_done =

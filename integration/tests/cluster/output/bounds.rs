@@ -13,8 +13,8 @@ fn a_flood_keeps_its_beginning_and_its_end() {
     let gate = Gate::new(&cluster, "flood");
     // 3,000,000 lines have 23 MB.
     let script = format!("seq 3000000; {}", gate.script());
-    let bound = format!("logs={{max_per_rank: {MAX}B}}");
-    let job = cluster.submit(&["--set", &bound, "--", "bash", "-c", &script]);
+    let bound = "logs.max_per_rank=1MiB";
+    let job = cluster.submit(&["--set", bound, "--", "bash", "-c", &script]);
     gate.starts(0, 1);
     let path = stream(&cluster, "n1", job, "0.out");
     let found = || path.metadata().expect("it is there");

@@ -46,4 +46,7 @@ fn the_last_lines_outlive_their_machine() {
     assert_eq!(cluster.yard(&["logs", &job.to_string()]).ok().out, "ready\n");
     gate.open(0);
     assert_eq!(cluster.wait(job), 0);
+    // Its agent ends what is left of the first attempt.
+    cluster.start_again();
+    await_true("the node is up", || cluster.json(&["node", "show", &node])["state"] == "Up");
 }

@@ -63,8 +63,8 @@ fn the_next_attempt_is_announced_and_followed() {
 fn lines_tell_when_they_were_written_and_old_ones_are_left_out() {
     let cluster = Cluster::start(1);
     let gate = Gate::new(&cluster, "later");
-    let script = format!("echo \x1b]0;old\x07; {}; ", gate.script());
-    let script = script.replace("exit $(cat", "echo new; exit $(cat");
+    let wait = gate.script().replace("exit $(cat", "echo new; exit $(cat");
+    let script = format!(r"printf '\033]0;old\007\n'; {wait}");
     let job = cluster.submit(&["--", "bash", "-c", &script]).to_string();
     let path = super::stream(&cluster, "n1", job.parse().expect("a number"), "0.out");
     let times = path.with_extension("out.times");
