@@ -267,7 +267,7 @@ pub const LOG_COPY_BYTES_MAX: usize = 1024 * 1024;
 /// Pieces in one message of copies; a member takes no more.
 pub const LOG_COPY_PIECES_MAX: usize = 1_024;
 /// Attempts that have ended and whose output is still to be copied; further ones are not.
-pub const LOG_COPY_ENDING_MAX: usize = 4_096;
+pub const LOG_COPY_ENDING_MAX: usize = 1_024;
 /// Bytes of copies that a member keeps; the oldest go.
 pub const LOG_COPIES_BYTES_MAX: u64 = 4 << 30;
 /// Streams of which a member keeps copies; the oldest go.

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::sleep;
-use tonic::Code;
+use tonic::{Code, Status};
 use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId};
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{LogWant, member_data};
@@ -31,6 +31,8 @@ const NOT_COPIED: &str = "the machine is gone, and the copy has the beginning an
 /// Of whatever follows a copy.
 const MACHINE_GONE: &str =
     "the machine is gone; this is a copy, which may lack what was written in the last seconds";
+/// How often it is looked whether a machine that says nothing is gone.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pause before a machine whose output is followed is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -103,7 +105,8 @@ impl Share {
                 self.open().await?;
                 continue;
             };
-            match answer.next().await {
+            let next = unless_gone(&self.api, self.node, answer.next());
+            match next.await.unwrap_or_else(|| Err(gone())) {
                 Ok(Some(What::Error(error))) => self.give_up(failed(&error))?,
                 Ok(Some(what)) => self.take(what)?,
                 Ok(None) => self.over = true,
@@ -314,7 +317,28 @@ fn question(
     want: &LogWant,
 ) -> BoxFuture<'static, Result<Answer, AskError>> {
     let (api, want) = (api.clone(), want.clone());
-    async move { ask(&api, node, member_data::What::Log(want)).await }.boxed()
+    async move {
+        let asked = ask(&api, node, member_data::What::Log(want));
+        let answer = unless_gone(&api, node, asked).await;
+        answer.unwrap_or(Err(AskError::NotInTouch(node)))
+    }
+    .boxed()
+}
+
+/// Waits for something from a machine; none: the machine was given up meanwhile. Its connections
+/// may seem to be open for long.
+async fn unless_gone<T>(api: &Api, node: NodeId, wait: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            done = &mut wait => return Some(done),
+            () = sleep(LOOK) => if is_away(api, node) { return None },
+        }
+    }
+}
+
+fn gone() -> Status {
+    Status::unavailable("the machine is gone")
 }
 
 /// Waits until the first of these machines answers. The others may take their time.

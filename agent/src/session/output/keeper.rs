@@ -86,8 +86,9 @@ impl Keeper {
             let tasks: Vec<_> = assigned.chain.slice(from, share.started).tasks().collect();
             for (position, (task, attempt)) in (from..).zip(tasks) {
                 let attempt = Attempt { job, task, attempt };
-                self.look_at(attempt, bytes_max, wall_ms);
-                match position < share.ended {
+                let over = position < share.ended;
+                self.look_at(attempt, bytes_max, wall_ms, over);
+                match over {
                     true => self.over(attempt, &mut looked),
                     false => looked.running.push(attempt),
                 }
@@ -101,7 +102,7 @@ impl Keeper {
             let tasks: Vec<_> = chain.slice(from, chain.len()).tasks().collect();
             for (task, attempt) in tasks {
                 let attempt = Attempt { job, task, attempt };
-                self.look_at(attempt, bytes_max, wall_ms);
+                self.look_at(attempt, bytes_max, wall_ms, true);
                 self.over(attempt, &mut looked);
             }
         }
@@ -134,12 +135,17 @@ impl Keeper {
         self.assigned.get_mut(&id)
     }
 
-    fn look_at(&mut self, attempt: Attempt, bytes_max: u64, wall_ms: u64) {
+    fn look_at(&mut self, attempt: Attempt, bytes_max: u64, wall_ms: u64, over: bool) {
         let logs = AttemptLogs::new(&self.paths, attempt.job, attempt.task, attempt.attempt);
         // One that never wrote has no directory.
         let Ok(streams) = logs.streams() else { return };
         for (at, stream) in streams.iter().enumerate() {
-            let noted = self.note(&logs, attempt, *stream, wall_ms);
+            // Of what came and went between two looks the file itself says when that was.
+            let is_new = !self.known.contains_key(&(attempt, stream.writer, stream.kind));
+            let noted = match over && is_new {
+                true => Ok(()),
+                false => self.note(&logs, attempt, *stream, wall_ms),
+            };
             let own_max = share_of(&streams, at, bytes_max);
             let bounded = noted.and_then(|()| match stream.size > own_max && !self.unbounded {
                 true => bound(&logs.path(stream.writer, stream.kind), own_max).map(drop),

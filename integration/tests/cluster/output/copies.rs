@@ -2,8 +2,10 @@
 
 use super::stream;
 use crate::world::gate::Gate;
+use crate::world::network::Network;
 use crate::world::process;
-use crate::world::{Cluster, await_true};
+use crate::world::trio::{MEMBERS, NODE, PORT, Setup, Trio};
+use crate::world::{Cluster, SMALL, await_true};
 use std::path::Path;
 
 /// The copy of a rank's output, once its end is in it.
@@ -49,4 +51,39 @@ fn the_last_lines_outlive_their_machine() {
     // Its agent ends what is left of the first attempt.
     cluster.start_again();
     await_true("the node is up", || cluster.json(&["node", "show", &node])["state"] == "Up");
+}
+
+#[test]
+fn every_member_shows_the_copies_of_a_machine_that_is_cut_off() {
+    let trio = Trio::start(Setup { node: true, ..Setup::default() });
+    let gate = Gate::at(&trio.home, "cut");
+    let script = format!("echo first; echo last; {}", gate.script());
+    let words = [&["submit"][..], &SMALL, &["--", "bash", "-c", &script]].concat();
+    let job = trio.yard(&words).ok().out.trim().to_string();
+    gate.starts(0, 1);
+    let has_copy = |member: &u8| {
+        let copy = trio.folder(*member).join(format!("copies/{job}.0.1.0.out"));
+        std::fs::read(copy).unwrap_or_default().windows(5).any(|part| part == b"last\n")
+    };
+    await_true("two members have a copy", || {
+        MEMBERS.iter().filter(|member| has_copy(member)).count() == 2
+    });
+    // As if its power were cut: nothing answers, and nothing is closed.
+    for member in MEMBERS {
+        trio.network.cut(NODE, member);
+        trio.network.cut(member, NODE);
+    }
+    let following = trio.yard(&["logs", &job, "--attempt", "1", "-f"]).spawn();
+    await_true("the node is given up", || {
+        let shown = trio.yard(&["node", "show", "n1", "-o", "json"]).run();
+        shown.code == 0 && shown.json()["state"] == "Lost"
+    });
+    for member in MEMBERS {
+        let at = format!("{}:{PORT}", Network::address(member));
+        let ran = trio.yard(&["logs", &job, "--attempt", "1", "--address", &at]).ok();
+        assert_eq!(ran.out, "first\nlast\n", "member {member}: {ran}");
+        ran.says(&["the machine is gone"]);
+    }
+    let ran = following.end();
+    assert_eq!((ran.code, ran.out.as_str()), (0, "first\nlast\n"), "{ran}");
 }
