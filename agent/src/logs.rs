@@ -2,14 +2,29 @@
 //! offset. Files are appended to by the ranks themselves, so an offset stays good for the life
 //! of the file, whatever happens to agent and shim.
 //!
+//! A file is bounded by a hole in its middle, see `bound`; what is missing is noted beside it, see
+//! `cut`. Offsets are those of the stream, whatever became of the file.
+//!
 //! **Invariant:** a file is opened by a name that the list gave, in a directory that jobs cannot
 //! write, and without following links.
+
+mod bound;
+mod cut;
+mod retention;
+mod times;
+
+pub(crate) use bound::{bound, bound_all, share_of};
+pub use retention::{Freed, Retention};
+pub(crate) use times::Times;
+
+use cut::Cut;
 
 use crate::paths::Paths;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 use thiserror::Error;
 use yard_common::id::{AttemptNumber, JobId, TaskIndex};
 use yard_common::limits::{LOG_READ_BYTES_MAX, LOG_STREAMS_MAX};
@@ -41,9 +56,29 @@ pub struct Stream {
     pub writer: Writer,
     /// Which of the two.
     pub kind: Kind,
-    /// Bytes so far.
+    /// Bytes so far, those that are not there any more included.
     pub size: u64,
 }
+
+/// What there is at an offset of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes; empty at the end.
+    Bytes(Vec<u8>),
+    /// Bytes up to this offset are not there any more. The offset may be the one that was asked
+    /// for: then it is not known how many are missing.
+    Gap {
+        /// Where it goes on.
+        upto: u64,
+        /// Why, for people.
+        why: &'static str,
+    },
+}
+
+/// Of a hole that bounds a file.
+const BOUNDED: &str = "left out, as the output is longer than logs.max_per_rank";
+/// Of a file that became shorter.
+const TRUNCATED: &str = "the job cut its output off";
 
 /// Why output cannot be read.
 #[derive(Debug, Error)]
@@ -89,7 +124,9 @@ impl AttemptLogs {
             let Some((writer, kind)) = entry.file_name().to_str().and_then(parse_name) else {
                 continue;
             };
-            streams.push(Stream { writer, kind, size: entry.metadata()?.len() });
+            let base = Cut::read(&entry.path())?.base;
+            let size = base.saturating_add(entry.metadata()?.len());
+            streams.push(Stream { writer, kind, size });
         }
         streams.sort_unstable();
         streams.truncate(LOG_STREAMS_MAX);
@@ -101,10 +138,21 @@ impl AttemptLogs {
     /// # Errors
     /// If there is none.
     pub fn open(&self, writer: Writer, kind: Kind) -> Result<Reader, LogError> {
-        let path = self.directory.join(name(writer, kind));
+        let path = self.path(writer, kind);
         let mut options = OpenOptions::new();
-        let file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?;
-        Ok(Reader { file })
+        let file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path)?;
+        Ok(Reader { file, path })
+    }
+
+    /// The file of a stream.
+    pub(crate) fn path(&self, writer: Writer, kind: Kind) -> PathBuf {
+        self.directory.join(name(writer, kind))
+    }
+
+    /// A stream was longer than its file says: what the job writes from now on follows what was
+    /// known of it.
+    pub(crate) fn rebase(&self, stream: Stream, known: u64) -> io::Result<()> {
+        rebase(&self.path(stream.writer, stream.kind), known)
     }
 }
 
@@ -112,36 +160,96 @@ impl AttemptLogs {
 #[derive(Debug)]
 pub struct Reader {
     file: File,
+    path: PathBuf,
 }
 
 impl Reader {
-    /// Bytes so far.
+    /// Bytes so far, those that are not there any more included.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn size(&self) -> Result<u64, LogError> {
-        Ok(self.file.metadata()?.len())
+        let base = Cut::read(&self.path)?.base;
+        Ok(base.saturating_add(self.file.metadata()?.len()))
     }
 
-    /// At most `bytes_max` bytes from an offset, and never more than `LOG_READ_BYTES_MAX`. Empty
-    /// at the end.
+    /// When the file was written last, in milliseconds since 1970.
+    pub(crate) fn modified_wall_ms(&self) -> Option<u64> {
+        let at = self.file.metadata().and_then(|found| found.modified()).ok()?;
+        u64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+    }
+
+    /// When its bytes were written.
+    pub(crate) fn times(&self) -> Times {
+        Times::read(&self.path)
+    }
+
+    /// At most `bytes_max` bytes from an offset, and never more than `LOG_READ_BYTES_MAX`; or what
+    /// is missing there.
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn read(&self, offset: u64, bytes_max: usize) -> Result<Vec<u8>, LogError> {
-        let mut bytes = vec![0; bytes_max.min(LOG_READ_BYTES_MAX)];
+    pub fn read(&self, offset: u64, bytes_max: usize) -> Result<Piece, LogError> {
+        let mut cut = Cut::read(&self.path)?;
+        loop {
+            let piece = self.look(offset, bytes_max, cut)?;
+            // It was the reader that noticed, and noted it.
+            if matches!(piece, Piece::Gap { upto, .. } if upto == offset) {
+                return Ok(piece);
+            }
+            // A hole that was made meanwhile reads as zeros.
+            let now = Cut::read(&self.path)?;
+            if now == cut {
+                return Ok(piece);
+            }
+            cut = now;
+        }
+    }
+
+    fn look(&self, offset: u64, bytes_max: usize, cut: Cut) -> Result<Piece, LogError> {
+        let Some(at) = offset.checked_sub(cut.base) else {
+            return Ok(Piece::Gap { upto: cut.base, why: TRUNCATED });
+        };
+        if (cut.from..cut.upto).contains(&at) {
+            return Ok(Piece::Gap { upto: cut.base.saturating_add(cut.upto), why: BOUNDED });
+        }
+        let mut len = bytes_max.min(LOG_READ_BYTES_MAX);
+        if at < cut.from && cut.upto > cut.from {
+            len = len.min(usize::try_from(cut.from - at).unwrap_or(len));
+        }
+        let bytes = self.bytes(at, len)?;
+        if bytes.is_empty() && self.file.metadata()?.len() < at {
+            rebase(&self.path, offset)?;
+            return Ok(Piece::Gap { upto: offset, why: TRUNCATED });
+        }
+        Ok(Piece::Bytes(bytes))
+    }
+
+    fn bytes(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
         let mut len = 0;
         while len < bytes.len() {
-            match self.file.read_at(&mut bytes[len..], offset + len as u64) {
+            match self.file.read_at(&mut bytes[len..], at + len as u64) {
                 Ok(0) => break,
                 Ok(count) => len += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         bytes.truncate(len);
         Ok(bytes)
     }
+}
+
+/// The first byte of a file is from now on the one at this offset of the stream, unless somebody
+/// noticed before.
+fn rebase(path: &Path, known: u64) -> io::Result<()> {
+    let len = std::fs::symlink_metadata(path)?.len();
+    Cut::change(path, |cut| {
+        let is_shorter = cut.base.saturating_add(len) < known;
+        is_shorter.then_some(Cut { base: known, from: 0, upto: 0 })
+    })?;
+    Ok(())
 }
 
 fn name(writer: Writer, kind: Kind) -> String {
@@ -183,6 +291,13 @@ mod tests {
         (directory, logs)
     }
 
+    fn bytes(reader: &Reader, offset: u64, len: usize) -> Vec<u8> {
+        match reader.read(offset, len).unwrap() {
+            Piece::Bytes(bytes) => bytes,
+            gap @ Piece::Gap { .. } => panic!("{gap:?}"),
+        }
+    }
+
     #[test]
     fn streams_are_listed_in_the_order_of_ranks() {
         let (_directory, logs) = logs();
@@ -207,11 +322,59 @@ mod tests {
         let (_directory, logs) = logs();
         std::fs::write(logs.directory.join("0.out"), "hello world").unwrap();
         let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
-        assert_eq!(reader.read(6, 100).unwrap(), b"world");
-        assert_eq!(reader.read(0, 5).unwrap(), b"hello");
-        assert_eq!(reader.read(99, 5).unwrap(), b"");
+        assert_eq!(bytes(&reader, 6, 100), b"world");
+        assert_eq!(bytes(&reader, 0, 5), b"hello");
+        assert_eq!(bytes(&reader, 11, 5), b"");
         assert_eq!(reader.size().unwrap(), 11);
         assert!(matches!(logs.open(Writer::Rank(1), Kind::Out), Err(LogError::Missing)));
+    }
+
+    #[test]
+    fn what_was_left_out_is_a_gap_and_offsets_stay() {
+        let (_directory, logs) = logs();
+        let path = logs.path(Writer::Rank(0), Kind::Out);
+        let text: Vec<u8> = (0..1_000_000u32).flat_map(|at| at.to_le_bytes()).collect();
+        std::fs::write(&path, &text).unwrap();
+        let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
+        assert!(bound(&path, 1 << 20).unwrap());
+        let (mut at, mut gaps) = (0, Vec::new());
+        while at < text.len() {
+            match reader.read(at as u64, 100_000).unwrap() {
+                Piece::Bytes(bytes) => {
+                    assert_eq!(bytes, text[at..at + bytes.len()], "at {at}");
+                    at += bytes.len();
+                }
+                Piece::Gap { upto, .. } => {
+                    gaps.push((at as u64, upto));
+                    at = upto as usize;
+                }
+            }
+        }
+        let expected = (1 << 18, (text.len() as u64 - (1 << 19)) / 4_096 * 4_096);
+        assert_eq!(gaps, [expected]);
+        assert_eq!(reader.size().unwrap(), text.len() as u64);
+    }
+
+    #[test]
+    fn output_that_the_job_cut_off_goes_on_behind_what_was_known() {
+        let (_directory, logs) = logs();
+        let path = logs.path(Writer::Rank(0), Kind::Out);
+        std::fs::write(&path, "0123456789").unwrap();
+        let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
+        assert_eq!(bytes(&reader, 0, 100), b"0123456789");
+        OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+        let gap = Piece::Gap { upto: 10, why: TRUNCATED };
+        assert_eq!(reader.read(10, 100).unwrap(), gap);
+        std::io::Write::write_all(
+            &mut OpenOptions::new().append(true).open(&path).unwrap(),
+            b"new",
+        )
+        .unwrap();
+        assert_eq!(bytes(&reader, 10, 100), b"new");
+        assert_eq!(reader.size().unwrap(), 13);
+        // Whoever comes later is told of what is gone.
+        assert_eq!(reader.read(4, 100).unwrap(), gap);
+        assert_eq!(logs.streams().unwrap()[0].size, 13);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::session::lease::{Keeper, Succession, not_held, times_of};
 use crate::session::maintenance::Ask;
 use crate::session::memory::{Memory, NodeFile};
 use crate::session::roster::{Roster, Rosters};
-use crate::session::{Fatal, MemoryError, Shared, control, maintenance};
+use crate::session::{Fatal, MemoryError, Shared, control, maintenance, output};
 use crate::sys::boot_ms;
 use std::io;
 use std::path::PathBuf;
@@ -252,6 +252,8 @@ impl Start {
         let controlled = control::run(shared.clone(), stop.clone());
         self.tasks.spawn("control stream", told(self.fatal.clone(), controlled));
         self.tasks.spawn("inventory", observer.run(stop.clone()));
+        let output = output::run(shared.clone(), stop.clone());
+        self.tasks.spawn("output", told(self.fatal.clone(), output));
         let generation = self.certificates.clone();
         let renewer = Renewer { shared: shared.clone(), identity, generation };
         let renewed = renewer.run(stop.clone());

@@ -1,6 +1,6 @@
 //! One method for each call that `yard` makes.
 
-use crate::{Client, ClientError, Logs, Watch, new_request_id};
+use crate::{Client, ClientError, FileBytes, Logs, Watch, new_request_id};
 use bytes::Bytes;
 use tonic::{Request, Streaming};
 use yard_proto::convert;
@@ -70,6 +70,8 @@ calls! {
         read attempts = attempts(AttemptsRequest) -> AttemptsResponse;
         /// Why a job is as it is.
         read explain = explain(ExplainRequest) -> ExplainResponse;
+        /// A page of a directory of a job.
+        read list_files = list_files(ListFilesRequest) -> ListFilesResponse;
         /// Ends tasks.
         change cancel = cancel(CancelRequest) -> JobChanged;
         /// Starts nothing more of a job until it is released.
@@ -192,6 +194,12 @@ impl Client {
     #[must_use]
     pub fn events(&self, request: v1::EventsRequest) -> Watch {
         Watch::of_all(self.clone(), request)
+    }
+
+    /// A file of a job.
+    #[must_use]
+    pub fn read_file(&self, request: v1::ReadFileRequest) -> FileBytes {
+        FileBytes::new(self.clone(), request)
     }
 
     /// What ranks wrote.

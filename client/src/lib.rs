@@ -4,8 +4,8 @@
 //!   another, and follows hints to the leader, until it is answered or its patience is over.
 //!   Calls that change something carry a request id, made once for all tries: a request takes
 //!   effect once.
-//! - [`Watch`] and [`Logs`] are streams that go on where they broke, without a gap and without
-//!   anything twice.
+//! - [`Watch`], [`Logs`] and [`FileBytes`] are streams that go on where they broke, without a gap
+//!   and without anything twice.
 //! - [`login()`] turns a login token into an identity. The server is checked first.
 //! - [`ClientError`] says in types what a caller can act on.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@
 mod calls;
 mod client;
 mod error;
+mod files;
 mod login;
 mod logs;
 mod route;
@@ -23,6 +24,7 @@ pub use client::{Client, Options, Roster};
 /// The code of what does not exist, or not for this caller.
 pub const NOT_FOUND: tonic::Code = tonic::Code::NotFound;
 pub use error::{ClientError, Refusal};
+pub use files::FileBytes;
 pub use login::{LoggedIn, login};
 pub use logs::{LogItem, Logs};
 pub use watch::{Watch, WatchItem};

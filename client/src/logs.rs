@@ -143,7 +143,8 @@ mod tests {
     use super::*;
 
     fn chunk(rank: u32, offset: u64, text: &str) -> What {
-        What::Chunk(LogChunk { rank, stream: 1, offset, data: text.to_string().into() })
+        let data = text.to_string().into();
+        What::Chunk(LogChunk { rank, stream: 1, offset, data, written_wall_ms: 0 })
     }
 
     fn text(item: Option<LogItem>) -> Option<(u64, String)> {

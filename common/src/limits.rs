@@ -255,6 +255,45 @@ pub const DISK_DEPTH_MAX: usize = 256;
 /// How long NVML may take to answer, in milliseconds; then the machine counts as without GPUs.
 pub const GPU_PROBE_MS: u64 = 10_000;
 
+// --- Output of ranks --------------------------------------------------------------------------
+
+/// How much of its disk a node may have used, in percent, before output of ended jobs goes, the
+/// oldest first.
+pub const LOG_DISK_PERCENT_MAX: u64 = 80;
+/// What such output may take of the disk in any case, in percent.
+pub const LOG_SPARED_PERCENT: u64 = 1;
+/// Attempts whose output is chosen at a time to be removed; then the next ones are looked for.
+pub const LOGS_REMOVED_MAX: usize = 4_096;
+/// The least that a file of a rank may hold; what a job asks for below it is not kept to.
+pub const LOG_BOUND_BYTES_LEAST: u64 = 64 * 1024;
+/// Assignments that were let go, and whose output was not looked at since; the oldest are not.
+pub const RELEASED_MAX: usize = 1_024;
+/// Marks of when bytes of a stream were written; of the older ones some go beyond it.
+pub const LOG_MARKS_MAX: usize = 4_096;
+/// Members that keep a copy of a job's output.
+pub const LOG_COPIES: usize = 2;
+/// Bytes at the beginning of a stream that are copied.
+pub const LOG_COPY_HEAD_BYTES: u64 = 256 * 1024;
+/// Bytes at the end of a stream that are copied; what is between is left out.
+pub const LOG_COPY_TAIL_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes that an agent sends to a member in one round of copies, which are two seconds apart; the
+/// rest goes with the next.
+pub const LOG_COPY_ROUND_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of one message of copies.
+pub const LOG_COPY_BYTES_MAX: usize = 1024 * 1024;
+/// Pieces in one message of copies; a member takes no more.
+pub const LOG_COPY_PIECES_MAX: usize = 1_024;
+/// Attempts that have ended and whose output is still to be copied; further ones are not.
+pub const LOG_COPY_ENDING_MAX: usize = 1_024;
+/// Bytes of copies that a member keeps; the oldest go.
+pub const LOG_COPIES_BYTES_MAX: u64 = 4 << 30;
+/// Streams of which a member keeps copies; the oldest go.
+pub const LOG_COPIES_STREAMS_MAX: usize = 50_000;
+/// Bytes that copies leave free on a member's disk; below that none are taken, and the oldest go.
+pub const LOG_COPIES_SPARED_BYTES: u64 = 1 << 30;
+/// How long a member keeps a copy after it was written last, in milliseconds: 14 days.
+pub const LOG_COPIES_LIFE_MS: u64 = 14 * 24 * 3_600 * 1_000;
+
 // --- An agent and its coordinator -------------------------------------------------------------
 
 /// Members that an agent knows, those without a vote included; it takes no longer list.
@@ -416,6 +455,8 @@ const _: () = assert!(LEASE_MS < TOLERANCE_MS);
 const _: () = assert!(SPEC_BYTES_MAX < DETAIL_BYTES_MAX);
 const _: () = assert!(SHIM_MESSAGE_BYTES_MAX < SHIM_BACKLOG_BYTES_MAX);
 const _: () = assert!(SHIM_HOLD_MS < SHIM_FLUSH_MS);
+const _: () = assert!(LOG_COPY_HEAD_BYTES + LOG_COPY_TAIL_BYTES <= LOG_COPY_ROUND_BYTES);
+const _: () = assert!(LOG_COPY_BYTES_MAX + LOG_READ_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 
 const _: () = assert!(MEMBER_MESSAGE_BYTES_MAX >= INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(HANDSHAKE_MS < STRANGER_MS);

@@ -5,6 +5,7 @@
 //! | `authority/` | the keys that sign certificates; only on members that issue them |
 //! | `identity/` | the member's own certificate and key, and whom it trusts |
 //! | `data/` | log, snapshots and promises |
+//! | `copies/` | copies of what ranks wrote; may be missing |
 //! | `life` | which life of the cluster it is of; only after a restore |
 //!
 //! **Invariant.** The folder is complete or not there: [`init`] and [`crate::join`] make it beside
@@ -45,6 +46,7 @@ pub(crate) struct Places {
     pub(crate) authority: PathBuf,
     pub(crate) identity: PathBuf,
     pub(crate) data: PathBuf,
+    pub(crate) copies: PathBuf,
     pub(crate) life: PathBuf,
 }
 
@@ -54,6 +56,7 @@ impl Places {
             authority: folder.join("authority"),
             identity: folder.join("identity"),
             data: folder.join("data"),
+            copies: folder.join("copies"),
             life: folder.join("life"),
         }
     }

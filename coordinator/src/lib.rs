@@ -8,6 +8,7 @@
 //! | `compare` | members compare what they hold |
 //! | `member` | what every member does: leases, recent events, reads that are not stale |
 //! | `leader` | the work of a leader: scheduler, time, judgement of silence |
+//! | `copies` | what ranks wrote lately, for when their node is gone |
 //! | `sessions` | control streams of agents, and questions to them |
 //! | `api` | the calls, behind one gate |
 //! | `folder`, `service` | how a member is made, started and stopped |
@@ -23,6 +24,7 @@ mod build;
 mod certificate;
 mod compare;
 mod config;
+mod copies;
 mod counters;
 pub mod env;
 mod folder;

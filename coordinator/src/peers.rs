@@ -30,7 +30,8 @@ use yard_proto::convert::error::Refused;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
     AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
-    ReadIndexRequest, SweepRequest, forward_response, read_index_response,
+    ReadIndexRequest, ReadLogCopyRequest, ReadLogCopyResponse, SweepRequest, forward_response,
+    read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
@@ -224,6 +225,18 @@ impl Peers {
         let mut client = self.client(to, address, Line::Work)?;
         let call = client.about(self.said(AboutRequest {}));
         self.within(to, self.pace.answer(), call).await
+    }
+
+    /// A piece of what a member has copied of a rank's output.
+    pub(crate) async fn log_copy(
+        &self,
+        to: MemberId,
+        address: &str,
+        request: ReadLogCopyRequest,
+    ) -> Result<ReadLogCopyResponse, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        let call = client.read_log_copy(self.said(request));
+        self.within(to, self.pace.search(), call).await
     }
 
     /// The leader shall tell an agent to dial back. Whether its stream is open.

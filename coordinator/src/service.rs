@@ -3,6 +3,7 @@
 use crate::api::{self, GateLayer};
 use crate::build::Build;
 use crate::certificate::{self, Certificate, ReplaceError};
+use crate::copies::Copies;
 use crate::env::{Env, Listener, Socket};
 use crate::folder::{LifeError, Places, certify, owner, read_life};
 use crate::leader;
@@ -95,6 +96,7 @@ pub fn features() -> Features {
         Feature::LaunchTorch,
         Feature::LaunchMpi,
         Feature::LaunchCustom,
+        Feature::LogLimits,
     ];
     there.into_iter().fold(Features::NONE, Features::with)
 }
@@ -291,6 +293,7 @@ impl Service {
         let peers = Peers::new(Arc::clone(&client_tls), Arc::clone(&env), life, pace);
         let peers = Arc::new(peers);
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
+        let copies = Copies::new(places.copies.clone(), Arc::clone(&env));
         let (folder, disk) = (places.data.clone(), options.disk);
         let (round_trip_ms, build) = (options.round_trip_ms, options.build);
         let data = proposer::Options { identity: own, folder, disk, round_trip_ms, build };
@@ -324,6 +327,7 @@ impl Service {
             caught_up: Default::default(),
             sessions: Default::default(),
             tickets: Default::default(),
+            copies,
             peers,
             authority,
             certificate: Arc::new(certificate),

@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use yard_common::id::Sequence;
+use yard_common::id::{JobId, Sequence};
 use yard_common::limits::DRIVER_QUEUE_LEN_MAX;
 use yard_common::state::AssignmentState;
-use yard_core::agent::{AssignmentId, Desired, DesiredError, Fence, Lease, Report};
+use yard_core::agent::{AssignmentId, Chain, Desired, DesiredError, Fence, Lease, Report};
 
 /// What a driver needs to know.
 #[derive(Clone, Debug)]
@@ -106,6 +106,17 @@ pub struct Share {
     pub stuck: Option<String>,
 }
 
+/// An assignment that was let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// Which.
+    pub id: AssignmentId,
+    /// Its job.
+    pub job: JobId,
+    /// Its tasks.
+    pub chain: Chain,
+}
+
 /// A request to the thread.
 pub(super) enum Request {
     Desired(Desired, Vec<(AssignmentId, Assignment)>, oneshot::Sender<Result<(), DriverError>>),
@@ -114,6 +125,7 @@ pub(super) enum Request {
     Disconnected,
     Acknowledged(Sequence),
     Shares(oneshot::Sender<(Fence, Vec<Share>)>),
+    Released(oneshot::Sender<Vec<Released>>),
     Shutdown,
 }
 
@@ -256,6 +268,16 @@ impl Handle {
     pub async fn shares(&self) -> Result<(Fence, Vec<Share>), DriverError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Shares(reply)).await?;
+        answer.await.map_err(|_| DriverError::Ended)
+    }
+
+    /// What was let go since this was asked last; of very many, the latest `RELEASED_MAX`.
+    ///
+    /// # Errors
+    /// If the driver has ended.
+    pub async fn released(&self) -> Result<Vec<Released>, DriverError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Released(reply)).await?;
         answer.await.map_err(|_| DriverError::Ended)
     }
 

@@ -24,5 +24,5 @@ mod remains;
 mod shims;
 mod turn;
 
-pub use handle::{Driver, DriverError, Handle, Options, Share};
+pub use handle::{Driver, DriverError, Handle, Options, Released, Share};
 pub(crate) use remains::Remains;

@@ -1,6 +1,6 @@
 //! Orders to the machine, and what comes back.
 
-use super::handle::DriverError;
+use super::handle::{DriverError, Released};
 use super::remains::Remains;
 use super::shims::{Shim, make_directory};
 use super::turn::Turn;
@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Child;
 use yard_common::ExitCause;
-use yard_common::limits::DETAIL_BYTES_MAX;
+use yard_common::limits::{DETAIL_BYTES_MAX, RELEASED_MAX};
 use yard_core::agent::{Action, AssignmentId, Desired, Ending, Input, ShimEvent};
 
 impl Turn {
@@ -114,11 +114,21 @@ impl Turn {
         {
             let scratch = self.paths.scratch(orders.assignment.job, id);
             self.cleaner.remove(&scratch);
+            self.note_released(&orders);
             if let Some(job) = scratch.parent() {
                 let _ = std::fs::remove_dir(job);
             }
         }
         self.cleaner.remove(&directory);
+    }
+
+    /// Remembers whose output nobody may have looked at since it ended.
+    fn note_released(&mut self, orders: &Orders) {
+        if self.released.len() >= RELEASED_MAX {
+            self.released.pop_front();
+        }
+        let (id, job, chain) = (orders.id, orders.assignment.job, orders.chain.clone());
+        self.released.push_back(Released { id, job, chain });
     }
 
     /// Takes in what shims say.

@@ -4,7 +4,7 @@ use super::adopt;
 use super::clean::Cleaner;
 use super::cpus::Cpus;
 use super::disk::Meter;
-use super::handle::{DriverError, Found, Options, Request, Share};
+use super::handle::{DriverError, Found, Options, Released, Request, Share};
 use super::ready::Ready;
 use super::remains::Remains;
 use super::shims::Shim;
@@ -46,6 +46,8 @@ pub(super) struct Turn {
     /// Shims that were let go: their processes, unless an earlier agent started them, and the
     /// groups that they are in to their end.
     pub(super) leaving: Vec<(Option<Child>, Group)>,
+    /// What was let go, for whoever looks after its output.
+    pub(super) released: VecDeque<Released>,
     pub(super) cleaner: Cleaner,
     pub(super) cpus: Cpus,
     pub(super) meter: Meter,
@@ -118,6 +120,7 @@ impl Turn {
             ready,
             remains: BTreeMap::new(),
             leaving: Vec::new(),
+            released: VecDeque::new(),
             cleaner,
             cpus: Cpus::read(),
             meter,
@@ -267,6 +270,9 @@ impl Turn {
                 Ok(Request::Shares(reply)) => {
                     self.settle()?;
                     drop(reply.send((self.fence(), self.shares())));
+                }
+                Ok(Request::Released(reply)) => {
+                    drop(reply.send(std::mem::take(&mut self.released).into()));
                 }
                 Ok(Request::Shutdown) | Err(mpsc::error::TryRecvError::Disconnected) => {
                     self.settle()?;

@@ -195,6 +195,11 @@ impl Plan {
         self.spec.stop.grace.ms()
     }
 
+    /// What the output of one rank may take.
+    pub(crate) fn log_bytes_max(&self) -> u64 {
+        self.spec.logs.max_per_rank.0
+    }
+
     /// The socket for the job's own processes, if it needs one.
     pub(crate) fn socket(&self) -> Option<&Path> {
         self.socket.as_deref()

@@ -4,6 +4,7 @@
 //!   lease    renewals    --> every member       its own connection each
 //!   control  reports     --> the leader         one stream; desired sets come back
 //!   data     logs, files --> whoever asked      a connection for each question, dialled back
+//!   output   copies      --> two members        its own connection each
 //!   certificate, maintenance --> any member
 //! ```
 //!
@@ -23,6 +24,7 @@ pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod memory;
+pub(crate) mod output;
 pub(crate) mod roster;
 mod stream;
 

@@ -21,6 +21,7 @@ mod enlist;
 pub(crate) mod message;
 mod news;
 mod obey;
+mod output;
 mod patience;
 mod peers;
 mod reap;

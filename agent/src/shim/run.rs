@@ -48,6 +48,8 @@ pub(super) struct Shim {
     pub(super) durable: u32,
     /// When the record is flushed unless the agent was quicker.
     pub(super) flush_at_ms: Option<u64>,
+    /// When output is looked at next, while no agent does.
+    pub(super) output_at_ms: Option<u64>,
     /// The deadline that was looked at last; 0: none yet.
     pub(super) deadline_ms: u64,
     /// The deadline that was written down last.
@@ -97,6 +99,7 @@ impl Shim {
             zombies: Vec::new(),
             durable: 0,
             flush_at_ms: None,
+            output_at_ms: None,
             deadline_ms: 0,
             noted_ms: 0,
             waits_for_lease: false,
@@ -136,6 +139,7 @@ impl Shim {
             self.listen_to_peers()?;
             self.look_at_deadline()?;
             self.go_on()?;
+            self.look_at_output();
             self.make_durable()?;
             self.tell_news();
             self.settle();
@@ -226,7 +230,8 @@ impl Shim {
         let lease = (self.waits_for_lease || unknown).then(|| now_ms + LEASE_POLL_MS);
         let kill = self.is_killing.then(|| now_ms + self.patience.pause_ms(now_ms));
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
-        let due = [deadline, lease, kill, siblings, self.flush_at_ms, self.news.due_ms];
+        let (flush, news, output) = (self.flush_at_ms, self.news.due_ms, self.output_at_ms);
+        let due = [deadline, lease, kill, siblings, flush, news, output];
         let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         let wait_ms = next_ms.saturating_sub(now_ms).min(60_000);
         PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use yard_agent::cgroup::{GpuNodes, Support};
 use yard_agent::driver::{Driver, Handle, Options};
 use yard_agent::launch::{Assignment, GangNode, GrantedGpu};
-use yard_agent::logs::{AttemptLogs, Kind, Writer};
+use yard_agent::logs::{AttemptLogs, Kind, Piece, Writer};
 use yard_agent::paths::Paths;
 use yard_common::id::{
     AllocationId, AttemptNumber, Generation, Incarnation, JobId, LeaseId, Sequence,
@@ -304,7 +304,8 @@ impl Node {
 /// What a rank wrote in the first attempt of a task.
 pub(crate) fn output(root: &Path, task: u32, writer: Writer, kind: Kind) -> String {
     let logs = AttemptLogs::new(&Paths::new(root), JobId(812), task, AttemptNumber(1));
-    let bytes = logs.open(writer, kind).unwrap().read(0, 65_536).unwrap();
+    let read = logs.open(writer, kind).unwrap().read(0, 65_536).unwrap();
+    let Piece::Bytes(bytes) = read else { panic!("{read:?}") };
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

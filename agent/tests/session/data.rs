@@ -1,6 +1,7 @@
 //! Questions about logs and files.
 
 use crate::cluster::Cluster;
+use crate::member::Event;
 use crate::node::{Root, detail, joined, reference, set, started, told};
 use yard_core::agent::ReportKind;
 use yard_proto::internal::agent_data::What;
@@ -13,7 +14,8 @@ use yard_proto::v1::{FileRoot, LogStream};
 fn log_want(allocation: u64, follow: bool, offset: u64, tail_lines: u32) -> Want {
     let stream = LogStream::Stdout.into();
     let sources = vec![LogSource { local_rank: 0, stream, offset }];
-    Want::Log(LogWant { assignment: reference(allocation), sources, tail_lines, follow })
+    let assignment = reference(allocation);
+    Want::Log(LogWant { assignment, sources, tail_lines, follow, ..LogWant::default() })
 }
 
 /// The bytes of a stream, which must follow each other, and its end.
@@ -104,6 +106,37 @@ async fn two_shares_of_a_gang_on_one_node_keep_their_ranks() {
         let all = cluster.ask(member, Want::Log(want)).await;
         assert_eq!(text(&all, 0).0, expected);
     }
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_written_in_a_moment_is_copied_to_two_members() {
+    let (root, mut cluster) = (Root::new(), Cluster::start(3).await);
+    joined(&root, &cluster).await;
+    let handle = started(&root).await;
+    let (member, _) = cluster.hello().await;
+    let all = [detail(57, "echo quick; echo bad >&2")];
+    cluster.say(member, told(&set(2, &[57]), all.into())).await;
+    cluster.reports(true, |report| report.what == ReportKind::Reaped).await;
+    // It is let go before anybody looked at what it wrote.
+    cluster.say(member, told(&set(3, &[]), Vec::new())).await;
+    let mut heard = Vec::new();
+    while heard.len() < 4 {
+        let copies = cluster.next(|event| match event {
+            Event::Copies(copies) => Some(copies),
+            _ => None,
+        });
+        heard.extend(copies.await);
+    }
+    heard.sort_by_key(|copy| copy.stream);
+    let told: Vec<_> = heard
+        .iter()
+        .map(|copy| {
+            (copy.job_id, copy.attempt, copy.rank, copy.stream, copy.offset, &copy.data[..])
+        })
+        .collect();
+    let (out, err) = ((812, 1, 0, 1, 0, &b"quick\n"[..]), (812, 1, 0, 2, 0, &b"bad\n"[..]));
+    assert_eq!(told, [out, out, err, err], "once to each of two");
     handle.stop().await.unwrap();
 }
 

@@ -19,9 +19,10 @@ use yard_proto::internal::agent_service_server::AgentService;
 use yard_proto::internal::coordinator_message::What as Told;
 use yard_proto::internal::member_data::What as Want;
 use yard_proto::internal::{
-    AgentCertificate, AgentData, AgentMessage, CoordinatorMessage, Goodbye, Hello, JoinRequest,
-    JoinResponse, MemberAddress, MemberData, Members, Pong, RenewAgentCertificateRequest,
-    RenewRequest, RenewResponse, Welcome, renew_response,
+    AgentCertificate, AgentData, AgentMessage, CoordinatorMessage, CopyLogsRequest,
+    CopyLogsResponse, Goodbye, Hello, JoinRequest, JoinResponse, LogCopy, MemberAddress,
+    MemberData, Members, Pong, RenewAgentCertificateRequest, RenewRequest, RenewResponse, Welcome,
+    renew_response,
 };
 use yard_proto::v1;
 use yard_proto::v1::node_service_server::NodeService;
@@ -40,6 +41,8 @@ pub(crate) enum Event {
     Closed,
     Data(Box<AgentData>),
     Certificate,
+    /// What a member was brought.
+    Copies(Vec<LogCopy>),
 }
 
 /// What all members know.
@@ -293,6 +296,15 @@ impl AgentService for Member {
         self.tell(Event::Certificate);
         self.book.lock().unwrap().life_ms = crate::cluster::LONG_MS;
         Ok(Response::new(self.issue(&request.into_inner().csr_der, node)?))
+    }
+
+    async fn copy_logs(
+        &self,
+        request: Request<CopyLogsRequest>,
+    ) -> Result<Response<CopyLogsResponse>, Status> {
+        node_of(&request)?;
+        self.tell(Event::Copies(request.into_inner().copies));
+        Ok(Response::new(CopyLogsResponse::default()))
     }
 }
 

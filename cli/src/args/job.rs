@@ -150,7 +150,7 @@ pub(crate) struct LogsArgs {
     /// The job, or one task of it
     #[arg(value_name = "JOB")]
     pub(crate) job: String,
-    /// Go on until the attempt has ended
+    /// Go on until the job has ended, over all further attempts
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Ranks such as 0,3, or `all`
@@ -168,7 +168,13 @@ pub(crate) struct LogsArgs {
     /// Only the last lines of each rank
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<u32>,
-    /// Bytes as they are, without tags
+    /// Only what was written since then: 10m, or a time such as 2027-01-31T08:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Each line with the time at which it was written, to about a second
+    #[arg(long, short, conflicts_with = "raw")]
+    pub(crate) timestamps: bool,
+    /// Bytes as they are: without tags, and with what moves the cursor of a terminal
     #[arg(long)]
     pub(crate) raw: bool,
 }

@@ -4,10 +4,12 @@
 
 mod admin;
 mod daemon;
+mod files;
 mod job;
 
 pub(crate) use admin::*;
 pub(crate) use daemon::*;
+pub(crate) use files::*;
 pub(crate) use job::*;
 
 use crate::output::Format;
@@ -79,6 +81,9 @@ pub(crate) enum Verb {
     Why(WhyArgs),
     /// Print what the ranks of a job wrote
     Logs(LogsArgs),
+    /// Files of a job, on the machine that it ran on: list, copy, print
+    #[command(subcommand)]
+    Files(FilesVerb),
     /// End jobs, or tasks of them
     Cancel(CancelArgs),
     /// Start nothing more of a job until it is released
@@ -190,8 +195,9 @@ mod tests {
             command().get_subcommands().map(|verb| verb.get_name().to_string()).collect();
         assert_eq!(
             verbs.join(" "),
-            "run submit ls show why logs cancel hold release set wait results node pool queue \
-             user login cluster dev coordinator agent doctor init schema config events completion"
+            "run submit ls show why logs files cancel hold release set wait results node pool \
+             queue user login cluster dev coordinator agent doctor init schema config events \
+             completion"
         );
         for verb in verbs {
             let line = help.lines().find(|line| line.trim().starts_with(&format!("{verb} ")));

@@ -3,11 +3,14 @@
 pub(crate) mod backup;
 mod change;
 mod cluster;
-mod follow;
+mod events;
+mod files;
 mod holders;
 mod inspect;
 mod local;
+mod logs;
 mod nodes;
+mod printer;
 mod run;
 mod submit;
 mod users;
@@ -92,8 +95,9 @@ async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
         Verb::Show(args) => inspect::show(session, args).await,
         Verb::Why(args) => inspect::why(session, args).await,
         Verb::Results(args) => inspect::results(session, args).await,
-        Verb::Logs(args) => follow::logs(session, args).await,
-        Verb::Events(args) => follow::events(session, args).await,
+        Verb::Logs(args) => logs::logs(session, args).await,
+        Verb::Files(verb) => files::files(session, verb).await,
+        Verb::Events(args) => events::events(session, args).await,
         Verb::Cancel(args) => change::cancel(session, args).await,
         Verb::Hold(args) => change::hold(session, args).await,
         Verb::Release(args) => change::release(session, args).await,

@@ -3,7 +3,8 @@
 //! Phases are told on standard error, the end of every attempt among them. Ctrl-C asks whether to
 //! detach, cancel, or go on; a client that dies leaves the job alone.
 
-use super::follow::{Printer, first_failed, telling_ranks};
+use super::logs::{first_failed, telling_ranks};
+use super::printer::Printer;
 use super::submit::send;
 use crate::args::RunArgs;
 use crate::draft::Prepared;
@@ -67,7 +68,7 @@ enum Came {
 
 impl<'a> Running<'a> {
     fn new(session: &'a Session, job: u64, index: u64) -> Result<Running<'a>, Failure> {
-        let printer = Printer::new(false);
+        let printer = Printer::new(false, false);
         Ok(Running {
             session,
             job,

@@ -3,8 +3,10 @@
 pub(crate) mod backup;
 pub(crate) mod cluster;
 mod constraint;
+pub(crate) mod escapes;
 pub(crate) mod event;
 pub(crate) mod explain;
+pub(crate) mod file;
 pub(crate) mod holder;
 pub(crate) mod job;
 pub(crate) mod lines;

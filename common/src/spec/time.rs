@@ -300,6 +300,12 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Milliseconds since 1970 of an RFC 3339 text; none: it is none.
+#[must_use]
+pub fn read_rfc3339(text: &str) -> Option<u64> {
+    parse_rfc3339(text).ok()
+}
+
 /// Milliseconds since 1970 of an RFC 3339 text. Finer fractions are rounded up: nothing starts
 /// too early.
 fn parse_rfc3339(text: &str) -> Result<u64, Issue> {

@@ -60,6 +60,14 @@ impl AgentService for Api {
         let node = Who::of(&request).node()?;
         Ok(Response::new(self.renew_agent(node, &request.into_inner().csr_der)?))
     }
+
+    async fn copy_logs(
+        &self,
+        request: Request<internal::CopyLogsRequest>,
+    ) -> Result<Response<internal::CopyLogsResponse>, Status> {
+        let node = Who::of(&request).node()?;
+        Ok(Response::new(self.take_copies(node, request.into_inner()).await?))
+    }
 }
 
 impl Api {

@@ -77,7 +77,8 @@ impl Api {
     }
 }
 
-fn share_out(
+/// The shares of an attempt in the order of the gang.
+pub(super) fn share_out(
     job: &Job,
     allocation: AllocationId,
     shares: &[(NodeId, u8)],

@@ -35,7 +35,12 @@ impl Api {
             Share::new(self, (share.node, share.first_rank), want, alone)
         };
         let mut shares: Vec<Share> = wants.into_iter().map(share).collect();
-        first_answer(&mut shares).await?;
+        for share in &mut shares {
+            share.look_for_copies().await;
+        }
+        if !shares.iter().any(Share::has_copies) {
+            first_answer(&mut shares).await?;
+        }
         let head = LogsResponse { what: Some(logs_response::What::Head(head)) };
         let answers = shares.into_iter().map(Share::stream);
         let merged: SelectAll<Answers<LogsResponse>> = stream::select_all(answers);
@@ -89,6 +94,8 @@ fn wants<'a>(
                 sources,
                 tail_lines: request.tail_lines,
                 follow: request.follow,
+                since_wall_ms: request.since_wall_ms,
+                times: request.times,
             };
             found.push((share, want));
         }

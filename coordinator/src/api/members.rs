@@ -124,6 +124,13 @@ impl MemberService for Api {
     ) -> Result<Response<internal::AboutResponse>, Status> {
         Ok(Response::new(self.about_itself()))
     }
+
+    async fn read_log_copy(
+        &self,
+        request: Request<internal::ReadLogCopyRequest>,
+    ) -> Result<Response<internal::ReadLogCopyResponse>, Status> {
+        Ok(Response::new(self.own_copy(request.into_inner()).await))
+    }
 }
 
 impl Api {

@@ -10,6 +10,7 @@ mod backup;
 mod certify;
 mod change;
 mod cluster;
+mod copies;
 mod data;
 mod explain;
 mod files;

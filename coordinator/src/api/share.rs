@@ -2,9 +2,11 @@
 //!
 //! **Invariant.** A machine that does not answer spoils nothing for the others: of its streams it
 //! is told that they are not complete, and why. Who follows them gets them again as soon as the
-//! machine is back, from where they broke.
+//! machine is back, from where they broke. Of a machine that is gone, the copies are told that
+//! members keep.
 
 use super::Api;
+use super::copies::{CopyReader, is_away, last_lines_at};
 use super::data::{failed, strange};
 use super::refusal::Refusal;
 use crate::sessions::{Answer, Answers, AskError, ask};
@@ -16,12 +18,21 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::sleep;
-use tonic::Code;
-use yard_common::id::{AllocationId, NodeId};
+use tonic::{Code, Status};
+use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId};
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{LogWant, member_data};
 use yard_proto::v1::{self, LogsResponse, logs_response};
 
+/// Streams of a machine of which a copy is looked for until one is found.
+const COPIES_TRIED_MAX: usize = 16;
+/// Of bytes between those that were copied.
+const NOT_COPIED: &str = "the machine is gone, and the copy has the beginning and the end only";
+/// Of whatever follows a copy.
+const MACHINE_GONE: &str =
+    "the machine is gone; this is a copy, which may lack what was written in the last seconds";
+/// How often it is looked whether a machine that says nothing is gone.
+const LOOK: Duration = Duration::from_secs(1);
 /// Pause before a machine whose output is followed is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -36,6 +47,8 @@ pub(super) struct Share {
     alone: bool,
     asked: MaybeDone<BoxFuture<'static, Result<Answer, AskError>>>,
     answer: Option<Answer>,
+    /// Where copies come from, if the machine is gone.
+    copies: Option<CopyReader>,
     /// Whether it was told that the machine does not answer.
     told: bool,
     out: VecDeque<logs_response::What>,
@@ -57,6 +70,7 @@ impl Share {
             want,
             alone,
             answer: None,
+            copies: None,
             told: false,
             out: VecDeque::new(),
             over: false,
@@ -83,17 +97,22 @@ impl Share {
             if self.over {
                 return Ok(None);
             }
+            if self.copies.is_some() {
+                self.next_copy().await;
+                continue;
+            }
             let Some(answer) = &mut self.answer else {
                 self.open().await?;
                 continue;
             };
-            match answer.next().await {
+            let next = unless_gone(&self.api, self.node, answer.next());
+            match next.await.unwrap_or_else(|| Err(gone())) {
                 Ok(Some(What::Error(error))) => self.give_up(failed(&error))?,
                 Ok(Some(what)) => self.take(what)?,
                 Ok(None) => self.over = true,
                 Err(status) => {
                     let message = format!("the agent's stream broke: {}", status.message());
-                    self.lose(Refusal::unavailable(message))?;
+                    self.lose(Refusal::unavailable(message)).await?;
                 }
             }
         }
@@ -106,14 +125,18 @@ impl Share {
                 (self.answer, self.told) = (Some(answer), false);
                 Ok(())
             }
-            Some(Err(error)) => self.lose(error.into()),
-            None => self.lose(strange()),
+            Some(Err(error)) => self.lose(error.into()).await,
+            None => self.lose(strange()).await,
         }
     }
 
     /// The machine does not answer, or no more.
-    fn lose(&mut self, why: Refusal) -> Result<(), Refusal> {
+    async fn lose(&mut self, why: Refusal) -> Result<(), Refusal> {
         self.answer = None;
+        self.look_for_copies().await;
+        if self.copies.is_some() {
+            return Ok(());
+        }
         // A client comes back by itself, from where it was.
         if self.alone || !self.want.follow || !self.goes_on() {
             return self.give_up(why);
@@ -124,6 +147,74 @@ impl Share {
         let question = question(&self.api, self.node, &self.want);
         self.asked = maybe_done(sleep(AGAIN).then(|()| question).boxed());
         Ok(())
+    }
+
+    /// Turns to the copies, if the machine is gone and there are some.
+    pub(super) async fn look_for_copies(&mut self) {
+        if !is_away(&self.api, self.node) {
+            return;
+        }
+        let of = self.want.assignment.unwrap_or_default();
+        let attempt = AttemptNumber(of.attempt);
+        let mut reader = CopyReader::new(JobId(of.job_id), of.task_index, attempt);
+        // One stream that wrote something is enough.
+        for source in self.want.sources.iter().take(COPIES_TRIED_MAX) {
+            let rank = self.first_rank.saturating_add(source.local_rank);
+            if reader.read(&self.api, rank, source.stream(), source.offset).await.is_some() {
+                self.copies = Some(reader);
+                return;
+            }
+        }
+    }
+
+    /// Whether it tells of copies.
+    pub(super) fn has_copies(&self) -> bool {
+        self.copies.is_some()
+    }
+
+    /// Tells the next piece of the copies.
+    async fn next_copy(&mut self) {
+        let Some(reader) = &mut self.copies else { return };
+        let Some(source) = self.want.sources.first_mut() else {
+            self.over = true;
+            return;
+        };
+        let (stream, offset) = (source.stream, source.offset);
+        let rank = self.first_rank.saturating_add(source.local_rank);
+        let found = match self.want.tail_lines {
+            0 => reader.read(&self.api, rank, source.stream(), offset).await,
+            lines => {
+                let end = reader.read_end(&self.api, rank, source.stream(), offset).await;
+                end.map(|(begin, mut bytes)| {
+                    let at = last_lines_at(&bytes, lines);
+                    (begin + at as u64, bytes.split_off(at).into())
+                })
+            }
+        };
+        let is_tail = self.want.tail_lines > 0;
+        let gap = |offset, len, reason: &str| {
+            let reason = reason.to_string();
+            logs_response::What::Gap(v1::LogGap { rank, stream, offset, len, reason })
+        };
+        match found {
+            Some((at, data)) if !data.is_empty() => {
+                if at > offset && !is_tail {
+                    self.out.push_back(gap(offset, at - offset, NOT_COPIED));
+                }
+                source.offset = at + data.len() as u64;
+                let chunk = v1::LogChunk { rank, stream, offset: at, data, written_wall_ms: 0 };
+                self.out.push_back(logs_response::What::Chunk(chunk));
+                if !is_tail {
+                    return;
+                }
+            }
+            Some(_) | None => {}
+        }
+        let offset = source.offset;
+        self.out.push_back(gap(offset, 0, MACHINE_GONE));
+        let end = v1::LogEnd { rank, stream, offset, complete: false };
+        self.out.push_back(logs_response::What::End(end));
+        self.want.sources.remove(0);
     }
 
     /// Whether the attempt can still write something.
@@ -177,6 +268,7 @@ impl Share {
                     stream: log.stream,
                     offset: log.offset,
                     data: log.data,
+                    written_wall_ms: log.written_wall_ms,
                 });
                 ((log.local_rank, log.stream), Some(upto), told)
             }
@@ -225,7 +317,28 @@ fn question(
     want: &LogWant,
 ) -> BoxFuture<'static, Result<Answer, AskError>> {
     let (api, want) = (api.clone(), want.clone());
-    async move { ask(&api, node, member_data::What::Log(want)).await }.boxed()
+    async move {
+        let asked = ask(&api, node, member_data::What::Log(want));
+        let answer = unless_gone(&api, node, asked).await;
+        answer.unwrap_or(Err(AskError::NotInTouch(node)))
+    }
+    .boxed()
+}
+
+/// Waits for something from a machine; none: the machine was given up meanwhile. Its connections
+/// may seem to be open for long.
+async fn unless_gone<T>(api: &Api, node: NodeId, wait: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(wait);
+    loop {
+        tokio::select! {
+            done = &mut wait => return Some(done),
+            () = sleep(LOOK) => if is_away(api, node) { return None },
+        }
+    }
+}
+
+fn gone() -> Status {
+    Status::unavailable("the machine is gone")
 }
 
 /// Waits until the first of these machines answers. The others may take their time.

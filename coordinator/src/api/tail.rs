@@ -1,11 +1,13 @@
 //! The last lines that a failed rank wrote, from the machine that has them.
 
 use super::Api;
+use super::copies::{CopyReader, is_away, last_lines_at};
+use super::data::share_out;
 use crate::sessions::ask;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::timeout;
-use yard_common::id::{AttemptNumber, JobId, TaskIndex};
+use yard_common::id::{AttemptNumber, JobId, NodeId, TaskIndex};
 use yard_common::limits::{FAILURE_TAIL_BYTES_MAX, FAILURE_TAIL_LINES};
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{AssignmentRef, LogSource, LogWant, member_data};
@@ -37,10 +39,15 @@ impl Api {
             assignment: Some(assignment),
             sources: vec![LogSource { local_rank, stream, offset: 0 }],
             tail_lines: FAILURE_TAIL_LINES,
-            follow: false,
+            ..LogWant::default()
         };
         let mut tail = Vec::new();
         let read = async {
+            if is_away(self, fault.node) {
+                let spot = (job, task, attempt);
+                tail = self.copied_lines(spot, (fault.node, fault.group), local_rank).await?;
+                return Some(());
+            }
             let mut answer = ask(self, fault.node, member_data::What::Log(want)).await.ok()?;
             loop {
                 match answer.next().await.ok()?? {
@@ -55,6 +62,27 @@ impl Api {
             tracing::debug!(node = %fault.node, %job, "the last lines did not come in time");
         }
         tail.into()
+    }
+
+    /// The last lines of a rank's stderr from the copies that members keep.
+    async fn copied_lines(
+        &self,
+        (job, task, attempt): (JobId, TaskIndex, AttemptNumber),
+        share: (NodeId, u8),
+        local_rank: u32,
+    ) -> Option<Vec<u8>> {
+        let (_, state) = self.raft.state();
+        let (allocation, kept) = self.attempts.find(job, task, attempt)?;
+        let record = state.jobs.get(job)?;
+        let shares = share_out(record, allocation, &kept.shares, (job, task, attempt));
+        let at = kept.shares.iter().position(|one| *one == share)?;
+        let rank = shares.get(at)?.first_rank.saturating_add(local_rank);
+        let mut copies = CopyReader::new(job, task, attempt);
+        let (_, text) = copies.read_end(self, rank, LogStream::Stderr, 0).await?;
+        let text = &text[last_lines_at(&text, FAILURE_TAIL_LINES)..];
+        let mut tail = Vec::new();
+        keep_end(&mut tail, text);
+        Some(tail)
     }
 }
 

@@ -16,6 +16,7 @@ use self::plays::Plays;
 use self::recent::Recent;
 use crate::build::Build;
 use crate::certificate::Certificate;
+use crate::copies::Copies;
 use crate::counters::Counters;
 use crate::env::Env;
 use crate::pace::Pace;
@@ -67,6 +68,8 @@ pub(crate) struct Member {
     pub(crate) sessions: Sessions,
     /// Questions that wait for an agent to dial back.
     pub(crate) tickets: Tickets,
+    /// Copies of what ranks wrote.
+    pub(crate) copies: Copies,
     /// Connections to the other members.
     pub(crate) peers: Arc<Peers>,
     /// The keys that sign certificates, on members that have them.

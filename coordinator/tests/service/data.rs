@@ -46,6 +46,11 @@ async fn dial(
     Ok((to, question.what.unwrap(), questions))
 }
 
+/// What an agent sends of a stream.
+fn log_data(local_rank: u32, stream: i32, offset: u64, text: &'static str) -> internal::LogData {
+    internal::LogData { local_rank, stream, offset, data: text.into(), written_wall_ms: 0 }
+}
+
 #[tokio::test]
 async fn logs_are_read_through_a_ticket_that_is_good_once() {
     let cluster = Cluster::start().await;
@@ -73,7 +78,7 @@ async fn logs_are_read_through_a_ticket_that_is_good_once() {
     let sources: Vec<_> =
         want.sources.iter().map(|one| (one.local_rank, one.stream, one.offset)).collect();
     assert_eq!(sources, [(0, 1, 0), (0, 2, 0), (1, 1, 5), (1, 2, 0)]);
-    let log = internal::LogData { local_rank: 1, stream: 1, offset: 5, data: "hi\n".into() };
+    let log = log_data(1, 1, 5, "hi\n");
     to.send(data(Data::Log(log))).await.unwrap();
     to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
     let mut logs = asked.await.unwrap().unwrap().into_inner();
@@ -241,7 +246,7 @@ async fn a_node_that_is_away_does_not_keep_the_logs_of_the_others() {
     let asked = tokio::spawn(async move { reader.jobs.logs(ask).await });
     let call = called(&mut stream).await;
     let (to, _question, _rest) = dial(&cluster, &one, call.ticket).await.unwrap();
-    let log = internal::LogData { local_rank: 0, stream: 1, offset: 0, data: "hi\n".into() };
+    let log = log_data(0, 1, 0, "hi\n");
     to.send(data(Data::Log(log))).await.unwrap();
     to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
     let mut answers = asked.await.unwrap().unwrap().into_inner();
@@ -283,10 +288,7 @@ async fn a_node_that_comes_back_is_followed_again() {
     let (_one, ..) = dial(&cluster, &one, call.ticket).await.unwrap();
     let call = called(&mut second).await;
     let (to, _question, _rest) = dial(&cluster, &two, call.ticket).await.unwrap();
-    let log = |offset, text: &'static str| {
-        let log = internal::LogData { local_rank: 0, stream: 1, offset, data: text.into() };
-        data(Data::Log(log))
-    };
+    let log = |offset, text: &'static str| data(Data::Log(log_data(0, 1, offset, text)));
     to.send(log(0, "abc")).await.unwrap();
     let mut answers = asked.await.unwrap().unwrap().into_inner();
     let mut next = async || loop {
@@ -312,6 +314,71 @@ async fn a_node_that_comes_back_is_followed_again() {
 }
 
 #[tokio::test]
+async fn copies_are_taken_of_own_ranks_and_told_when_the_machines_are_gone() {
+    let cluster = Cluster::start().await;
+    let mut admin = cluster.admin();
+    let (one, two) = (Agent::new(&cluster, "n1").await, Agent::new(&cluster, "n2").await);
+    let (submitted, streams) = gang(&cluster, [&one, &two]).await;
+    let copy = |job_id, rank, text: &'static str| internal::LogCopy {
+        job_id,
+        attempt: 1,
+        rank,
+        stream: 1,
+        data: text.into(),
+        ..internal::LogCopy::default()
+    };
+    let job_id = submitted.job_id;
+    let mut refused = Vec::new();
+    for agent in [&one, &two] {
+        let copies = vec![
+            copy(job_id, 0, "zero\n"),
+            copy(job_id, 1, "one\n"),
+            copy(job_id + 1, 0, "nobody's\n"),
+        ];
+        let request = internal::CopyLogsRequest { copies };
+        let answer = agent.client(&cluster).copy_logs(request).await.unwrap();
+        refused.push(answer.into_inner().refused);
+    }
+    // Each took one rank, and none another job's.
+    refused.sort();
+    assert_eq!(refused, [[0, 2], [1, 2]]);
+    let many = vec![copy(job_id, 0, ""); yard_common::limits::LOG_COPY_PIECES_MAX + 1];
+    let request = internal::CopyLogsRequest { copies: many };
+    let answer = one.client(&cluster).copy_logs(request).await.unwrap_err();
+    assert_eq!(answer.code(), Code::InvalidArgument, "{answer}");
+    for (stream, node) in streams.into_iter().zip(["n1", "n2"]) {
+        stream.leave().await;
+        let request = v1::ConfirmDeadRequest {
+            request_id: crate::cluster::request_id(),
+            node: node.into(),
+            ..v1::ConfirmDeadRequest::default()
+        };
+        admin.nodes.confirm_dead(request).await.unwrap();
+    }
+    let request = v1::LogsRequest { job_id, attempt: 1, follow: true, ..Default::default() };
+    let mut answers = admin.jobs.logs(request).await.unwrap().into_inner();
+    let (mut chunks, mut gaps, mut ends) = (Vec::new(), 0, 0);
+    while let Some(answer) = answers.message().await.unwrap() {
+        match answer.what.unwrap() {
+            Told::Head(head) => assert_eq!(head.ranks, 2),
+            Told::Chunk(chunk) => chunks.push((chunk.rank, chunk.stream, chunk.data)),
+            Told::Gap(gap) => {
+                assert!(gap.len == 0 && gap.reason.contains("gone"), "{gap:?}");
+                gaps += 1;
+            }
+            Told::End(end) => {
+                assert!(!end.complete, "{end:?}");
+                ends += 1;
+            }
+        }
+    }
+    chunks.sort();
+    assert_eq!(chunks, [(0, 1, "zero\n".into()), (1, 1, "one\n".into())]);
+    assert_eq!((gaps, ends), (4, 4), "both streams of both ranks");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_failure_shows_the_last_lines_of_the_rank_that_failed() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin();
@@ -330,7 +397,7 @@ async fn a_failure_shows_the_last_lines_of_the_rank_that_failed() {
     let source = &want.sources[0];
     assert_eq!((source.local_rank, source.stream, want.tail_lines, want.follow), (0, 2, 20, false));
     assert_eq!(want.assignment.unwrap().attempt, 1);
-    let log = internal::LogData { local_rank: 0, stream: 2, offset: 9, data: "boom\n".into() };
+    let log = log_data(0, 2, 9, "boom\n");
     to.send(data(Data::Log(log))).await.unwrap();
     to.send(data(Data::End(internal::DataEnd {}))).await.unwrap();
     let explained = asked.await.unwrap().unwrap().into_inner();

@@ -33,6 +33,7 @@
 
 mod automaton;
 mod chain;
+mod copies;
 mod desired;
 mod kept;
 mod machine;
@@ -46,6 +47,7 @@ mod tests;
 
 pub use automaton::Agent;
 pub use chain::{Chain, ChainLink};
+pub use copies::copy_holders;
 pub use desired::{
     AssignmentId, Desired, DesiredAssignment, DesiredError, DesiredPhase, Fence, Isolation,
 };

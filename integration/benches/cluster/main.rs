@@ -6,6 +6,7 @@
 
 mod etcd;
 mod flushes;
+mod follow;
 mod ha;
 mod idle;
 mod latency;
@@ -21,13 +22,15 @@ fn main() {
     match words.as_slice() {
         ["latency"] => latency::run(),
         ["throughput"] => throughput::run(),
+        ["follow"] => follow::run(),
         ["idle"] => idle::run(),
         ["ha"] => ha::run(),
         ["node"] => node::run(),
         ["recovery"] => recovery::run(),
-        // This very program is what the jobs of `latency` run.
+        // This very program is what the jobs of `latency` and of `follow` run.
         ["stamp", folder] => latency::stamp(now, folder.as_ref()),
+        ["flood", folder] => follow::flood(folder.as_ref()),
         // Whoever runs all benchmarks of the workspace starts no clusters by that.
-        _ => println!("# give one of: ha, idle, latency, node, recovery, throughput"),
+        _ => println!("# give one of: follow, ha, idle, latency, node, recovery, throughput"),
     }
 }

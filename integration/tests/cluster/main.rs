@@ -20,6 +20,7 @@ mod faults;
 mod hand;
 mod members;
 mod mpi;
+mod output;
 mod refused;
 mod restore;
 mod run;

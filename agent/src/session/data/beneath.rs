@@ -2,11 +2,13 @@
 //!
 //! **Invariant:** the agent may be root, the directory the job's. So every path is resolved by the
 //! kernel beneath an open directory, through no link and onto no other file system's magic. What is
-//! opened is a plain file, and where the job can make hard links, one of the directory's owner.
+//! opened is a plain file, and where the job can make hard links, it is opened as the directory's
+//! owner, and is that user's own.
 
 use super::DataError;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -26,7 +28,39 @@ pub(super) enum Maker {
 #[derive(Debug)]
 pub(super) struct Root {
     directory: File,
-    owner: Option<u32>,
+    owner: Option<Owner>,
+}
+
+/// The user of a job.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    uid: u32,
+    gid: u32,
+}
+
+/// This thread opens files as somebody else until it is dropped. An agent that is root so opens
+/// nothing that the job's user could not.
+struct Disguise {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Disguise {
+    /// As the user of a job; nothing to do where the agent is no root.
+    fn of(owner: Owner) -> Option<Disguise> {
+        geteuid().is_root().then(|| {
+            // The group first: the user may not change it.
+            let gid = setfsgid(Gid::from_raw(owner.gid));
+            Disguise { uid: setfsuid(Uid::from_raw(owner.uid)), gid }
+        })
+    }
+}
+
+impl Drop for Disguise {
+    fn drop(&mut self) {
+        setfsuid(self.uid);
+        setfsgid(self.gid);
+    }
 }
 
 impl Root {
@@ -41,7 +75,7 @@ impl Root {
             _ => DataError::io(format!("the directory cannot be opened: {error}")),
         })?;
         let found = directory.metadata().map_err(|e| DataError::io(e.to_string()))?;
-        let owner = (maker == Maker::Job).then(|| found.uid());
+        let owner = (maker == Maker::Job).then(|| Owner { uid: found.uid(), gid: found.gid() });
         Ok(Root { directory, owner })
     }
 
@@ -58,7 +92,7 @@ impl Root {
         if !found.is_file() {
             return Err(DataError::not_allowed(format!("{path} is no plain file")));
         }
-        if self.owner.is_some_and(|owner| owner != found.uid()) {
+        if self.owner.is_some_and(|owner| owner.uid != found.uid()) {
             return Err(DataError::not_allowed(format!("{path} belongs to somebody else")));
         }
         Ok(file)
@@ -72,6 +106,7 @@ impl Root {
             | ResolveFlag::RESOLVE_NO_XDEV;
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(beneath);
         let shown = path.display();
+        let _disguise = self.owner.and_then(Disguise::of);
         match openat2(&self.directory, &path, how) {
             Ok(fd) => Ok(File::from(fd)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => {
@@ -82,6 +117,9 @@ impl Root {
             }
             Err(Errno::ENOSYS) => {
                 Err(DataError::not_allowed("this kernel cannot open files safely; 5.6 can"))
+            }
+            Err(Errno::EACCES | Errno::EPERM) => {
+                Err(DataError::not_allowed(format!("the job's user may not read {shown}")))
             }
             Err(errno) => Err(DataError::io(format!("{shown} cannot be opened: {errno}"))),
         }
@@ -150,9 +188,33 @@ mod tests {
         for (maker, is_read) in [(Maker::Agent, true), (Maker::Job, false)] {
             let (_directory, mut root) = root_of(maker);
             // As if the directory were another's: only root could give the file away.
-            root.owner = root.owner.map(|uid| uid + 1);
+            root.owner = root.owner.map(|owner| Owner { uid: owner.uid + 1, ..owner });
             assert_eq!(root.file("sub/a").is_ok(), is_read, "{maker:?}");
         }
+    }
+
+    #[test]
+    fn root_opens_what_the_user_of_the_job_may_open() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let nobody = 65_534;
+        let (_directory, root) = root();
+        let path = path_of(&root.directory);
+        for name in ["sub/a", "sub", ""] {
+            std::os::unix::fs::chown(path.join(name), Some(nobody), Some(nobody)).unwrap();
+        }
+        std::fs::write(path.join("sub/kept"), "of root alone").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path.join("sub/kept"), mode).unwrap();
+        let root =
+            Root { directory: root.directory, owner: Some(Owner { uid: nobody, gid: nobody }) };
+        root.file("sub/a").unwrap();
+        let refused = root.file("sub/kept").unwrap_err();
+        assert_eq!(refused.message, "the job's user may not read sub/kept");
+        // And is itself again afterwards.
+        assert!(path.join("sub/kept").metadata().is_ok() && geteuid().is_root());
+        std::fs::read(path.join("sub/kept")).unwrap();
     }
 
     #[test]

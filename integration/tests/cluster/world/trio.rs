@@ -22,7 +22,7 @@ pub(crate) const USER: u8 = 4;
 /// Where the wires between the members are.
 const WIRES: u8 = 5;
 /// A machine that runs jobs.
-const NODE: u8 = 6;
+pub(crate) const NODE: u8 = 6;
 /// GPUs that it says to have.
 pub(crate) const GPUS: u32 = 2;
 /// Where members listen.

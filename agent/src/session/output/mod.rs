@@ -1,0 +1,127 @@
+//! What is done about output while nobody asks for it: its files are kept within their bounds, when
+//! they grow is noted, members get copies for when this machine is gone, and what is old goes.
+//!
+//! Ranks write to files by themselves and notice nothing of it. All of it may be late, and none of
+//! it ends the agent.
+
+mod copier;
+mod keeper;
+
+use super::{Fatal, Shared};
+use crate::logs::Retention;
+use copier::Copier;
+use keeper::{Attempt, Keeper};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use yard_common::limits::LOG_COPY_ENDING_MAX;
+use yard_runtime::shutdown::CancellationToken;
+
+/// How often sizes are looked at: so exact it is known when something was written.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often copies are sent.
+const COPY: Duration = Duration::from_secs(2);
+/// How often old output is removed.
+const REMOVE: Duration = Duration::from_secs(600);
+
+/// Looks after output until it is stopped.
+///
+/// # Errors
+/// If the driver has ended.
+pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), Fatal> {
+    let mut work = JoinSet::new();
+    let result = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        fatal = look_after(&shared, &mut work) => Err(fatal),
+    };
+    work.abort_all();
+    while work.join_next().await.is_some() {}
+    result
+}
+
+/// Work that goes on beside the looks.
+enum Done {
+    Copied(Copier),
+    Removed,
+}
+
+async fn look_after(shared: &Arc<Shared>, work: &mut JoinSet<Done>) -> Fatal {
+    let mut keeper = Keeper::new(&shared.paths);
+    let mut copier = Some(Copier::new(shared));
+    // Attempts that ended since the last round of copies.
+    let mut ended: BTreeSet<Attempt> = BTreeSet::new();
+    let mut running: Vec<Attempt> = Vec::new();
+    let (mut looks, mut copies, mut removals) = (every(LOOK), every(COPY), every(REMOVE));
+    let mut removes = false;
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {
+                let (Ok((_, shares)), Ok(released)) =
+                    (shared.driver.shares().await, shared.driver.released().await)
+                else {
+                    return Fatal::Driver;
+                };
+                let look = move || {
+                    let looked = keeper.look(&shares, released, wall_ms());
+                    (keeper, looked)
+                };
+                let looked = spawn_blocking(look).await;
+                let Ok((kept, looked)) = looked else { return Fatal::Driver };
+                keeper = kept;
+                running = looked.running;
+                let room = LOG_COPY_ENDING_MAX.saturating_sub(ended.len());
+                ended.extend(looked.ended.into_iter().take(room));
+            }
+            _ = copies.tick(), if copier.is_some() => {
+                if let Some(copier) = copier.take() {
+                    let (running, ended) = (running.clone(), std::mem::take(&mut ended));
+                    work.spawn(async move { Done::Copied(copier.round(running, ended).await) });
+                }
+            }
+            _ = removals.tick(), if !removes => {
+                removes = true;
+                let retention = Retention::new(&shared.paths);
+                work.spawn(async move {
+                    // What it could not do, it does the next time.
+                    let _ = spawn_blocking(move || remove(&retention)).await;
+                    Done::Removed
+                });
+            }
+            Some(done) = work.join_next(), if !work.is_empty() => match done {
+                Ok(Done::Copied(back)) => copier = Some(back),
+                Ok(Done::Removed) => removes = false,
+                Err(error) => {
+                    tracing::error!(%error, "the work on output was cut off");
+                    copier.get_or_insert_with(|| Copier::new(shared));
+                    removes = false;
+                }
+            },
+        }
+    }
+}
+
+fn remove(retention: &Retention) {
+    for freed in [retention.by_age(SystemTime::now()), retention.by_share()] {
+        match freed {
+            Ok(freed) if freed.attempts > 0 => {
+                let (attempts, bytes) = (freed.attempts, freed.bytes);
+                tracing::info!(attempts, bytes, "the output of jobs that have ended was removed");
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "old output cannot be removed"),
+        }
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
