@@ -102,6 +102,9 @@ pub enum PrepareStep {
     /// The gang was not ready within its time.
     #[n(9)]
     Barrier,
+    /// The check that the machine's owner configured failed.
+    #[n(10)]
+    NodeCheck,
 }
 
 /// Why an exit status cannot be known.
@@ -186,7 +189,8 @@ impl PrepareStep {
             | PrepareStep::Image
             | PrepareStep::GpuCheck
             | PrepareStep::Limits
-            | PrepareStep::Barrier => Fault::Infra,
+            | PrepareStep::Barrier
+            | PrepareStep::NodeCheck => Fault::Infra,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! the driver; the shims go on, and the next agent adopts them.
 
 mod adopt;
+mod check;
 mod clean;
 mod handle;
 mod perform;
@@ -21,5 +22,6 @@ mod remains;
 mod shims;
 mod turn;
 
+pub use check::{Checks, Wanted};
 pub use handle::{Driver, DriverError, Handle, Options, Share};
 pub(crate) use remains::Remains;

@@ -58,16 +58,24 @@ impl Turn {
     }
 
     fn prepare(&mut self, id: AssignmentId) {
-        if self.shims.contains_key(&id) {
-            return;
+        if !self.shims.contains_key(&id) && !self.ask_check(id) {
+            self.make(id);
         }
+    }
+
+    /// Makes the shim of an assignment, and tells it what it was to be told meanwhile.
+    pub(super) fn make(&mut self, id: AssignmentId) {
+        let waiting = self.shims.remove(&id);
         let directory = self.paths.shim(id);
         let spawned = match directory.join(DETAIL).exists() {
             true => Shim::make(directory.clone(), id, &mut self.ready),
             false => Err(std::io::Error::other("the coordinator sent no details")),
         };
         match spawned {
-            Ok(shim) => drop(self.shims.insert(id, shim)),
+            Ok(mut shim) => {
+                shim.follow(waiting);
+                self.shims.insert(id, shim);
+            }
             Err(error) => {
                 tracing::error!(assignment = %id, %error, "no shim");
                 self.shims.insert(id, Shim::dead(directory));
@@ -78,6 +86,7 @@ impl Turn {
     }
 
     fn kill(&mut self, id: AssignmentId) {
+        self.drop_check(id);
         match self.shims.get_mut(&id) {
             Some(shim) if !shim.is_dead => shim.kill(),
             Some(shim) => {
@@ -104,6 +113,7 @@ impl Turn {
 
     /// Removes everything but the output of the ranks.
     fn release(&mut self, id: AssignmentId) {
+        self.drop_check(id);
         let child = self.shims.remove(&id).and_then(Shim::leave);
         self.leaving.push((child, self.options.cgroups.find(&tag(id))));
         let directory = self.paths.shim(id);

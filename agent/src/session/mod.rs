@@ -5,6 +5,7 @@
 //!   control  reports     --> the leader         one stream; desired sets come back
 //!   data     logs, files --> whoever asked      a connection for each question, dialled back
 //!   certificate, maintenance --> any member
+//!   health   what is wrong with the machine: told with what it has
 //! ```
 //!
 //! What to do next is decided by `yard_core::agent`, behind [`crate::driver`]; until when ranks may
@@ -19,12 +20,14 @@ pub(crate) mod control;
 mod data;
 mod detail;
 pub(crate) mod facts;
+pub(crate) mod health;
 pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod memory;
 pub(crate) mod roster;
 mod stream;
+pub(crate) mod told;
 
 pub use memory::MemoryError;
 
@@ -37,6 +40,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use yard_core::agent::{Fence, Lease};
 use yard_core::command::Inventory;
+use yard_proto::v1;
 use yard_runtime::tls::ClientTls;
 
 /// What the tasks of a session have in common.
@@ -51,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) rosters: Rosters,
     /// What the machine has.
     pub(crate) inventory: watch::Receiver<Inventory>,
+    /// What it is like now.
+    pub(crate) facts: watch::Receiver<v1::NodeFacts>,
     /// What the holder of the lease has reached.
     pub(crate) held: watch::Receiver<Lease>,
     pub(crate) successions: mpsc::Sender<Succession>,
@@ -58,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) certificate: watch::Receiver<u64>,
     /// The set that is obeyed.
     pub(crate) fence: watch::Sender<Fence>,
+    /// The last check of itself that the node is asked for.
+    pub(crate) asked: watch::Sender<u32>,
 }
 
 /// What no session goes on after.

@@ -32,6 +32,7 @@ use yard_proto::internal::coordinator_message::What as In;
 use yard_proto::internal::{
     AgentMessage, CoordinatorMessage, Goodbye, Hello, Ping, Reports, Welcome,
 };
+use yard_proto::v1;
 use yard_proto::wire::{Payload, PayloadError};
 use yard_runtime::identity::Tree;
 use yard_runtime::tls::Expect;
@@ -40,6 +41,8 @@ use yard_runtime::tls::Expect;
 const WELCOME: Duration = Duration::from_millis(1_500);
 /// How often the agent says that it still is there.
 const PING: Duration = Duration::from_millis(500);
+/// How often the agent tells what its machine is like, at most.
+const FACTS: Duration = Duration::from_secs(2);
 /// Silence after which the leader counts as gone: two pings may be lost in a slow moment.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
@@ -158,6 +161,7 @@ pub(super) async fn serve(
 struct News {
     inventory: watch::Receiver<Inventory>,
     certificate: watch::Receiver<u64>,
+    facts: watch::Receiver<v1::NodeFacts>,
 }
 
 impl News {
@@ -166,7 +170,10 @@ impl News {
             (shared.inventory.clone(), shared.certificate.clone());
         inventory.mark_unchanged();
         certificate.mark_unchanged();
-        News { inventory, certificate }
+        // They are told once the stream is welcome.
+        let mut facts = shared.facts.clone();
+        facts.mark_changed();
+        News { inventory, certificate, facts }
     }
 }
 
@@ -194,6 +201,8 @@ impl Stream<'_> {
     ) -> Result<std::convert::Infallible, StreamError> {
         let (mut pings, mut heard) = (pings(), Instant::now());
         let mut obeying: Option<Obeying> = None;
+        let mut told_at: Option<Instant> = None;
+        let is_old = |at: Instant| at.elapsed() >= FACTS;
         let out = self.out.clone();
         loop {
             let patience = if welcomed.is_some() { SILENCE } else { WELCOME };
@@ -235,6 +244,15 @@ impl Stream<'_> {
                     }
                     let hello = self.hello()?;
                     out.send(hello).await.map_err(|_| StreamError::Closed)?;
+                }
+                changed = news.facts.changed(), if welcomed.is_some() && told_at.is_none_or(is_old) => {
+                    if changed.is_err() {
+                        return Err(StreamError::Closed);
+                    }
+                    told_at = Some(Instant::now());
+                    let facts = Some(news.facts.borrow_and_update().clone());
+                    // Where there is no room, the next ones do.
+                    let _ = out.try_send(told(Out::Facts(internal::Facts { facts })));
                 }
                 changed = news.certificate.changed() => {
                     return Err(changed.map_or(StreamError::Closed, |()| StreamError::Certificate));
@@ -386,7 +404,7 @@ async fn obey(
     details: Vec<(AssignmentId, Assignment)>,
     lease_ms: u64,
 ) -> Result<(), StreamError> {
-    let (fence, lease) = (set.fence, set.lease);
+    let (fence, lease, check) = (set.fence, set.lease, set.check);
     let obeyed = *shared.fence.borrow();
     let newer = fence > obeyed;
     let before = shared.held.borrow().id;
@@ -400,6 +418,12 @@ async fn obey(
     let noted = details.iter().filter(|(_, assignment)| data::needs_note(assignment));
     let notes: Vec<_> =
         noted.map(|(id, assignment)| (*id, assignment.job, assignment.first_rank())).collect();
+    if newer && check > *shared.asked.borrow() {
+        // First: the set is not told again to an agent that has obeyed it.
+        let memory = shared.memory.clone();
+        let saved = tokio::task::spawn_blocking(move || memory.save_asked(check)).await;
+        saved.expect("writing a file does not panic").map_err(Fatal::from)?;
+    }
     shared.driver.desired(set, details).await?;
     for (id, job, first_rank) in notes {
         if let Err(error) = data::note(&shared.paths, id, job, first_rank) {
@@ -410,6 +434,11 @@ async fn obey(
         return Ok(());
     }
     shared.fence.send_replace(fence);
+    shared.asked.send_if_modified(|asked| {
+        let more = check > *asked;
+        *asked = check.max(*asked);
+        more
+    });
     if succeeds {
         tracing::info!(%lease, "the node goes over to a new lease");
         let succession = Succession { lease, times: times_of(lease_ms) };

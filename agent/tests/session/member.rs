@@ -252,6 +252,7 @@ impl AgentService for Member {
                         let batch = Vec::<Report>::from_payload(&reports.payload).unwrap();
                         member.tell(Event::Reports(member.id, reports.nth, batch));
                     }
+                    Heard::Facts(_) => {}
                     Heard::Ping(_) if member.will.lock().unwrap().silent => {}
                     Heard::Ping(_) => {
                         let _ = out.send(Ok(said(Told::Pong(Pong {})))).await;
@@ -328,6 +329,7 @@ node_service! {
     drain: DrainRequest -> Changed;
     undrain: UndrainRequest -> Changed;
     confirm_dead: ConfirmDeadRequest -> Changed;
+    check: CheckNodeRequest -> Changed;
     remove: RemoveNodeRequest -> Changed;
     create_join_token: CreateJoinTokenRequest -> CreateJoinTokenResponse;
 }

@@ -33,6 +33,7 @@ fn agent(arguments: Vec<String>) -> ExitCode {
         cgroups: if group == "none" { Support::none() } else { Support::detect(group) },
         jobs_as_agent: false,
         begin: (Fence::NONE, Sequence(0)),
+        checks: None,
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

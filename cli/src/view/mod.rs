@@ -8,6 +8,7 @@ pub(crate) mod explain;
 pub(crate) mod holder;
 pub(crate) mod job;
 pub(crate) mod lines;
+pub(crate) mod machine;
 pub(crate) mod node;
 pub(crate) mod results;
 pub(crate) mod timeline;

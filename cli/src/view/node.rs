@@ -68,6 +68,10 @@ fn conditions(node: &v1::Node) -> String {
         node.conditions.iter().map(|condition| text::node_condition(*condition)).collect();
     match (words.is_empty(), &node.drain) {
         (true, _) => NONE.into(),
+        (false, None) if node.cordon.is_some() => {
+            let reason = node.cordon.as_ref().map(|cordon| cordon.reason.as_str());
+            format!("{}: {}", words.join(","), reason.unwrap_or_default())
+        }
         (false, Some(drain)) if !drain.reason.is_empty() => {
             format!("{}: {}", words.join(","), drain.reason)
         }
@@ -103,6 +107,7 @@ pub(crate) fn value(node: &v1::Node) -> Value {
                 "mig_profile": gpu.mig_profile,
                 "healthy": gpu.healthy,
                 "parts_used": gpu.parts_used,
+                "held_back": gpu.held_back,
             })
         })
         .collect();
@@ -110,6 +115,21 @@ pub(crate) fn value(node: &v1::Node) -> Value {
         node.labels.iter().map(|label| (label.key.clone(), label.value.clone().into())).collect();
     let conditions: Vec<String> =
         node.conditions.iter().map(|condition| text::node_condition(*condition)).collect();
+    let health = node.health.iter().map(|one| {
+        json!({
+            "kind": text::condition_kind(one.kind),
+            "gpu": one.gpu,
+            "since_wall_ms": one.since_wall_ms,
+            "why": one.why,
+            "until_boot": one.until_boot,
+            "bars": text::bars(one.bars),
+        })
+    });
+    let health: Vec<Value> = health.collect();
+    let held_back = node.held_back.iter().map(
+        |one| json!({ "gpu": one.gpu, "reason": one.reason, "since_wall_ms": one.since_wall_ms }),
+    );
+    let held_back: Vec<Value> = held_back.collect();
     json!({
         "id": node.id,
         "name": node.name,
@@ -126,6 +146,11 @@ pub(crate) fn value(node: &v1::Node) -> Value {
         "agent_version": node.agent_version,
         "drain_reason": node.drain.as_ref().map(|drain| drain.reason.clone()),
         "cordoned": node.cordoned,
+        "cordon_reason": node.cordon.as_ref().map(|cordon| cordon.reason.clone()),
+        "health": health,
+        "held_back": held_back,
+        "check_asked": node.check_asked,
+        "check_done": node.check_done,
         "job_ids": node.job_ids,
         "silent_ms": node.silent_ms,
     })
@@ -159,7 +184,11 @@ pub(crate) fn describe(node: &v1::Node) -> String {
         ("jobs", jobs.join(" ")),
     ]);
     for gpu in &node.gpus {
-        let health = if gpu.healthy { "" } else { ", bad" };
+        let health = match (gpu.held_back, gpu.healthy) {
+            (true, _) => ", held back",
+            (false, true) => "",
+            (false, false) => ", bad",
+        };
         let mig = match gpu.mig_profile.as_str() {
             "" => String::new(),
             profile => format!(" {profile}"),
@@ -170,10 +199,35 @@ pub(crate) fn describe(node: &v1::Node) -> String {
             gpu.model, gpu.uuid
         ));
     }
+    out.push_str(&health_lines(node));
     for left in &node.leftovers {
         let doubt =
             if left.in_doubt { "in doubt: its processes may live on" } else { "not reaped yet" };
         out.push_str(&format!("left behind by job {}, {doubt}\n", left.job_id));
+    }
+    out
+}
+
+/// What is wrong, a line each: what, since when, why, and what it keeps from running.
+fn health_lines(node: &v1::Node) -> String {
+    let mut out = String::new();
+    for one in &node.health {
+        let at = if one.gpu.is_empty() { String::new() } else { format!("  {}", one.gpu) };
+        let bars = match v1::Bars::try_from(one.bars) {
+            Ok(v1::Bars::Gpu) => ", takes no new work there",
+            Ok(v1::Bars::Node) => ", takes no new work",
+            Ok(v1::Bars::Nothing | v1::Bars::Unspecified) | Err(_) => "",
+        };
+        let boot = if one.until_boot { ", until the machine boots again" } else { "" };
+        let (kind, since) = (text::condition_kind(one.kind), text::moment(one.since_wall_ms));
+        let why = text::harmless(&one.why);
+        out.push_str(&format!("{kind} since {since}: {why}{bars}{boot}{at}\n"));
+    }
+    for held in &node.held_back {
+        let why =
+            text::harmless(if held.reason.is_empty() { "no reason given" } else { &held.reason });
+        let since = text::moment(held.since_wall_ms);
+        out.push_str(&format!("held back since {since}: {why}  {}\n", held.gpu));
     }
     out
 }

@@ -224,6 +224,9 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | NodeCommand::Lift(_)
             | NodeCommand::Maintenance { .. }
             | NodeCommand::Drain { .. }
+            | NodeCommand::DrainGpu { .. }
+            | NodeCommand::UndrainGpu { .. }
+            | NodeCommand::Check(_)
             | NodeCommand::Undrain(_)
             | NodeCommand::ConfirmDead(_)
             | NodeCommand::Remove(_) => false,

@@ -17,11 +17,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 use yard_common::id::{BootId, LeaseId, NodeId};
-use yard_common::limits::SESSION_SILENT_MS;
+use yard_common::limits::{FACTS_BYTES_MAX, SESSION_SILENT_MS};
 use yard_core::agent::{AssignmentId, Fence, Report};
 use yard_core::command::{Actor, Command, Inventory, NodeCommand, Rejection, Reply};
 use yard_core::lease::MembershipId;
 use yard_proto::convert::detail::{detail, messages};
+use yard_proto::convert::facts_len;
 use yard_proto::internal::agent_message::What as Said;
 use yard_proto::internal::coordinator_message::What;
 use yard_proto::internal::{
@@ -197,6 +198,15 @@ impl Session {
                 let fence = Fence::from_payload(&ping.fence).map_err(|error| error.to_string())?;
                 self.on_alive(ping.held_lease_id, ping.sent, fence)?;
                 self.say(What::Pong(Pong {}));
+                Ok(())
+            }
+            Some(Said::Facts(told)) => {
+                let facts = told.facts.unwrap_or_default();
+                let bytes = facts_len(&facts);
+                if bytes > FACTS_BYTES_MAX {
+                    return Err(format!("facts of {bytes} bytes; at most {FACTS_BYTES_MAX}"));
+                }
+                self.member.sessions.learn(self.node, facts);
                 Ok(())
             }
             // Something of a newer version; what it can do without, we can.

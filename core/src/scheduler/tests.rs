@@ -47,6 +47,8 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         labels: Vec::new(),
         address: String::new(),
         version: String::new(),
+        conditions: Vec::new(),
+        checked: 0,
     };
     Node {
         name: "a".into(),
@@ -65,6 +67,11 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         maintenance_until_ms: 0,
         resync: false,
         failures: Vec::new(),
+        held_back: Vec::new(),
+        cordon: None,
+        cordons: 0,
+        check: 0,
+        unwell: false,
     }
 }
 
