@@ -14,7 +14,8 @@
 //!   watches and kills, and writes down what it does before it does it.
 //! - [`launch`] turns a job spec and its place in a gang into processes.
 //! - [`clear()`] ends everything that runs when a machine leaves for good.
-//! - [`health`] looks whether the machine is well; [`inventory`] says what it has; [`logs`] reads what ranks wrote.
+//! - [`health`] looks whether the machine is well; [`inventory`] says what it has; [`logs`] reads
+//!   what ranks wrote.
 //!
 //! **Invariant:** `unsafe` is denied outside the one module of system calls, where every block has
 //! a `// SAFETY:` comment. What to do next is decided by `yard_core::agent`.

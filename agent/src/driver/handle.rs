@@ -259,7 +259,7 @@ impl Handle {
         self.ask(Request::Checked(id, outcome)).await
     }
 
-    /// These devices have failed. What runs on them is ended for it, or its failure is blamed on it.
+    /// These devices have failed. What runs on them is ended for it, or its failure is theirs.
     ///
     /// # Errors
     /// If the driver has ended.

@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(bare, Options::new(directory, "/usr/bin/yard".into()));
         let text = "directory = \"/d\"\ncoordinators = [\"a:1\", \"b:2\"]\naddress = \"n\"\n\
                     labels = [\"rack=7\", \"disk = fast\"]\ngpus_fake = 2\ncgroup = \"none\"\n\
-                    [health]\nevery_ms = 500\ncommand = [\"/c\", \"-x\"]\nxids = [\"13=restart\"]\n";
+                    [health]\nevery_ms = 500\ncommand = [\"/c\", \"-x\"]\n\
+                    xids = [\"13=restart\"]\n";
         let found = read(text).unwrap();
         assert_eq!(found.coordinators, ["a:1", "b:2"]);
         let labels = [("disk", "fast"), ("rack", "7")].map(|(k, v)| (k.into(), v.into()));

@@ -128,6 +128,8 @@ struct Stream<'a> {
     /// Batches that were sent.
     sent: u64,
     lease_ms: u64,
+    /// When the machine was last told of.
+    facts_at: Option<Instant>,
     /// Details that came ahead of their set, with their bytes.
     ahead: BTreeMap<AssignmentId, Assignment>,
     ahead_bytes: usize,
@@ -142,10 +144,18 @@ pub(super) async fn serve(
     welcomed: &mut Option<Instant>,
 ) -> StreamError {
     let (out, queue) = mpsc::channel(STREAM_QUEUE_LEN_MAX);
-    let (reports, batch, ahead) = (None, None, BTreeMap::new());
-    let lease_ms = yard_common::limits::LEASE_MS;
-    let mut stream =
-        Stream { shared, calls, out, reports, batch, sent: 0, lease_ms, ahead, ahead_bytes: 0 };
+    let mut stream = Stream {
+        shared,
+        calls,
+        out,
+        reports: None,
+        batch: None,
+        sent: 0,
+        lease_ms: yard_common::limits::LEASE_MS,
+        facts_at: None,
+        ahead: BTreeMap::new(),
+        ahead_bytes: 0,
+    };
     // From before the first word on: whatever changes later is told, or ends the stream.
     let mut news = News::of(shared);
     match stream.open(address, queue).await {
@@ -201,8 +211,6 @@ impl Stream<'_> {
     ) -> Result<std::convert::Infallible, StreamError> {
         let (mut pings, mut heard) = (pings(), Instant::now());
         let mut obeying: Option<Obeying> = None;
-        let mut told_at: Option<Instant> = None;
-        let is_old = |at: Instant| at.elapsed() >= FACTS;
         let out = self.out.clone();
         loop {
             let patience = if welcomed.is_some() { SILENCE } else { WELCOME };
@@ -245,11 +253,9 @@ impl Stream<'_> {
                     let hello = self.hello()?;
                     out.send(hello).await.map_err(|_| StreamError::Closed)?;
                 }
-                changed = news.facts.changed(), if welcomed.is_some() && told_at.is_none_or(is_old) => {
-                    if changed.is_err() {
-                        return Err(StreamError::Closed);
-                    }
-                    told_at = Some(Instant::now());
+                changed = news.facts.changed(), if welcomed.is_some() && self.is_facts_time() => {
+                    self.facts_at = Some(Instant::now());
+                    changed.map_err(|_| StreamError::Closed)?;
                     let facts = Some(news.facts.borrow_and_update().clone());
                     // Where there is no room, the next ones do.
                     let _ = out.try_send(told(Out::Facts(internal::Facts { facts })));
@@ -346,6 +352,11 @@ impl Stream<'_> {
             Err(error) => tracing::error!(allocation, %error, "details are refused"),
         }
         Ok(())
+    }
+
+    /// Whether the machine was not told of for a while.
+    fn is_facts_time(&self) -> bool {
+        self.facts_at.is_none_or(|at| at.elapsed() >= FACTS)
     }
 
     fn hello(&self) -> Result<AgentMessage, StreamError> {

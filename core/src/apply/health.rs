@@ -5,7 +5,6 @@ use crate::command::{Condition, Inventory, Object, Rejection, Reply};
 use crate::state::{Cordon, HeldBack, Node, State, Timer};
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
-use yard_common::condition::Bars;
 use yard_common::id::{JobId, NodeId};
 use yard_common::limits::{
     CONDITION_BYTES_MAX, CONDITIONS_MAX, CORDON_DOUBLINGS_MAX, CORDON_MS, HELD_BACK_MAX,
@@ -93,7 +92,7 @@ impl State {
     /// What a node tells of its health has been taken in: it may come back from a cordon.
     pub(super) fn settle_health(&mut self, context: &mut Context, id: NodeId, checked: u32) {
         let node = &mut self.nodes[id];
-        node.unwell = is_unwell(&node.facts.conditions);
+        node.unwell = node.facts.is_unwell();
         let Some(cordon) = node.cordon.as_ref().filter(|_| node.cordoned) else { return };
         // The last check that was asked for, since its time had come, and done just now.
         let due = cordon.check_at_ms <= context.now_ms;
@@ -196,11 +195,6 @@ fn blames_node(cause: ExitCause) -> bool {
         | ExitCause::Stalled
         | ExitCause::StoppedWithGang => false,
     }
-}
-
-/// Whether something keeps all new work from a machine.
-pub(super) fn is_unwell(conditions: &[Condition]) -> bool {
-    conditions.iter().any(|condition| condition.kind.bars() == Bars::Node)
 }
 
 /// Checks what a machine says of its health.

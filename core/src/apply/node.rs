@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::bound::{legal_name, room};
-use super::health::{check_conditions, is_unwell};
+use super::health::check_conditions;
 use crate::command::{DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply, Scope};
 use crate::event::Event;
 use crate::job::{Floor, IsolationClass};
@@ -75,7 +75,7 @@ impl State {
         let facts = inventory.clone();
         let (lease, generation) = (LeaseId(1), Generation(1));
         let device_parts = Shared::from(vec![0; facts.devices.len()]);
-        let unwell = is_unwell(&facts.conditions);
+        let unwell = facts.is_unwell();
         let node = Node {
             name: name.into(),
             pool,

@@ -3,7 +3,7 @@
 use crate::lease::{Lift, Lost};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
-use yard_common::condition::ConditionKind;
+use yard_common::condition::{Bars, ConditionKind};
 use yard_common::gpu::GpuDevice;
 use yard_common::id::{BootId, LeaseId, NodeId, TokenId};
 
@@ -162,6 +162,14 @@ pub struct Inventory {
     #[n(7)]
     #[cbor(default)]
     pub checked: u32,
+}
+
+impl Inventory {
+    /// Whether something keeps all new work from the machine.
+    #[must_use]
+    pub fn is_unwell(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.kind.bars() == Bars::Node)
+    }
 }
 
 /// Something that is wrong with a machine or one of its devices.
