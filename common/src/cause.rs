@@ -103,7 +103,7 @@ pub enum PrepareStep {
     #[n(9)]
     Barrier,
     /// The check that the machine's owner configured failed.
-    #[n(10)]
+    #[n(11)]
     NodeCheck,
 }
 

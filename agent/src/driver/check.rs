@@ -33,6 +33,15 @@ pub struct Wanted {
     pub whole: bool,
 }
 
+/// Why an assignment is not started here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The step that failed.
+    pub step: PrepareStep,
+    /// For people.
+    pub why: String,
+}
+
 impl Turn {
     fn orders(&self, id: AssignmentId) -> Option<Orders> {
         let bytes = std::fs::read(self.paths.shim(id).join(DETAIL)).ok()?;
@@ -60,18 +69,29 @@ impl Turn {
     }
 
     /// The check is done.
-    pub(super) fn on_checked(&mut self, id: AssignmentId, outcome: Result<(), PrepareStep>) {
+    pub(super) fn on_checked(&mut self, id: AssignmentId, outcome: Result<(), Refused>) {
         if !self.checking.remove(&id) {
             return;
         }
         match outcome {
             Ok(()) => self.make(id),
-            Err(step) => {
+            Err(Refused { step, why }) => {
+                self.explain_refusal(id, &why);
                 self.shims.insert(id, Shim::dead(self.paths.shim(id)));
                 let failed = ShimEvent::Failed(ExitCause::PrepareFailed(step));
                 self.inputs.push_back(Input::Shim(id, failed));
             }
         }
+    }
+
+    /// Puts the reason where the output of the first task would be.
+    fn explain_refusal(&self, id: AssignmentId, why: &str) {
+        let Some(orders) = self.orders(id) else { return };
+        let Some((task, attempt)) = orders.chain.tasks().next() else { return };
+        let logs = self.paths.attempt_logs(orders.assignment.job, task, attempt);
+        // Without room for it, the step says what it can.
+        let _ = std::fs::create_dir_all(&logs);
+        let _ = std::fs::write(logs.join("prepare.err"), format!("{why}\n"));
     }
 
     /// It is not waited for any more: nothing of it runs.

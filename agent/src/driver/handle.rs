@@ -1,6 +1,6 @@
 //! How others speak to the driver.
 
-use super::check::Checks;
+use super::check::{Checks, Refused};
 use super::turn::Turn;
 use crate::cgroup::Support;
 use crate::launch::{Assignment, Site};
@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use yard_common::cause::PrepareStep;
 use yard_common::id::Sequence;
 use yard_common::limits::DRIVER_QUEUE_LEN_MAX;
 use yard_common::state::AssignmentState;
@@ -116,7 +115,7 @@ pub(super) enum Request {
         ends: bool,
     },
     /// The check before a job is done.
-    Checked(AssignmentId, Result<(), PrepareStep>),
+    Checked(AssignmentId, Result<(), Refused>),
     Shutdown,
 }
 
@@ -254,7 +253,7 @@ impl Handle {
     pub async fn checked(
         &self,
         id: AssignmentId,
-        outcome: Result<(), PrepareStep>,
+        outcome: Result<(), Refused>,
     ) -> Result<(), DriverError> {
         self.ask(Request::Checked(id, outcome)).await
     }

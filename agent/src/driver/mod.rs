@@ -22,6 +22,6 @@ mod remains;
 mod shims;
 mod turn;
 
-pub use check::{Checks, Wanted};
+pub use check::{Checks, Refused, Wanted};
 pub use handle::{Driver, DriverError, Handle, Options, Share};
 pub(crate) use remains::Remains;

@@ -2,7 +2,7 @@
 
 use super::command::Command;
 use super::probe::Watch;
-use crate::driver::Wanted;
+use crate::driver::{Refused, Wanted};
 use crate::inventory::GpuFinding;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -12,14 +12,6 @@ use yard_core::health::{Answer, Reading};
 
 /// Between two looks at GPUs that may become clean by themselves.
 const LOOK: Duration = Duration::from_millis(300);
-
-/// Why a job is not started here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) step: PrepareStep,
-    /// For people.
-    pub(crate) why: String,
-}
 
 /// What is wrong with a GPU, and whether that may pass within seconds.
 #[derive(Debug, PartialEq, Eq)]

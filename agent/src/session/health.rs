@@ -8,8 +8,8 @@ use super::facts::{look, settled};
 use super::memory::Memory;
 use super::told::{self, Place, wall_ms};
 use crate::cgroup::Support;
-use crate::driver::{self, DriverError, Wanted};
-use crate::health::before::{self, Refused};
+use crate::driver::{self, DriverError, Refused, Wanted};
+use crate::health::before;
 use crate::health::command::Command;
 use crate::health::probe::{Probe, Round};
 use crate::health::xids::{Xid, Xids};
@@ -172,7 +172,7 @@ impl Observer {
                     Ok(()) => self.found(Ok(())),
                     Err(_) => {}
                 }
-                self.driver.checked(id, outcome.map_err(|refused| refused.step)).await?;
+                self.driver.checked(id, outcome).await?;
             }
             Done::Again(outcome) => self.found(outcome.as_ref().map(|()| ())),
             Done::Asked(nth, round, outcome) => {
