@@ -185,6 +185,7 @@ impl Service {
             rosters,
             inventory: observer.inventory.subscribe(),
             facts: observer.facts.subscribe(),
+            findings: observer.findings.clone(),
             held,
             successions,
             certificate: start.certificates.subscribe(),

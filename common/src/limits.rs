@@ -265,8 +265,10 @@ pub const CHECK_OUTPUT_BYTES_MAX: usize = 1_024;
 pub const CHECK_WORDS_MAX: usize = 64;
 /// Messages about GPUs that wait to be looked at; the kernel repeats what matters.
 pub const GPU_EVENTS_MAX: usize = 256;
-/// What a node tells about itself beyond what is replicated.
-pub const FACTS_BYTES_MAX: usize = 64 * 1024;
+/// How far a machine's clock may be from the coordinator's until that is told, in milliseconds.
+pub const CLOCK_OFF_MS: u64 = 10_000;
+/// What a node tells about itself beyond what is replicated; more is not kept.
+pub const FACTS_BYTES_MAX: usize = 256 * 1024;
 /// Network interfaces of a machine that are told; the others are left out.
 pub const NETWORKS_MAX: usize = 64;
 /// Disks of a machine that are told; the others are left out.

@@ -192,11 +192,7 @@ impl Observer {
         if !self.command.is_there() {
             return;
         }
-        let why = outcome.err().cloned();
-        self.findings.send_if_modified(|all| match why {
-            Some(why) => all.insert(ConditionKind::CheckFailed, why).is_none(),
-            None => all.remove(&ConditionKind::CheckFailed).is_some(),
-        });
+        tell(&self.findings, ConditionKind::CheckFailed, outcome.err().cloned());
     }
 
     /// The driver of a GPU reports an error.
@@ -247,6 +243,14 @@ impl Observer {
         }
         self.inventory.send_replace(new);
     }
+}
+
+/// Tells that something is wrong with the machine, and why, or is not any more.
+pub(crate) fn tell(findings: &watch::Sender<Findings>, kind: ConditionKind, why: Option<String>) {
+    findings.send_if_modified(|all| match why {
+        Some(why) => all.insert(kind, why).is_none(),
+        None => all.remove(&kind).is_some(),
+    });
 }
 
 /// What is told of the machine after a round.

@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) certificate: watch::Receiver<u64>,
     /// The set that is obeyed.
     pub(crate) fence: watch::Sender<Fence>,
+    /// What parts of the agent find wrong with the machine.
+    pub(crate) findings: watch::Sender<health::Findings>,
     /// The last check of itself that the node is asked for.
     pub(crate) asked: watch::Sender<u32>,
 }

@@ -7,7 +7,8 @@
 use super::data::DataCalls;
 use super::lease::{Succession, held_now, times_of};
 use super::memory::LeaseFile;
-use super::{Fatal, Shared, data, detail, link};
+use super::told::wall_ms;
+use super::{Fatal, Shared, data, detail, health, link};
 use crate::driver::DriverError;
 use crate::launch::Assignment;
 use std::collections::BTreeMap;
@@ -20,9 +21,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use yard_common::condition::ConditionKind;
 use yard_common::id::{Incarnation, Sequence};
 use yard_common::limits::{
-    DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX, STREAM_QUEUE_LEN_MAX,
+    CLOCK_OFF_MS, DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX,
+    STREAM_QUEUE_LEN_MAX,
 };
 use yard_core::agent::{AssignmentId, Desired, Report};
 use yard_core::command::Inventory;
@@ -300,6 +303,7 @@ impl Stream<'_> {
         if found < obeyed {
             return Err(StreamError::FormerLife { found, obeyed });
         }
+        self.compare_clocks(welcome.wall_ms);
         if welcome.lease_ms > 0 {
             self.lease_ms = welcome.lease_ms;
         }
@@ -313,6 +317,14 @@ impl Stream<'_> {
             self.reports = Some(self.shared.driver.connected().await?);
         }
         Ok(())
+    }
+
+    /// Tells if this machine's clock is far from the member's. Nothing depends on either.
+    fn compare_clocks(&self, member_wall_ms: u64) {
+        let off_ms = wall_ms().abs_diff(member_wall_ms);
+        let is_off = member_wall_ms > 0 && off_ms > CLOCK_OFF_MS;
+        let why = format!("{} s from the clock of the coordinator", off_ms / 1_000);
+        health::tell(&self.shared.findings, ConditionKind::ClockOff, is_off.then_some(why));
     }
 
     async fn learn(&self, members: &internal::Members) -> Result<(), StreamError> {

@@ -234,6 +234,7 @@ impl AgentService for Member {
             lease_ms: 3_000,
             reported_sequence: 0,
             incarnation: self.will.lock().unwrap().life,
+            wall_ms: 0,
         };
         self.will.lock().unwrap().out = Some(out.clone());
         let member = self.clone();

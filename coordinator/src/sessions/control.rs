@@ -202,11 +202,10 @@ impl Session {
             }
             Some(Said::Facts(told)) => {
                 let facts = told.facts.unwrap_or_default();
-                let bytes = facts_len(&facts);
-                if bytes > FACTS_BYTES_MAX {
-                    return Err(format!("facts of {bytes} bytes; at most {FACTS_BYTES_MAX}"));
+                // Nobody depends on them: too long ones are no reason to end the stream.
+                if facts_len(&facts) <= FACTS_BYTES_MAX {
+                    self.member.sessions.learn(self.node, facts);
                 }
-                self.member.sessions.learn(self.node, facts);
                 Ok(())
             }
             // Something of a newer version; what it can do without, we can.
@@ -231,6 +230,7 @@ impl Session {
                 lease_ms: state.lease_ms(node.pool),
                 reported_sequence: node.reported.0,
                 incarnation: state.incarnation.0,
+                wall_ms: self.member.env.wall_ms(),
             }));
         }
         self.agent = Some(inventory.boot);
