@@ -132,23 +132,26 @@ fn conditions_are_checked_where_they_come_in() {
 }
 
 /// Two jobs fail on the node.
-fn cordon(lab: &mut Lab, node: NodeId) {
+fn cordon(lab: &mut Lab, node: NodeId) -> Vec<String> {
+    let mut jobs = Vec::new();
     for _ in 0..2 {
         let job = lab.submit(single());
         let allocation = lab.place(job, TaskRange::one(0), &[node]);
         lab.exit(node, allocation, BROKEN);
         lab.reap(node, allocation);
+        jobs.push(job.to_string());
     }
     assert!(lab.state.nodes[node].cordoned);
+    jobs
 }
 
 #[test]
 fn a_cordoned_node_comes_back_by_a_clean_check_and_later_each_time() {
     let mut lab = Lab::new();
     let node = lab.join("a", 4, &[]);
-    cordon(&mut lab, node);
+    let jobs = cordon(&mut lab, node).join(", ");
     let reason = lab.state.nodes[node].cordon.as_ref().unwrap().reason.to_string();
-    assert_eq!(reason, format!("attempts of jobs 1, 2 failed here, at last: {BROKEN}"));
+    assert_eq!(reason, format!("attempts of jobs {jobs} failed here, at last: {BROKEN}"));
     // A check that an operator asks for is no way out before its time.
     lab.ok(lab.user(), Command::Node(NodeCommand::Check(node)));
     tell(&mut lab, node, |facts| facts.checked = 1).unwrap();

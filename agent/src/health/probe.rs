@@ -16,7 +16,7 @@ use yard_core::health::{Answer, Reading};
 /// Rounds until the library is loaded anew: it lists the GPUs that there were when it was loaded.
 const ROUNDS_PER_LIBRARY: u32 = 30;
 /// How often somebody who waits for a round looks whether it hangs.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What one round found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -93,7 +93,7 @@ impl Listener {
             if let Err(error) = listened {
                 tracing::debug!(%error, "errors of the driver are not heard");
             }
-            self.pause(RETRY);
+            self.pause();
         }
     }
 
@@ -101,10 +101,10 @@ impl Listener {
         self.stop.load(Ordering::Relaxed) || self.sender.is_closed()
     }
 
-    fn pause(&self, time: Duration) {
-        let end = Instant::now() + time;
-        while !self.is_over() && Instant::now() < end {
-            sleep(LOOK);
+    /// Waits; nobody waits for this thread when it is over.
+    fn pause(&self) {
+        if !self.is_over() {
+            sleep(RETRY);
         }
     }
 

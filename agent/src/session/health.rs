@@ -222,7 +222,13 @@ impl Observer {
     /// Tells what changed, if anything did.
     fn publish(&mut self) {
         let round = self.probe.now();
-        self.facts.send_replace(told::facts(&self.place, &round));
+        let facts = told::facts(&self.place, &round);
+        self.facts.send_if_modified(|old| {
+            // The time alone is no news.
+            let same = v1::NodeFacts { told_wall_ms: facts.told_wall_ms, ..old.clone() } == facts;
+            *old = facts;
+            !same
+        });
         let before = self.inventory.borrow().clone();
         let new = {
             let findings = self.findings.borrow();

@@ -45,7 +45,7 @@ const WELCOME: Duration = Duration::from_millis(1_500);
 /// How often the agent says that it still is there.
 const PING: Duration = Duration::from_millis(500);
 /// How often the agent tells what its machine is like, at most.
-const FACTS: Duration = Duration::from_secs(2);
+const FACTS: Duration = Duration::from_secs(5);
 /// Silence after which the leader counts as gone: two pings may be lost in a slow moment.
 const SILENCE: Duration = Duration::from_millis(1_500);
 

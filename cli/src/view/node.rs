@@ -22,6 +22,7 @@ pub(crate) fn listing(nodes: &[v1::Node]) -> Listing {
         column("ID").right().wide(),
         column("ADDRESS").wide(),
         column("GPU MODELS").wide(),
+        column("HEALTH").wide(),
     ];
     Listing { kind: "Node", columns, rows: nodes.iter().map(row).collect() }
 }
@@ -53,6 +54,7 @@ fn row(node: &v1::Node) -> Row {
         node.id.to_string(),
         node.address.clone(),
         models(node),
+        kinds(&node.health, |_| true),
     ];
     let tone = match v1::NodeState::try_from(node.state) {
         Ok(v1::NodeState::Up) if node.conditions.is_empty() => Tone::Good,
@@ -68,6 +70,10 @@ fn conditions(node: &v1::Node) -> String {
         node.conditions.iter().map(|condition| text::node_condition(*condition)).collect();
     match (words.is_empty(), &node.drain) {
         (true, _) => NONE.into(),
+        (false, None) if node.conditions.contains(&v1::NodeCondition::Unwell.into()) => {
+            let bars = |one: &v1::HealthCondition| one.bars() == v1::Bars::Node;
+            format!("{}: {}", words.join(","), kinds(&node.health, bars))
+        }
         (false, None) if node.cordon.is_some() => {
             let reason = node.cordon.as_ref().map(|cordon| cordon.reason.as_str());
             format!("{}: {}", words.join(","), reason.unwrap_or_default())
@@ -77,6 +83,14 @@ fn conditions(node: &v1::Node) -> String {
         }
         (false, _) => words.join(","),
     }
+}
+
+/// Kinds of conditions, each once.
+fn kinds(all: &[v1::HealthCondition], wanted: impl Fn(&v1::HealthCondition) -> bool) -> String {
+    let mut kinds: Vec<String> =
+        all.iter().filter(|one| wanted(one)).map(|one| text::condition_kind(one.kind)).collect();
+    kinds.dedup();
+    if kinds.is_empty() { NONE.into() } else { kinds.join(",") }
 }
 
 fn seen(node: &v1::Node) -> String {
@@ -274,9 +288,32 @@ mod tests {
         let row = text.lines().nth(1).unwrap();
         assert_eq!(
             row,
-            "n7,Up,Draining: new disk,default,1/2/1,56/64,512GiB,2,0.1.0,1s ago,7,,2 h100"
+            "n7,Up,Draining: new disk,default,1/2/1,56/64,512GiB,2,0.1.0,1s ago,7,,2 h100,-"
         );
         assert_eq!(value(&sample())["gpus"][1]["healthy"], false);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_it_bars() {
+        let condition = |kind: v1::ConditionKind, bars: v1::Bars, gpu: &str| v1::HealthCondition {
+            kind: kind.into(),
+            bars: bars.into(),
+            gpu: gpu.into(),
+            why: "why".into(),
+            ..v1::HealthCondition::default()
+        };
+        let mut node = sample();
+        node.drain = None;
+        node.conditions = vec![v1::NodeCondition::Unwell.into()];
+        node.health = vec![
+            condition(v1::ConditionKind::GpuSlow, v1::Bars::Nothing, "GPU-1"),
+            condition(v1::ConditionKind::CheckFailed, v1::Bars::Node, ""),
+        ];
+        assert_eq!(conditions(&node), "Unwell: CheckFailed");
+        assert_eq!(value(&node)["health"][0]["kind"], "GpuSlow");
+        let text = describe(&node);
+        assert!(text.contains(": why  GPU-1\n"), "{text}");
+        assert!(text.contains(": why, takes no new work\n"), "{text}");
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Lab {
 
     /// Runs a line of the shell on GPUs; what it wrote.
     fn run(&self, flags: &[&str], line: &str) -> String {
-        let words = [&["run"], flags, &SMALL, &["bash", "-c", line]].concat();
+        let words = [&["run"][..], flags, &SMALL, &["bash", "-c", line]].concat();
         self.cluster.yard(&words).ok().out
     }
 }

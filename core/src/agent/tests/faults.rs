@@ -18,8 +18,9 @@ fn a_fault_that_ends_the_attempt_is_its_cause() {
     world.step(fault(45, false));
     does(&mut world, FIRST, Progress::FinishKill);
     let told = said(&mut world);
-    assert!(told[0].starts_with("0: exited 0#1 GpuFault(xid 79)"), "{told:?}");
-    assert_eq!(told[1..], ["0: recalled 1#1", "0: reaped"]);
+    assert!(told.iter().any(|one| one.starts_with("0: exited 0#1 GpuFault(xid 79)")), "{told:?}");
+    assert!(told.contains(&"0: recalled 1#1".to_string()), "{told:?}");
+    assert_eq!(told.last().unwrap(), "0: reaped");
 }
 
 #[test]
