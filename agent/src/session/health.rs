@@ -100,7 +100,10 @@ impl Observer {
                 }
                 Some(done) = self.checks.join_next(), if !self.checks.is_empty() => match done {
                     Ok(done) => self.on_done(done).await,
-                    Err(_) => continue,
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => continue,
+                    },
                 },
                 changed = self.asked.changed() => {
                     if changed.is_err() {
@@ -154,11 +157,25 @@ impl Observer {
 
     fn check_before(&mut self, wanted: Wanted) {
         let (gpus, mut rounds) = (self.before_jobs, self.probe.watch());
-        let command = self.command.clone();
+        let (command, fault) = (self.command.clone(), self.fault_of(&wanted));
         self.checks.spawn(async move {
-            let outcome = before::check(gpus, &command, &mut rounds, &wanted).await;
+            let outcome = match fault {
+                None => before::check(gpus, &command, &mut rounds, &wanted).await,
+                Some(why) => Err(Refused { step: PrepareStep::GpuCheck, why }),
+            };
             Done::Before(wanted.id, outcome)
         });
+    }
+
+    /// The fault of a GPU that a job was given before the coordinator heard of it.
+    fn fault_of(&self, wanted: &Wanted) -> Option<String> {
+        let inventory = self.inventory.borrow();
+        let faults = inventory.conditions.iter().filter(|one| one.kind == ConditionKind::GpuFault);
+        let mut hit = faults.filter_map(|one| {
+            let device = inventory.devices.get(usize::from(one.device?))?;
+            wanted.gpus.contains(&device.uuid).then(|| format!("GPU {}: {}", device.uuid, one.why))
+        });
+        hit.next()
     }
 
     async fn on_done(&mut self, done: Done) -> Result<(), DriverError> {
@@ -213,6 +230,8 @@ impl Observer {
                 blamed.push(device.uuid.clone());
             }
         }
+        // First: what is ended makes room, and nothing new may be placed there.
+        self.publish();
         if blamed.is_empty() {
             return Ok(());
         }
