@@ -5,12 +5,13 @@
 //! the very same and finds the same node.
 
 use crate::cgroup::Support;
+use crate::health::{self, Ours};
 use crate::inventory::{self, InventoryError};
 use crate::session::MemoryError;
 use crate::session::certificate::{self, CertificateError};
-use crate::session::link;
 use crate::session::memory::{JoinFile, Memory, NodeFile};
 use crate::session::roster::Roster;
+use crate::session::{facts, link};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Options {
     pub labels: Vec<(String, String)>,
     /// Pretend to have so many GPUs: for `yard dev` alone.
     pub gpus_fake: Option<u16>,
+    /// How GPUs are asked for.
+    pub health: health::Options,
     /// How long to go on when nobody answers.
     pub patience: Duration,
 }
@@ -83,6 +86,9 @@ pub fn joined(directory: &Path) -> Result<Option<Joined>, JoinError> {
 /// Why a machine did not join.
 #[derive(Debug, Error)]
 pub enum JoinError {
+    /// There can be no thread.
+    #[error("no thread can be started")]
+    Threads(#[source] std::io::Error),
     /// The token is for something else.
     #[error("this token is not one that a machine joins with; ask for one with `yard node invite`")]
     OtherToken,
@@ -196,7 +202,10 @@ async fn request(memory: &Memory, options: &Options) -> Result<JoinFile, JoinErr
         // A later one is told by its agent.
         version: env!("CARGO_PKG_VERSION").into(),
     };
-    let facts = crate::session::facts::look(&look, &Support::none()).await?;
+    let ours = Ours::new(None, PathBuf::new());
+    let probe = facts::probe(&look, &options.health, ours).map_err(JoinError::Threads)?;
+    let devices = probe.watch().fresh().await.found.devices.clone();
+    let facts = facts::look(&look, &Support::none(), devices).await?;
     let request = RequestId::from_u128(rand::random());
     let (name, inventory) = (options.name.clone(), facts.inventory);
     let file = JoinFile { token, request, name, inventory };

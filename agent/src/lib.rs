@@ -14,7 +14,8 @@
 //!   watches and kills, and writes down what it does before it does it.
 //! - [`launch`] turns a job spec and its place in a gang into processes.
 //! - [`clear()`] ends everything that runs when a machine leaves for good.
-//! - [`inventory`] says what the machine has; [`logs`] reads what ranks wrote.
+//! - [`health`] looks whether the machine is well; [`inventory`] says what it has; [`logs`] reads
+//!   what ranks wrote.
 //!
 //! **Invariant:** `unsafe` is denied outside the one module of system calls, where every block has
 //! a `// SAFETY:` comment. What to do next is decided by `yard_core::agent`.
@@ -26,6 +27,7 @@ mod disk;
 pub mod driver;
 pub mod frames;
 pub mod gang;
+pub mod health;
 pub mod inventory;
 pub mod join;
 pub mod launch;

@@ -6,20 +6,25 @@
 //!
 //! **Invariant:** an error of storage ends the process, and nothing that was started by it.
 
+mod health;
 mod options;
 
 pub use options::Options;
 
 use crate::cgroup::Support;
-use crate::driver::{self, Driver, DriverError};
-use crate::inventory::{self, InventoryError};
+use crate::driver::{self, Driver, DriverError, Wanted};
+use crate::health::command::Command;
+use crate::health::xids::Xids;
+use crate::inventory::InventoryError;
 use crate::paths::Paths;
 use crate::session::certificate::{self, Renewer};
-use crate::session::facts::{self, Observer};
+use crate::session::facts;
+use crate::session::health::{Findings, Observer, conditions_of, judged};
 use crate::session::lease::{Keeper, Succession, not_held, times_of};
 use crate::session::maintenance::Ask;
 use crate::session::memory::{Memory, NodeFile};
 use crate::session::roster::{Roster, Rosters};
+use crate::session::told::{self, Place};
 use crate::session::{Fatal, MemoryError, Shared, control, maintenance, output};
 use crate::sys::boot_ms;
 use std::io;
@@ -28,9 +33,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use yard_common::id::NodeId;
 use yard_common::state::AssignmentState;
 use yard_core::agent::Lease;
+use yard_core::health::Judge;
 use yard_core::lease::Holder;
 use yard_core::lease::times::maintenance_until_ms;
 use yard_runtime::files::{FileError, FolderLock};
@@ -86,6 +93,9 @@ pub enum ServiceError {
     /// The machine cannot be described.
     #[error("the machine cannot be described")]
     Inventory(#[from] InventoryError),
+    /// There can be no thread.
+    #[error("no thread can be started")]
+    Threads(#[source] io::Error),
     /// Signals cannot be taken over.
     #[error("signals cannot be heard")]
     Signals(#[source] io::Error),
@@ -148,7 +158,8 @@ impl Service {
         seeds.extend(node.addresses.clone());
         let rosters = Rosters::load(memory.clone(), seeds)?;
         let cgroups = options.cgroups(&node);
-        let driver = Arc::new(Driver::start(options.driver(&node, &cgroups)).await?);
+        let (checks, wanted) = health::checks(&options.health, options.gpus_fake.is_some());
+        let driver = Arc::new(Driver::start(options.driver(&node, &cgroups, checks)).await?);
         if !memory.has_begun() {
             memory.save_begun()?;
         }
@@ -164,7 +175,9 @@ impl Service {
         };
         // Before anything else: ranks may live on the last seconds of their lease.
         let (held, successions) = start.renew(rosters.watch())?;
-        let observer = start.look(options.inventory(&start.node), cgroups).await?;
+        let asked = watch::Sender::new(start.memory.asked()?);
+        let looked = start.look(&options, cgroups, wanted, asked.subscribe()).await;
+        let observer = looked?;
         let shared = Arc::new(Shared {
             name: start.node.name.clone(),
             tls: start.tls.clone(),
@@ -173,10 +186,13 @@ impl Service {
             memory: start.memory.clone(),
             rosters,
             inventory: observer.inventory.subscribe(),
+            facts: observer.facts.subscribe(),
+            findings: observer.findings.clone(),
             held,
             successions,
             certificate: start.certificates.subscribe(),
             fence: watch::Sender::new(start.driver.found_fence()),
+            asked,
         });
         start.go_on(&shared, observer, identity)?;
         let Start { node, driver, tasks, certificates, .. } = start;
@@ -228,17 +244,57 @@ impl Start {
     /// Looks at the machine, which may take its time.
     async fn look(
         &self,
-        options: inventory::Options,
+        options: &Options,
         cgroups: Support,
+        wanted: mpsc::Receiver<Wanted>,
+        asked: watch::Receiver<u32>,
     ) -> Result<Observer, ServiceError> {
-        let facts = facts::look(&options, &cgroups).await?;
-        let (node, gpus) = (&self.node.name, facts.gpus.to_string());
-        tracing::info!(node, kernel = facts.kernel, cgroups = facts.cgroups, gpus, "the machine");
+        let look = options.inventory(&self.node);
+        let threads = |source| ServiceError::Threads(source);
+        let probe = facts::probe(&look, &options.health, options.ours(&self.node));
+        let probe = probe.map_err(threads)?;
+        let round = probe.watch().fresh().await;
+        let looked = facts::look(&look, &cgroups, Vec::new()).await?;
+        let (node, gpus) = (&self.node.name, round.finding.to_string());
+        tracing::info!(node, kernel = looked.kernel, cgroups = looked.cgroups, gpus, "the machine");
+        let place = Place {
+            hostname: looked.hostname,
+            kernel: looked.kernel,
+            cgroups: looked.cgroups,
+            hardware: looked.hardware,
+        };
+        let mut base = looked.inventory;
         let before = self.memory.inventory()?;
-        let found = facts::settled(before.as_ref(), facts.inventory, &facts.gpus);
+        base.checked = before.as_ref().map_or(0, |before| before.checked);
+        let before = before.unwrap_or_else(|| base.clone());
+        let told_before = conditions_of(&before, base.boot);
+        let mut judge = Judge::new(options.health.rules.clone(), told_before);
+        let findings = Findings::new();
+        let found = judged(&mut judge, &before, base.clone(), &round, &findings);
         self.memory.save_inventory(&found)?;
-        let (memory, inventory) = (self.memory.clone(), watch::Sender::new(found));
-        Ok(Observer { options, cgroups, memory, inventory })
+        let xids = match options.gpus_fake {
+            Some(_) => Xids::none(),
+            None => Xids::start(&options.health).map_err(threads)?,
+        };
+        Ok(Observer {
+            options: look,
+            cgroups,
+            memory: self.memory.clone(),
+            driver: self.driver.clone(),
+            probe,
+            xids,
+            judge,
+            wanted,
+            before_jobs: options.health.before_jobs,
+            command: Arc::new(Command::new(options.health.command.clone())),
+            findings: watch::Sender::new(findings),
+            asked,
+            base,
+            inventory: watch::Sender::new(found),
+            facts: watch::Sender::new(told::facts(&place, &round)),
+            place,
+            checks: JoinSet::new(),
+        })
     }
 
     /// Starts everything else.
@@ -251,7 +307,8 @@ impl Start {
         let stop = self.tasks.token();
         let controlled = control::run(shared.clone(), stop.clone());
         self.tasks.spawn("control stream", told(self.fatal.clone(), controlled));
-        self.tasks.spawn("inventory", observer.run(stop.clone()));
+        let observed = observer.run(stop.clone());
+        self.tasks.spawn("health", told(self.fatal.clone(), observed));
         let output = output::run(shared.clone(), stop.clone());
         self.tasks.spawn("output", told(self.fatal.clone(), output));
         let generation = self.certificates.clone();

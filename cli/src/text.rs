@@ -122,6 +122,10 @@ words! {
     node_state(NodeState, "NODE_STATE_");
     /// Why a node takes no work.
     node_condition(NodeCondition, "NODE_CONDITION_");
+    /// What is wrong with a machine.
+    condition_kind(ConditionKind, "CONDITION_KIND_");
+    /// What that keeps from running.
+    bars(Bars, "BARS_");
     /// Why a task waits.
     reason(PendingReason, "PENDING_REASON_");
     /// Who pays.

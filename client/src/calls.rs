@@ -93,6 +93,8 @@ calls! {
         change drain = drain(DrainRequest) -> Changed;
         /// Ends a drain or a cordon.
         change undrain = undrain(UndrainRequest) -> Changed;
+        /// Lets a node look at itself anew.
+        change check_node = check(CheckNodeRequest) -> Changed;
         /// Says that a machine is off.
         change confirm_dead = confirm_dead(ConfirmDeadRequest) -> Changed;
         /// Takes a node out for good.

@@ -105,6 +105,9 @@ pub enum PrepareStep {
     /// The node's disk is nearly full.
     #[n(10)]
     Disk,
+    /// The check that the machine's owner configured failed.
+    #[n(11)]
+    NodeCheck,
 }
 
 /// Why an exit status cannot be known.
@@ -190,7 +193,8 @@ impl PrepareStep {
             | PrepareStep::GpuCheck
             | PrepareStep::Limits
             | PrepareStep::Barrier
-            | PrepareStep::Disk => Fault::Infra,
+            | PrepareStep::Disk
+            | PrepareStep::NodeCheck => Fault::Infra,
         }
     }
 }

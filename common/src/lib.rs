@@ -11,6 +11,7 @@
 pub mod amount;
 pub mod cause;
 pub mod code;
+pub mod condition;
 pub mod gpu;
 pub mod id;
 pub mod limits;

@@ -252,7 +252,7 @@ pub const DISK_LOOK_MS: u64 = 2_000;
 pub const DISK_ENTRY_BYTES: u64 = 512;
 /// How deep the directories of a job may lie that has a bound; a deeper tree is beyond it.
 pub const DISK_DEPTH_MAX: usize = 256;
-/// How long NVML may take to answer, in milliseconds; then the machine counts as without GPUs.
+/// How long NVML may take to answer, in milliseconds; then its GPUs count as not answering.
 pub const GPU_PROBE_MS: u64 = 10_000;
 
 // --- Output of ranks --------------------------------------------------------------------------
@@ -293,6 +293,44 @@ pub const LOG_COPIES_STREAMS_MAX: usize = 50_000;
 pub const LOG_COPIES_SPARED_BYTES: u64 = 1 << 30;
 /// How long a member keeps a copy after it was written last, in milliseconds: 14 days.
 pub const LOG_COPIES_LIFE_MS: u64 = 14 * 24 * 3_600 * 1_000;
+
+// --- Health of machines -----------------------------------------------------------------------
+
+/// Conditions of one node: some for each device, and those of the machine.
+pub const CONDITIONS_MAX: usize = 4 * NODE_DEVICES_MAX + 16;
+/// What one condition says about itself.
+pub const CONDITION_BYTES_MAX: usize = 253;
+/// GPUs of one node that operators hold back.
+pub const HELD_BACK_MAX: usize = NODE_DEVICES_MAX;
+/// How long a node is cordoned, in milliseconds, until it may come back by a clean check: 10
+/// minutes. Doubles with each cordon that no success came between.
+pub const CORDON_MS: u64 = 10 * 60 * 1_000;
+/// How often it doubles.
+pub const CORDON_DOUBLINGS_MAX: u32 = 6;
+/// Faults of GPUs that an agent remembers; the oldest are forgotten first.
+pub const GPU_FAULTS_MAX: usize = 1_024;
+/// How long a fault of a GPU counts, in milliseconds: a day.
+pub const GPU_FAULT_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Rules for XIDs that a configuration may have of its own.
+pub const XID_RULES_MAX: usize = 256;
+/// How long a check before a job may take in milliseconds; one that takes longer has failed.
+pub const CHECK_MS: u64 = 10_000;
+/// Output of a configured check that is kept.
+pub const CHECK_OUTPUT_BYTES_MAX: usize = 1_024;
+/// Words of the command of a configured check.
+pub const CHECK_WORDS_MAX: usize = 64;
+/// Messages about GPUs that wait to be looked at; the kernel repeats what matters.
+pub const GPU_EVENTS_MAX: usize = 256;
+/// How far a machine's clock may be from the coordinator's until that is told, in milliseconds.
+pub const CLOCK_OFF_MS: u64 = 10_000;
+/// What a node tells about itself beyond what is replicated; more is not kept.
+pub const FACTS_BYTES_MAX: usize = 256 * 1024;
+/// Network interfaces of a machine that are told; the others are left out.
+pub const NETWORKS_MAX: usize = 64;
+/// Disks of a machine that are told; the others are left out.
+pub const DISKS_MAX: usize = 64;
+/// Processes of one GPU that are told.
+pub const GPU_PROCESSES_MAX: usize = 64;
 
 // --- An agent and its coordinator -------------------------------------------------------------
 

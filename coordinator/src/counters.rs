@@ -9,7 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use yard_common::condition::ConditionKind;
 use yard_common::state::NodeState;
+use yard_core::state::State;
 
 /// Label of a count.
 type Label = [(&'static str, &'static str); 1];
@@ -102,8 +104,59 @@ pub(crate) fn text(member: &Member) -> String {
         nodes.get_or_create(&[("state", label)]).inc();
     }
     registry.register("nodes", "Nodes by their state", nodes);
+    health(member, &state, &mut registry);
     let mut text = String::new();
     // Writing to memory does not fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// What nodes told of their health. Series are of kinds, never of nodes: there may be thousands.
+fn health(member: &Member, state: &State, registry: &mut Registry) {
+    let conditions: Family<Label, Gauge> = Family::default();
+    for kind in ConditionKind::ALL {
+        conditions.get_or_create(&[("kind", kind.name())]).set(0);
+    }
+    let gpus: Family<Label, Gauge> = Family::default();
+    let (mut cordoned, mut unwell) = (0, 0);
+    for (_, node) in state.nodes.iter() {
+        for condition in &node.facts.conditions {
+            conditions.get_or_create(&[("kind", condition.kind.name())]).inc();
+        }
+        for (device, parts) in node.facts.devices.iter().zip(node.device_parts.iter()) {
+            let label = match (device.healthy, node.may_grant(device), *parts) {
+                (false, _, _) => "bad",
+                (true, false, _) => "held_back",
+                (true, true, 0) => "free",
+                (true, true, _) => "used",
+            };
+            gpus.get_or_create(&[("state", label)]).inc();
+        }
+        cordoned += i64::from(node.cordoned);
+        unwell += i64::from(node.unwell);
+    }
+    registry.register("conditions", "What is wrong with nodes and GPUs", conditions);
+    registry.register("gpus", "GPUs and MIG instances by their state", gpus);
+    let mut gauge = |name: &str, help: &str, value: i64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    gauge("nodes_cordoned", "Nodes that are cordoned", cordoned);
+    gauge("nodes_unwell", "Nodes that take no work for a condition", unwell);
+    // Of nodes with a stream to this member: those of the leader.
+    let (mut busy_percent, mut power_mw, mut used_bytes, mut told) = (0_u64, 0_u64, 0_u64, 0);
+    member.sessions.each_facts(|_, facts| {
+        for gpu in &facts.gpus {
+            told += 1;
+            busy_percent += u64::from(gpu.busy_percent);
+            power_mw += u64::from(gpu.power_mw);
+            used_bytes = used_bytes.saturating_add(gpu.memory_used_bytes);
+        }
+    });
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    gauge("gpus_told", "GPUs that the leader has readings of", told);
+    gauge("gpu_busy_percent_sum", "How busy these GPUs are, added up", number(busy_percent));
+    gauge("gpu_power_milliwatts_sum", "Power that these GPUs draw", number(power_mw));
+    gauge("gpu_memory_used_bytes_sum", "Memory of these GPUs in use", number(used_bytes));
 }

@@ -93,6 +93,7 @@ pub fn features() -> Features {
         Feature::Sweeps,
         Feature::Dependencies,
         Feature::StartTimes,
+        Feature::GpuShares,
         Feature::LaunchTorch,
         Feature::LaunchMpi,
         Feature::LaunchCustom,

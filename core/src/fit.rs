@@ -38,6 +38,8 @@ pub enum Unfit {
     NotUp,
     /// It is cordoned.
     Cordoned,
+    /// Something is wrong with it.
+    Unwell,
     /// Its agent is away for maintenance.
     Maintenance,
     /// It is being drained.
@@ -173,6 +175,9 @@ pub fn open(node: &Node, now_ms: u64, time_limit_ms: Option<u64>) -> Result<(), 
     if node.cordoned {
         return Err(Unfit::Cordoned);
     }
+    if node.unwell {
+        return Err(Unfit::Unwell);
+    }
     if node.is_away(now_ms) {
         return Err(Unfit::Maintenance);
     }
@@ -263,8 +268,9 @@ impl Room {
 /// Whether the GPUs are of the number and kind that is asked for, and all of one model.
 fn check_grant(demand: &Demand<'_>, node: &Node, grant: &GpuGrant) -> Result<(), Unfit> {
     let device = |position: usize| node.facts.devices.get(position);
-    let accepted =
-        |position: usize| device(position).is_some_and(|d| d.healthy && demand.gpus.accepts(d));
+    let accepted = |position: usize| {
+        device(position).is_some_and(|d| node.may_grant(d) && demand.gpus.accepts(d))
+    };
     if demand.exclusive {
         let all = node.healthy().map(|(position, _)| position).collect();
         let enough = ever(demand, None, node);

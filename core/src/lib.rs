@@ -11,6 +11,7 @@ pub mod command;
 mod encoding;
 pub mod event;
 pub mod fit;
+pub mod health;
 pub mod job;
 pub mod lease;
 pub mod mutant;

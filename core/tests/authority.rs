@@ -117,7 +117,10 @@ fn who(command: &Command) -> &'static str {
             NodeCommand::Drain { .. }
             | NodeCommand::Undrain(_)
             | NodeCommand::ConfirmDead(_)
-            | NodeCommand::Remove(_) => "AO",
+            | NodeCommand::Remove(_)
+            | NodeCommand::DrainGpu { .. }
+            | NodeCommand::UndrainGpu { .. }
+            | NodeCommand::Check(_) => "AO",
         },
         Command::Job(command) => match command {
             JobCommand::Submit(_) => "AOaouw",
@@ -202,6 +205,9 @@ fn node_commands(cast: &Cast) -> Vec<Command> {
         NodeCommand::Undrain(node),
         NodeCommand::ConfirmDead(node),
         NodeCommand::Remove(node),
+        NodeCommand::DrainGpu { node, gpu: "g".into(), reason: String::new() },
+        NodeCommand::UndrainGpu { node, gpu: "g".into() },
+        NodeCommand::Check(node),
     ];
     all.into_iter().map(Command::Node).collect()
 }

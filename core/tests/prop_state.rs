@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use support::*;
 use yard_common::ExitCause;
 use yard_common::cause::{LostReason, PrepareStep};
+use yard_common::condition::ConditionKind;
 use yard_common::id::*;
 use yard_core::agent::ReportKind;
 use yard_core::command::*;
@@ -215,13 +216,18 @@ impl World {
             deadline_ms: what.is_multiple_of(3).then_some(60_000),
             reason: String::new(),
         };
-        let command = match what % 9 {
+        let gpu = || format!("GPU-n{}-{}", node.0, what % 3);
+        let command = match what % 13 {
             0 => NodeCommand::Suspect { node, lease },
             1 | 2 => NodeCommand::Lost(yard_core::lease::Lost { node, lease, membership }),
             3 | 4 => NodeCommand::Returned { node, lease },
             5 => NodeCommand::Lift(yard_core::lease::Lift { node, lease }),
             6 => NodeCommand::Drain { node, plan },
             7 => NodeCommand::Undrain(node),
+            8 => NodeCommand::DrainGpu { node, gpu: gpu(), reason: String::new() },
+            9 => NodeCommand::UndrainGpu { node, gpu: gpu() },
+            10 => NodeCommand::Check(node),
+            11 => return self.change_health(node, what),
             _ => {
                 self.boots += 1;
                 let inventory = inventory(&format!("n{}", node.0), 4, &["h100"; 2], self.boots);
@@ -230,10 +236,37 @@ impl World {
         };
         let actor = match &command {
             NodeCommand::Update { .. } => Actor::Node(node),
-            NodeCommand::Drain { .. } | NodeCommand::Undrain(_) => self.lab.user(),
+            NodeCommand::Drain { .. }
+            | NodeCommand::Undrain(_)
+            | NodeCommand::DrainGpu { .. }
+            | NodeCommand::UndrainGpu { .. }
+            | NodeCommand::Check(_) => self.lab.user(),
             _ => Actor::Leader,
         };
         self.try_command(actor, Command::Node(command));
+    }
+
+    /// The node does the check that it was asked for, and finds other things wrong than before.
+    fn change_health(&mut self, node: NodeId, what: u8) {
+        let Some(found) = self.lab.state.nodes.get(node) else { return };
+        let mut inventory = (*found.facts).clone();
+        inventory.checked = found.check;
+        let kinds = [ConditionKind::GpuFault, ConditionKind::CheckFailed, ConditionKind::ClockOff];
+        let some = kinds.into_iter().filter(|kind| what.is_multiple_of(2 + *kind as u8));
+        let condition = |kind| Condition {
+            kind,
+            device: (kind == ConditionKind::GpuFault).then_some(0),
+            since_wall_ms: 1,
+            why: String::new(),
+            until_boot: false,
+        };
+        inventory.conditions = some.map(condition).collect();
+        inventory.conditions.sort_by_key(|one| (one.kind, one.device));
+        for device in inventory.devices.iter_mut().take(1) {
+            device.healthy = !inventory.conditions.iter().any(|one| one.device == Some(0));
+        }
+        let command = Command::Node(NodeCommand::Update { node, inventory });
+        self.try_command(Actor::Node(node), command);
     }
 
     /// Applies a command that may be refused; then nothing may have changed but the clock and

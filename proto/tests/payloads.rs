@@ -35,7 +35,8 @@ fn desired(count: u64) -> Desired {
         isolation: Isolation::Fenced,
     };
     let fence = Fence { incarnation: Incarnation(1), generation: Generation(9) };
-    Desired { fence, lease: LeaseId(1), assignments: (0..count).map(assignment).collect() }
+    let assignments = (0..count).map(assignment).collect();
+    Desired { fence, lease: LeaseId(1), assignments, check: 0 }
 }
 
 fn report(sequence: u64) -> Report {
@@ -64,6 +65,8 @@ fn every_payload_comes_back() {
         labels: vec![("rack".into(), "r1".into())],
         address: "n1".into(),
         version: "0.1.0".into(),
+        conditions: Vec::new(),
+        checked: 0,
     };
     comes_back(&inventory);
     let command = Command::Cluster(Cluster::Tick);

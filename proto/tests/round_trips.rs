@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use yard_common::cause::{Fault, LostReason, PrepareStep};
+use yard_common::condition::{Bars, ConditionKind};
 use yard_common::id::{ClusterId, RequestId, TaskRange, TokenId};
 use yard_common::state::{AssignmentState, AttemptState, JobState, NodeState, TaskState};
 use yard_common::{Amounts, ExitCause, PendingReason};
@@ -43,7 +44,9 @@ fn enums_have_the_same_values_on_both_sides() {
         Fault: 5,
         IsolationClass: 3,
         Role: 4,
-        Unfit: 20,
+        Unfit: 21,
+        ConditionKind: 12,
+        Bars: 3,
     );
     let states = known_all::<v1::JobState, JobState>("states", &[1, 6]).unwrap();
     assert_eq!(states, [JobState::Queued, JobState::Failed]);

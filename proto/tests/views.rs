@@ -68,6 +68,8 @@ impl Lab {
             labels: vec![("rack".into(), "r1".into())],
             address: format!("{name}.lan"),
             version: "0.1.0".into(),
+            conditions: Vec::new(),
+            checked: 0,
         };
         let name = name.to_string();
         let join = NodeCommand::Join { token, secret_sha256, name, inventory };

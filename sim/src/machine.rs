@@ -104,6 +104,8 @@ impl Machine {
             labels: vec![("rack".into(), format!("r{}", self.name.len() % 2))],
             address: self.name.clone(),
             version: "0.1.0".into(),
+            conditions: Vec::new(),
+            checked: 0,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How others speak to the driver.
 
+use super::check::{Checks, Refused};
 use super::turn::Turn;
 use crate::cgroup::{GpuNodes, Support};
 use crate::launch::{Assignment, Site};
@@ -43,6 +44,8 @@ pub struct Options {
     /// Where an agent without memory begins, as the coordinator says; see
     /// `yard_core::agent::Kept::new`.
     pub begin: (Fence, Sequence),
+    /// Which assignments are checked before they are prepared; none: none is.
+    pub checks: Option<Checks>,
 }
 
 impl Options {
@@ -126,6 +129,14 @@ pub(super) enum Request {
     Acknowledged(Sequence),
     Shares(oneshot::Sender<(Fence, Vec<Share>)>),
     Released(oneshot::Sender<Vec<Released>>),
+    /// A GPU has failed: what runs on these devices is ended for it, or blamed on it.
+    GpuFault {
+        devices: Vec<String>,
+        xid: u32,
+        ends: bool,
+    },
+    /// The check before a job is done.
+    Checked(AssignmentId, Result<(), Refused>),
     Shutdown,
 }
 
@@ -279,6 +290,31 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Released(reply)).await?;
         answer.await.map_err(|_| DriverError::Ended)
+    }
+
+    /// The check before a job is done: it is prepared, or fails for this step.
+    ///
+    /// # Errors
+    /// If the driver has ended.
+    pub async fn checked(
+        &self,
+        id: AssignmentId,
+        outcome: Result<(), Refused>,
+    ) -> Result<(), DriverError> {
+        self.ask(Request::Checked(id, outcome)).await
+    }
+
+    /// These devices have failed. What runs on them is ended for it, or its failure is theirs.
+    ///
+    /// # Errors
+    /// If the driver has ended.
+    pub async fn gpu_fault(
+        &self,
+        devices: Vec<String>,
+        xid: u32,
+        ends: bool,
+    ) -> Result<(), DriverError> {
+        self.ask(Request::GpuFault { devices, xid, ends }).await
     }
 
     /// Waits until the driver has ended, whatever for.

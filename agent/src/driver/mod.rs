@@ -13,6 +13,7 @@
 //! the driver; the shims go on, and the next agent adopts them.
 
 mod adopt;
+mod check;
 mod clean;
 mod cpus;
 mod disk;
@@ -24,5 +25,6 @@ mod remains;
 mod shims;
 mod turn;
 
+pub use check::{Checks, Refused, Wanted};
 pub use handle::{Driver, DriverError, Handle, Options, Released, Share};
 pub(crate) use remains::Remains;

@@ -57,12 +57,20 @@ impl Turn {
     }
 
     fn prepare(&mut self, id: AssignmentId) {
-        if self.shims.contains_key(&id) {
-            return;
+        if !self.shims.contains_key(&id) && !self.ask_check(id) {
+            self.make(id);
         }
+    }
+
+    /// Makes the shim of an assignment, and tells it what it was to be told meanwhile.
+    pub(super) fn make(&mut self, id: AssignmentId) {
+        let waiting = self.shims.remove(&id);
         let directory = self.paths.shim(id);
         match self.make_shim(id, &directory) {
-            Ok(shim) => drop(self.shims.insert(id, shim)),
+            Ok(mut shim) => {
+                shim.follow(waiting);
+                self.shims.insert(id, shim);
+            }
             Err(refusal) => {
                 tracing::error!(assignment = %id, error = refusal.text, "no shim");
                 self.shims.insert(id, Shim::dead(directory));
@@ -72,6 +80,7 @@ impl Turn {
     }
 
     fn kill(&mut self, id: AssignmentId) {
+        self.drop_check(id);
         match self.shims.get_mut(&id) {
             Some(shim) if !shim.is_dead => shim.kill(),
             Some(shim) => {
@@ -104,6 +113,7 @@ impl Turn {
 
     /// Removes everything but the output of the ranks.
     fn release(&mut self, id: AssignmentId) {
+        self.drop_check(id);
         let child = self.shims.remove(&id).and_then(Shim::leave);
         self.cpus.forget(id);
         self.meter.forget(id);

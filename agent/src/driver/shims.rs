@@ -89,6 +89,19 @@ impl Shim {
         Shim { is_dead: true, ..Shim::new(directory) }
     }
 
+    /// One that is yet to be made; it remembers what it is to be told.
+    pub(super) fn waiting(directory: PathBuf) -> Shim {
+        Shim::new(directory)
+    }
+
+    /// Takes over what the one before was to be told.
+    pub(super) fn follow(&mut self, before: Option<Shim>) {
+        let Some(before) = before else { return };
+        (self.start, self.cut) = (before.start, before.cut);
+        (self.stop, self.kill, self.saved) = (before.stop, before.kill, before.saved);
+        self.repeat();
+    }
+
     /// Where its files are.
     pub(super) fn directory(&self) -> &Path {
         &self.directory

@@ -41,6 +41,8 @@ pub(super) struct Turn {
     store: Store,
     pub(super) lease_file: LeaseFile,
     pub(super) shims: BTreeMap<AssignmentId, Shim>,
+    /// Those that wait for the check before a job.
+    pub(super) checking: BTreeSet<AssignmentId>,
     pub(super) ready: Ready,
     pub(super) remains: BTreeMap<AssignmentId, Remains>,
     /// Shims that were let go: their processes, unless an earlier agent started them, and the
@@ -117,6 +119,7 @@ impl Turn {
             store,
             lease_file,
             shims: adopted.shims,
+            checking: BTreeSet::new(),
             ready,
             remains: BTreeMap::new(),
             leaving: Vec::new(),
@@ -274,6 +277,10 @@ impl Turn {
                 Ok(Request::Released(reply)) => {
                     drop(reply.send(std::mem::take(&mut self.released).into()));
                 }
+                Ok(Request::GpuFault { devices, xid, ends }) => {
+                    self.on_gpu_fault(&devices, xid, ends);
+                }
+                Ok(Request::Checked(id, outcome)) => self.on_checked(id, outcome),
                 Ok(Request::Shutdown) | Err(mpsc::error::TryRecvError::Disconnected) => {
                     self.settle()?;
                     return Ok(false);

@@ -1,16 +1,19 @@
 //! What the machine has, as the coordinator is told and as people see it.
 
-mod gpu;
+pub(crate) mod gpu;
+pub(crate) mod hardware;
 
 pub use gpu::GpuFinding;
 
 use crate::cgroup::Support;
 use crate::process;
+use hardware::Hardware;
 use std::io;
 use std::path::{Path, PathBuf};
 use sysinfo::System;
 use thiserror::Error;
 use yard_common::Amounts;
+use yard_common::gpu::GpuDevice;
 use yard_common::limits::{LABEL_BYTES_MAX, NODE_BYTES_MAX, NODE_CPU_MILLI_MAX};
 use yard_core::command::Inventory;
 
@@ -42,8 +45,8 @@ pub struct Facts {
     pub kernel: String,
     /// How ranks are held together and limited.
     pub cgroups: String,
-    /// Where the GPUs, or their absence, come from.
-    pub gpus: GpuFinding,
+    /// What nothing is placed by.
+    pub(crate) hardware: Hardware,
 }
 
 /// Why the machine cannot be described.
@@ -57,12 +60,16 @@ pub enum InventoryError {
     Hostname(nix::errno::Errno),
 }
 
-/// Looks at the machine. It may take as long as NVML is given, so not on a thread that others
-/// wait for.
+/// Looks at the machine, but for its GPUs, which are handed in. A file system may hang, so not on a
+/// thread that others wait for.
 ///
 /// # Errors
 /// If the machine has no boot id or no name.
-pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryError> {
+pub fn take(
+    options: &Options,
+    cgroups: &Support,
+    devices: Vec<GpuDevice>,
+) -> Result<Facts, InventoryError> {
     let boot = process::boot_id().map_err(InventoryError::Boot)?;
     let hostname = nix::unistd::gethostname().map_err(InventoryError::Hostname)?;
     let hostname = short(&hostname.to_string_lossy());
@@ -72,10 +79,6 @@ pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryErro
         memory_bytes: memory_bytes().min(NODE_BYTES_MAX),
         disk_bytes: disk_bytes(&options.root).min(NODE_BYTES_MAX),
     };
-    let (devices, gpus) = match options.gpus_fake {
-        Some(count) => gpu::fake(count, &options.node),
-        None => gpu::probe(),
-    };
     let inventory = Inventory {
         boot,
         amounts,
@@ -83,9 +86,17 @@ pub fn take(options: &Options, cgroups: &Support) -> Result<Facts, InventoryErro
         labels: options.labels.clone(),
         address: options.address.clone().unwrap_or_else(|| hostname.clone()),
         version: options.version.clone(),
+        conditions: Vec::new(),
+        checked: 0,
     };
     let kernel = System::kernel_version().unwrap_or_default();
-    Ok(Facts { inventory, hostname, kernel, cgroups: cgroups.describe(), gpus })
+    Ok(Facts {
+        inventory,
+        hostname,
+        kernel,
+        cgroups: cgroups.describe(),
+        hardware: hardware::look(),
+    })
 }
 
 /// Memory that jobs may use: of the machine, or of the group that the agent is confined to.
@@ -122,12 +133,12 @@ mod tests {
             node: "n1".into(),
             version: "1".into(),
         };
-        let facts = take(&options, &Support::none()).unwrap();
+        let devices = gpu::fake(2, "n1");
+        let facts = take(&options, &Support::none(), devices).unwrap();
         let amounts = facts.inventory.amounts;
         assert!(amounts.cpu_milli >= 1_000 && amounts.memory_bytes > 1 << 20, "{amounts:?}");
         assert_eq!(facts.inventory.address, facts.hostname);
         assert_eq!(facts.inventory.devices.len(), 2);
-        assert_eq!(facts.gpus, GpuFinding::Fake);
         assert!(facts.cgroups.starts_with("none"));
     }
 }

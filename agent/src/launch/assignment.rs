@@ -71,6 +71,10 @@ pub struct Assignment {
     /// How long an attempt may run, by the job or its queue; none: as long as it likes.
     #[n(20)]
     pub time_limit_ms: Option<u64>,
+    /// Ten-thousandths that it may use of each of its GPUs.
+    #[n(21)]
+    #[cbor(default)]
+    pub gpu_parts: u16,
 }
 
 /// One node of a gang.

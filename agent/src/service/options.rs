@@ -2,6 +2,7 @@
 
 use crate::cgroup::{GpuNodes, Support};
 use crate::driver;
+use crate::health::{self, Ours};
 use crate::inventory;
 use crate::session::memory::NodeFile;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub struct Options {
     pub address: Option<String>,
     /// Labels, sorted by key.
     pub labels: Vec<(String, String)>,
-    /// Pretend to have so many GPUs: for `yard dev` alone.
+    /// Pretend to have so many GPUs, which may be none: for `yard dev` alone.
     pub gpus_fake: Option<u16>,
     /// `PATH` of jobs.
     pub job_path: String,
@@ -46,6 +47,8 @@ pub struct Options {
     pub root_logins: Vec<String>,
     /// How long it may be away when it is stopped on purpose.
     pub maintenance_ms: u64,
+    /// How its health is looked at.
+    pub health: health::Options,
 }
 
 impl Options {
@@ -70,6 +73,7 @@ impl Options {
             cpus_bound: true,
             root_logins: Vec::new(),
             maintenance_ms: MAINTENANCE_MS,
+            health: health::Options::default(),
         }
     }
 
@@ -89,6 +93,9 @@ impl Options {
             options.labels.sort();
             let fake = root.number("gpus_fake", 0, 0..=NODE_DEVICES_MAX as u64);
             options.gpus_fake = u16::try_from(fake).ok().filter(|count| *count > 0);
+            if !root.flag("gpus", true) {
+                options.gpus_fake = Some(0);
+            }
             options.job_path = root.value("job_path", options.job_path, "\"/usr/bin:/bin\"");
             options.gang_dir = root.optional("gang_dir", "a path");
             options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
@@ -97,6 +104,7 @@ impl Options {
             options.root_logins = root.list("root_logins", ROOT_LOGINS_MAX, "\"root\"");
             let range = 1_000..=MAINTENANCE_MS_MAX;
             options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
+            options.health = root.section("health", super::health::read);
             Some(options)
         })
     }
@@ -112,7 +120,12 @@ impl Options {
         }
     }
 
-    pub(super) fn driver(&self, node: &NodeFile, cgroups: &Support) -> driver::Options {
+    pub(super) fn driver(
+        &self,
+        node: &NodeFile,
+        cgroups: &Support,
+        checks: Option<driver::Checks>,
+    ) -> driver::Options {
         driver::Options {
             root: self.directory.clone(),
             node: node.name.clone(),
@@ -125,6 +138,7 @@ impl Options {
             root_logins: self.root_logins.clone(),
             gpu_nodes: GpuNodes::default(),
             begin: (node.fence(), Sequence(0)),
+            checks,
         }
     }
 
@@ -143,11 +157,21 @@ impl Options {
     }
 
     fn all_cgroups(&self, node: &NodeFile) -> Support {
+        self.group_name(node).map_or_else(Support::none, |name| Support::detect(&name))
+    }
+
+    /// The name of its control groups; none: it uses none.
+    fn group_name(&self, node: &NodeFile) -> Option<String> {
         match self.cgroup.as_deref() {
-            Some("none") => Support::none(),
-            Some(name) => Support::detect(name),
-            None => Support::detect(&format!("yard-{}", node.name)),
+            Some("none") => None,
+            Some(name) => Some(name.to_string()),
+            None => Some(format!("yard-{}", node.name)),
         }
+    }
+
+    /// What tells its processes from others.
+    pub(super) fn ours(&self, node: &NodeFile) -> Ours {
+        Ours::new(self.group_name(node), self.program.clone())
     }
 }
 
@@ -173,6 +197,7 @@ impl std::str::FromStr for Label {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use yard_core::health::{Action, Rules};
 
     fn read(text: &str) -> Result<Options, ConfigError> {
         let directory = tempfile::tempdir().unwrap();
@@ -187,18 +212,29 @@ mod tests {
         let directory = PathBuf::from(Options::DIRECTORY);
         assert_eq!(bare, Options::new(directory, "/usr/bin/yard".into()));
         let text = "directory = \"/d\"\ncoordinators = [\"a:1\", \"b:2\"]\naddress = \"n\"\n\
-                    labels = [\"rack=7\", \"disk = fast\"]\ngpus_fake = 2\ncgroup = \"none\"\n";
+                    labels = [\"rack=7\", \"disk = fast\"]\ngpus_fake = 2\ncgroup = \"none\"\n\
+                    [health]\nevery_ms = 500\ncommand = [\"/c\", \"-x\"]\n\
+                    xids = [\"13=restart\"]\n";
         let found = read(text).unwrap();
         assert_eq!(found.coordinators, ["a:1", "b:2"]);
         let labels = [("disk", "fast"), ("rack", "7")].map(|(k, v)| (k.into(), v.into()));
         assert_eq!((found.labels, found.gpus_fake), (labels.into(), Some(2)));
+        assert_eq!(found.health.every.as_millis(), 500);
+        assert_eq!(found.health.command, ["/c", "-x"]);
+        let rules = Rules::new([(13, Action::Restart)]).unwrap();
+        assert_eq!(found.health.rules, rules);
+        assert_eq!(read("gpus = false\n").unwrap().gpus_fake, Some(0));
     }
 
     #[test]
     fn every_problem_of_a_file_is_told() {
-        let text = "labels = [\"rack\"]\ngpus_fake = 999\nmaintenance_ms = 5\nadress = \"n\"\n";
+        let text = "labels = [\"rack\"]\ngpus_fake = 999\nmaintenance_ms = 5\nadress = \"n\"\n\
+                    [health]\nevery_ms = 1\nxids = [\"13=kill\"]\n";
         let error = read(text).unwrap_err();
         let fields: Vec<_> = error.problems().iter().map(|one| &*one.field).collect();
-        assert_eq!(fields, ["labels", "gpus_fake", "maintenance_ms", "adress"]);
+        assert_eq!(
+            fields,
+            ["labels", "gpus_fake", "maintenance_ms", "health.every_ms", "health.xids", "adress"]
+        );
     }
 }

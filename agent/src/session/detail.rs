@@ -4,6 +4,7 @@
 use crate::launch::{Assignment, GangNode, GrantedGpu, ShownTasks, TaskParams};
 use thiserror::Error;
 use yard_common::ExitCause;
+use yard_common::gpu::GPU_PARTS;
 use yard_common::id::{AllocationId, JobId, TaskRange};
 use yard_common::limits::{
     ARRAY_TASKS_MAX, CHAIN_TASKS_MAX, GANG_NODES_MAX, LABEL_BYTES_MAX, NAME_BYTES_MAX,
@@ -69,6 +70,7 @@ pub(crate) fn assignment(detail: Detail, inventory: &Inventory) -> Result<Assign
         nodes,
         task_count: detail.task_count,
         time_limit_ms: detail.time_limit_ms,
+        gpu_parts: u16::try_from(detail.gpu_parts_each).unwrap_or(GPU_PARTS).min(GPU_PARTS),
         job_name: name("job_name", detail.job_name)?,
         workspace: name("workspace", detail.workspace)?,
         experiment: Some(name("experiment", detail.experiment)?).filter(|name| !name.is_empty()),
@@ -211,6 +213,8 @@ mod tests {
             labels: Vec::new(),
             address: "a".into(),
             version: "1".into(),
+            conditions: Vec::new(),
+            checked: 0,
         }
     }
 

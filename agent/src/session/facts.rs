@@ -1,31 +1,32 @@
-//! What the machine has, looked at again from time to time.
+//! What the machine has, as it is told.
 //!
 //! **Invariant:** devices keep their positions for the life of a boot, across agents too. One that
-//! is not found any more is told as not healthy.
+//! is not found any more stays in the list; that it is gone is told as a condition.
 
-use super::memory::Memory;
 use crate::cgroup::Support;
-use crate::inventory::{self, GpuFinding};
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::sleep;
+use crate::health::{self, Ours, probe::Probe};
+use crate::inventory::{self, GpuFinding, gpu};
+use yard_common::gpu::GpuDevice;
 use yard_common::limits::NODE_DEVICES_MAX;
 use yard_core::command::Inventory;
-use yard_runtime::shutdown::CancellationToken;
 
-/// How often the machine is looked at.
-const LOOK: Duration = Duration::from_secs(60);
-
-/// What looks at the machine.
-#[derive(Debug)]
-pub(crate) struct Observer {
-    pub(crate) options: inventory::Options,
-    pub(crate) cgroups: Support,
-    pub(crate) memory: Memory,
-    pub(crate) inventory: watch::Sender<Inventory>,
+/// What asks for the GPUs of this machine.
+///
+/// # Errors
+/// If there can be no thread.
+pub(crate) fn probe(
+    options: &inventory::Options,
+    health: &health::Options,
+    ours: Ours,
+) -> std::io::Result<Probe> {
+    match options.gpus_fake {
+        Some(count) => Ok(Probe::fake(gpu::fake(count, &options.node))),
+        None => Probe::start(health, ours),
+    }
 }
 
-/// What is told, after what was told before.
+/// The list of devices, after that which was told before in this boot. Whether each is well is
+/// another question.
 pub(crate) fn settled(
     before: Option<&Inventory>,
     mut found: Inventory,
@@ -46,53 +47,23 @@ pub(crate) fn settled(
     Inventory { devices, ..found }
 }
 
-/// Looks once, where nobody waits.
+/// Looks once at everything but the GPUs, where nobody waits.
 ///
 /// # Errors
 /// If the machine cannot be described.
 pub(crate) async fn look(
     options: &inventory::Options,
     cgroups: &Support,
+    devices: Vec<GpuDevice>,
 ) -> Result<inventory::Facts, inventory::InventoryError> {
     let (options, cgroups) = (options.clone(), cgroups.clone());
-    let looked = tokio::task::spawn_blocking(move || inventory::take(&options, &cgroups));
+    let looked = tokio::task::spawn_blocking(move || inventory::take(&options, &cgroups, devices));
     looked.await.expect("looking at the machine does not panic")
-}
-
-impl Observer {
-    /// Looks until it is stopped.
-    pub(crate) async fn run(self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(LOOK) => self.once().await,
-            }
-        }
-    }
-
-    async fn once(&self) {
-        let facts = match look(&self.options, &self.cgroups).await {
-            Ok(facts) => facts,
-            Err(error) => return tracing::warn!(%error, "the machine cannot be looked at"),
-        };
-        let before = self.inventory.borrow().clone();
-        let new = settled(Some(&before), facts.inventory, &facts.gpus);
-        if new == before {
-            return;
-        }
-        tracing::info!(devices = new.devices.len(), "the machine has changed");
-        // Only the order of devices counts on it, and a device that comes back is no news.
-        if let Err(error) = self.memory.save_inventory(&new) {
-            tracing::warn!(%error, "the inventory is not written down");
-        }
-        self.inventory.send_replace(new);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use yard_common::gpu::GpuDevice;
     use yard_common::id::BootId;
     use yard_common::{Amounts, Bytes};
 
@@ -111,6 +82,8 @@ mod tests {
             labels: Vec::new(),
             address: "a".into(),
             version: "1".into(),
+            conditions: Vec::new(),
+            checked: 0,
         }
     }
 

@@ -216,6 +216,15 @@ impl Memory {
         self.write("inventory", inventory)
     }
 
+    /// The last check of itself that the node was asked for.
+    pub(crate) fn asked(&self) -> Result<u32, MemoryError> {
+        Ok(self.read("check")?.unwrap_or(0))
+    }
+
+    pub(crate) fn save_asked(&self, check: u32) -> Result<(), MemoryError> {
+        self.write("check", &check)
+    }
+
     pub(crate) fn has_begun(&self) -> bool {
         self.folder.join("begun").exists()
     }

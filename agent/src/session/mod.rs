@@ -6,6 +6,7 @@
 //!   data     logs, files --> whoever asked      a connection for each question, dialled back
 //!   output   copies      --> two members        its own connection each
 //!   certificate, maintenance --> any member
+//!   health   what is wrong with the machine: told with what it has
 //! ```
 //!
 //! What to do next is decided by `yard_core::agent`, behind [`crate::driver`]; until when ranks may
@@ -20,6 +21,7 @@ pub(crate) mod control;
 mod data;
 mod detail;
 pub(crate) mod facts;
+pub(crate) mod health;
 pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod maintenance;
@@ -27,6 +29,7 @@ pub(crate) mod memory;
 pub(crate) mod output;
 pub(crate) mod roster;
 mod stream;
+pub(crate) mod told;
 
 pub use memory::MemoryError;
 
@@ -39,6 +42,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use yard_core::agent::{Fence, Lease};
 use yard_core::command::Inventory;
+use yard_proto::v1;
 use yard_runtime::tls::ClientTls;
 
 /// What the tasks of a session have in common.
@@ -53,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) rosters: Rosters,
     /// What the machine has.
     pub(crate) inventory: watch::Receiver<Inventory>,
+    /// What it is like now.
+    pub(crate) facts: watch::Receiver<v1::NodeFacts>,
     /// What the holder of the lease has reached.
     pub(crate) held: watch::Receiver<Lease>,
     pub(crate) successions: mpsc::Sender<Succession>,
@@ -60,6 +66,10 @@ pub(crate) struct Shared {
     pub(crate) certificate: watch::Receiver<u64>,
     /// The set that is obeyed.
     pub(crate) fence: watch::Sender<Fence>,
+    /// What parts of the agent find wrong with the machine.
+    pub(crate) findings: watch::Sender<health::Findings>,
+    /// The last check of itself that the node is asked for.
+    pub(crate) asked: watch::Sender<u32>,
 }
 
 /// What no session goes on after.

@@ -7,7 +7,8 @@
 use super::data::DataCalls;
 use super::lease::{Succession, held_now, times_of};
 use super::memory::LeaseFile;
-use super::{Fatal, Shared, data, detail, link};
+use super::told::wall_ms;
+use super::{Fatal, Shared, data, detail, health, link};
 use crate::driver::DriverError;
 use crate::launch::Assignment;
 use std::collections::BTreeMap;
@@ -20,9 +21,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use yard_common::condition::ConditionKind;
 use yard_common::id::{Incarnation, Sequence};
 use yard_common::limits::{
-    DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX, STREAM_QUEUE_LEN_MAX,
+    CLOCK_OFF_MS, DETAILS_AHEAD_BYTES_MAX, NODE_ASSIGNMENTS_MAX, REPORTS_PER_BATCH_MAX,
+    STREAM_QUEUE_LEN_MAX,
 };
 use yard_core::agent::{AssignmentId, Desired, Report};
 use yard_core::command::Inventory;
@@ -32,6 +35,7 @@ use yard_proto::internal::coordinator_message::What as In;
 use yard_proto::internal::{
     AgentMessage, CoordinatorMessage, Goodbye, Hello, Ping, Reports, Welcome,
 };
+use yard_proto::v1;
 use yard_proto::wire::{Payload, PayloadError};
 use yard_runtime::identity::Tree;
 use yard_runtime::tls::Expect;
@@ -40,6 +44,8 @@ use yard_runtime::tls::Expect;
 const WELCOME: Duration = Duration::from_millis(1_500);
 /// How often the agent says that it still is there.
 const PING: Duration = Duration::from_millis(500);
+/// How often the agent tells what its machine is like, at most.
+const FACTS: Duration = Duration::from_secs(5);
 /// Silence after which the leader counts as gone: two pings may be lost in a slow moment.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
@@ -125,6 +131,8 @@ struct Stream<'a> {
     /// Batches that were sent.
     sent: u64,
     lease_ms: u64,
+    /// When the machine was last told of.
+    facts_at: Option<Instant>,
     /// Details that came ahead of their set, with their bytes.
     ahead: BTreeMap<AssignmentId, Assignment>,
     ahead_bytes: usize,
@@ -139,10 +147,18 @@ pub(super) async fn serve(
     welcomed: &mut Option<Instant>,
 ) -> StreamError {
     let (out, queue) = mpsc::channel(STREAM_QUEUE_LEN_MAX);
-    let (reports, batch, ahead) = (None, None, BTreeMap::new());
-    let lease_ms = yard_common::limits::LEASE_MS;
-    let mut stream =
-        Stream { shared, calls, out, reports, batch, sent: 0, lease_ms, ahead, ahead_bytes: 0 };
+    let mut stream = Stream {
+        shared,
+        calls,
+        out,
+        reports: None,
+        batch: None,
+        sent: 0,
+        lease_ms: yard_common::limits::LEASE_MS,
+        facts_at: None,
+        ahead: BTreeMap::new(),
+        ahead_bytes: 0,
+    };
     // From before the first word on: whatever changes later is told, or ends the stream.
     let mut news = News::of(shared);
     match stream.open(address, queue).await {
@@ -158,6 +174,7 @@ pub(super) async fn serve(
 struct News {
     inventory: watch::Receiver<Inventory>,
     certificate: watch::Receiver<u64>,
+    facts: watch::Receiver<v1::NodeFacts>,
 }
 
 impl News {
@@ -166,7 +183,10 @@ impl News {
             (shared.inventory.clone(), shared.certificate.clone());
         inventory.mark_unchanged();
         certificate.mark_unchanged();
-        News { inventory, certificate }
+        // They are told once the stream is welcome.
+        let mut facts = shared.facts.clone();
+        facts.mark_changed();
+        News { inventory, certificate, facts }
     }
 }
 
@@ -236,6 +256,13 @@ impl Stream<'_> {
                     let hello = self.hello()?;
                     out.send(hello).await.map_err(|_| StreamError::Closed)?;
                 }
+                changed = news.facts.changed(), if welcomed.is_some() && self.is_facts_time() => {
+                    self.facts_at = Some(Instant::now());
+                    changed.map_err(|_| StreamError::Closed)?;
+                    let facts = Some(news.facts.borrow_and_update().clone());
+                    // Where there is no room, the next ones do.
+                    let _ = out.try_send(told(Out::Facts(internal::Facts { facts })));
+                }
                 changed = news.certificate.changed() => {
                     return Err(changed.map_or(StreamError::Closed, |()| StreamError::Certificate));
                 }
@@ -276,6 +303,7 @@ impl Stream<'_> {
         if found < obeyed {
             return Err(StreamError::FormerLife { found, obeyed });
         }
+        self.compare_clocks(welcome.wall_ms);
         if welcome.lease_ms > 0 {
             self.lease_ms = welcome.lease_ms;
         }
@@ -289,6 +317,14 @@ impl Stream<'_> {
             self.reports = Some(self.shared.driver.connected().await?);
         }
         Ok(())
+    }
+
+    /// Tells if this machine's clock is far from the member's. Nothing depends on either.
+    fn compare_clocks(&self, member_wall_ms: u64) {
+        let off_ms = wall_ms().abs_diff(member_wall_ms);
+        let is_off = member_wall_ms > 0 && off_ms > CLOCK_OFF_MS;
+        let why = format!("{} s from the clock of the coordinator", off_ms / 1_000);
+        health::tell(&self.shared.findings, ConditionKind::ClockOff, is_off.then_some(why));
     }
 
     async fn learn(&self, members: &internal::Members) -> Result<(), StreamError> {
@@ -328,6 +364,11 @@ impl Stream<'_> {
             Err(error) => tracing::error!(allocation, %error, "details are refused"),
         }
         Ok(())
+    }
+
+    /// Whether the machine was not told of for a while.
+    fn is_facts_time(&self) -> bool {
+        self.facts_at.is_none_or(|at| at.elapsed() >= FACTS)
     }
 
     fn hello(&self) -> Result<AgentMessage, StreamError> {
@@ -386,7 +427,7 @@ async fn obey(
     details: Vec<(AssignmentId, Assignment)>,
     lease_ms: u64,
 ) -> Result<(), StreamError> {
-    let (fence, lease) = (set.fence, set.lease);
+    let (fence, lease, check) = (set.fence, set.lease, set.check);
     let obeyed = *shared.fence.borrow();
     let newer = fence > obeyed;
     let before = shared.held.borrow().id;
@@ -400,6 +441,12 @@ async fn obey(
     let noted = details.iter().filter(|(_, assignment)| data::needs_note(assignment));
     let notes: Vec<_> =
         noted.map(|(id, assignment)| (*id, assignment.job, assignment.first_rank())).collect();
+    if newer && check > *shared.asked.borrow() {
+        // First: the set is not told again to an agent that has obeyed it.
+        let memory = shared.memory.clone();
+        let saved = tokio::task::spawn_blocking(move || memory.save_asked(check)).await;
+        saved.expect("writing a file does not panic").map_err(Fatal::from)?;
+    }
     shared.driver.desired(set, details).await?;
     for (id, job, first_rank) in notes {
         if let Err(error) = data::note(&shared.paths, id, job, first_rank) {
@@ -410,6 +457,11 @@ async fn obey(
         return Ok(());
     }
     shared.fence.send_replace(fence);
+    shared.asked.send_if_modified(|asked| {
+        let more = check > *asked;
+        *asked = check.max(*asked);
+        more
+    });
     if succeeds {
         tracing::info!(%lease, "the node goes over to a new lease");
         let succession = Succession { lease, times: times_of(lease_ms) };

@@ -61,6 +61,7 @@ pub(crate) fn assignment(yaml: &str) -> Assignment {
         last_cause: None,
         shown: Vec::new(),
         time_limit_ms: None,
+        gpu_parts: 0,
     }
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn one() -> Chain {
 /// A set of the given generation.
 pub(crate) fn set(generation: u64, assignments: Vec<DesiredAssignment>) -> Desired {
     let fence = Fence { incarnation: Incarnation(1), generation: Generation(generation) };
-    Desired { fence, lease: LeaseId(1), assignments }
+    Desired { fence, lease: LeaseId(1), assignments, check: 0 }
 }
 
 /// A lease whose deadlines are all so far ahead.
@@ -114,6 +115,7 @@ pub(crate) fn options(root: &Path, node: &str, cgroups: Support) -> Options {
         root_logins: vec!["root".into()],
         gpu_nodes: GpuNodes::default(),
         begin: (Fence::NONE, Sequence(0)),
+        checks: None,
     }
 }
 

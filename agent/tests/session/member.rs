@@ -237,6 +237,7 @@ impl AgentService for Member {
             lease_ms: 3_000,
             reported_sequence: 0,
             incarnation: self.will.lock().unwrap().life,
+            wall_ms: 0,
         };
         self.will.lock().unwrap().out = Some(out.clone());
         let member = self.clone();
@@ -255,6 +256,7 @@ impl AgentService for Member {
                         let batch = Vec::<Report>::from_payload(&reports.payload).unwrap();
                         member.tell(Event::Reports(member.id, reports.nth, batch));
                     }
+                    Heard::Facts(_) => {}
                     Heard::Ping(_) if member.will.lock().unwrap().silent => {}
                     Heard::Ping(_) => {
                         let _ = out.send(Ok(said(Told::Pong(Pong {})))).await;
@@ -341,6 +343,7 @@ node_service! {
     drain: DrainRequest -> Changed;
     undrain: UndrainRequest -> Changed;
     confirm_dead: ConfirmDeadRequest -> Changed;
+    check: CheckNodeRequest -> Changed;
     remove: RemoveNodeRequest -> Changed;
     create_join_token: CreateJoinTokenRequest -> CreateJoinTokenResponse;
 }

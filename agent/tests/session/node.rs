@@ -50,6 +50,7 @@ pub(crate) fn join_options(root: &Root, token: Token, addresses: Vec<String>) ->
         address: Some("127.0.0.1".into()),
         labels: Vec::new(),
         gpus_fake: Some(2),
+        health: yard_agent::health::Options::default(),
         patience: Duration::from_secs(30),
     }
 }
@@ -90,7 +91,8 @@ pub(crate) fn set(generation: u64, allocations: &[u64]) -> Desired {
         phase: DesiredPhase::Run,
         isolation: Isolation::Fenced,
     };
-    Desired { fence, lease: LeaseId(1), assignments: allocations.iter().map(one).collect() }
+    let assignments = allocations.iter().map(one).collect();
+    Desired { fence, lease: LeaseId(1), assignments, check: 0 }
 }
 
 /// Everything that the launcher needs of a job on this node.

@@ -36,6 +36,7 @@ fn agent(arguments: Vec<String>) -> ExitCode {
         root_logins: vec!["root".into()],
         gpu_nodes: GpuNodes::default(),
         begin: (Fence::NONE, Sequence(0)),
+        checks: None,
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

@@ -24,6 +24,15 @@ pub(crate) enum NodeVerb {
         /// Their names
         #[arg(required = true)]
         nodes: Vec<String>,
+        /// Only this GPU, by its UUID; the node then looks at it anew
+        #[arg(long, value_name = "UUID")]
+        gpu: Option<String>,
+    },
+    /// Let machines look anew at what they found wrong with themselves
+    Check {
+        /// Their names
+        #[arg(required = true)]
+        nodes: Vec<String>,
     },
     /// Say that machines are off: nothing of them runs any more
     ConfirmDead {
@@ -59,6 +68,9 @@ pub(crate) struct DrainArgs {
     /// Why, for people
     #[arg(long, default_value = "")]
     pub(crate) reason: String,
+    /// Only this GPU, by its UUID, and from now on; what runs on it goes on
+    #[arg(long, value_name = "UUID", conflicts_with_all = ["after", "deadline"])]
+    pub(crate) gpu: Option<String>,
     /// From when on, such as 2h; without it, now
     #[arg(long = "in", value_name = "DURATION")]
     pub(crate) after: Option<DurationMs>,

@@ -68,6 +68,7 @@ pub(crate) async fn enter(
         address: options.address.clone(),
         labels: options.labels.clone(),
         gpus_fake: options.gpus_fake,
+        health: options.health.clone(),
         patience,
     };
     join::join(options).await.map_err(|error| Failure::local(&error, ""))

@@ -24,6 +24,8 @@ const NODES: u16 = 2;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A node that was silent for longer is not up yet, in milliseconds.
 const HEARD_MS: u64 = 1_000;
+/// The node that gets the GPUs of the machine.
+const FIRST: &str = "n1";
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// The life of a token that is used at once.
@@ -43,6 +45,7 @@ struct NodeSettings {
     gang_dir: PathBuf,
     cgroup: String,
     gpus_fake: u16,
+    gpus: bool,
     jobs_as_agent: bool,
     cpus_bound: bool,
 }
@@ -184,6 +187,8 @@ fn settle(
             gang_dir: layout.gang(),
             cgroup: format!("yard-dev-{place:016x}-{node}"),
             gpus_fake: gpus_fake.unwrap_or(0),
+            // All nodes are on one machine, and each GPU belongs to one of them.
+            gpus: node == FIRST || gpus_fake.is_some_and(|count| count > 0),
             // The machine is one person's; without root that is the only account anyway.
             jobs_as_agent: true,
             // Its nodes share the CPUs of one machine, each of them counting all of these.

@@ -16,11 +16,21 @@ pub(crate) async fn node(session: &Session, verb: &NodeVerb) -> Result<u8, Failu
         NodeVerb::Ls { pool } => ls(session, pool.as_deref()).await?,
         NodeVerb::Show { node } => show(session, node).await?,
         NodeVerb::Drain(args) => drain(session, args).await?,
-        NodeVerb::Undrain { nodes } => {
+        NodeVerb::Undrain { nodes, gpu } => {
             for node in nodes {
-                let request = v1::UndrainRequest { node: node.clone(), ..Default::default() };
+                let gpu = gpu.clone().unwrap_or_default();
+                let what = if gpu.is_empty() { String::new() } else { format!(" on {gpu}") };
+                let node = node.clone();
+                let request = v1::UndrainRequest { node: node.clone(), gpu, ..Default::default() };
                 session.client.undrain(request).await?;
-                say(&format!("{node}: takes work again"));
+                say(&format!("{node}: takes work again{what}"));
+            }
+        }
+        NodeVerb::Check { nodes } => {
+            for node in nodes {
+                let request = v1::CheckNodeRequest { node: node.clone(), ..Default::default() };
+                session.client.check_node(request).await?;
+                say(&format!("{node}: looks at itself anew; see `yard node show {node}`"));
             }
         }
         NodeVerb::ConfirmDead { nodes, yes } => {
@@ -71,8 +81,13 @@ async fn ls(session: &Session, pool: Option<&str>) -> Result<(), Failure> {
 async fn show(session: &Session, name: &str) -> Result<(), Failure> {
     let answer = session.client.node(v1::GetNodeRequest { node: name.to_string() }).await?;
     let node = answer.node.unwrap_or_default();
-    let row = Row { value: view::node::value(&node), name: node.name.clone(), ..Row::default() };
-    session.one("Node", &row, &view::node::describe(&node))
+    let facts = answer.facts.as_ref();
+    let mut value = view::node::value(&node);
+    value["facts"] = facts.map(view::machine::value).unwrap_or_default();
+    let text =
+        view::node::describe(&node) + &facts.map(view::machine::describe).unwrap_or_default();
+    let row = Row { value, name: node.name.clone(), ..Row::default() };
+    session.one("Node", &row, &text)
 }
 
 async fn drain(session: &Session, args: &DrainArgs) -> Result<(), Failure> {
@@ -82,9 +97,14 @@ async fn drain(session: &Session, args: &DrainArgs) -> Result<(), Failure> {
             in_ms: args.after.map_or(0, |after| after.ms()),
             deadline_ms: args.deadline.map(|deadline| deadline.ms()),
             reason: args.reason.clone(),
+            gpu: args.gpu.clone().unwrap_or_default(),
             ..v1::DrainRequest::default()
         };
         session.client.drain(request).await?;
+        if let Some(gpu) = &args.gpu {
+            say(&format!("{node}: takes no new work on {gpu}"));
+            continue;
+        }
         let when =
             args.after.map_or("now".into(), |after| format!("in {}", text::duration(after.ms())));
         say(&format!("{node}: takes no new work, from {when} on"));

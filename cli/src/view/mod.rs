@@ -10,6 +10,7 @@ pub(crate) mod file;
 pub(crate) mod holder;
 pub(crate) mod job;
 pub(crate) mod lines;
+pub(crate) mod machine;
 pub(crate) mod node;
 pub(crate) mod results;
 pub(crate) mod timeline;

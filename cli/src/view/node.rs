@@ -22,6 +22,7 @@ pub(crate) fn listing(nodes: &[v1::Node]) -> Listing {
         column("ID").right().wide(),
         column("ADDRESS").wide(),
         column("GPU MODELS").wide(),
+        column("HEALTH").wide(),
     ];
     Listing { kind: "Node", columns, rows: nodes.iter().map(row).collect() }
 }
@@ -53,6 +54,7 @@ fn row(node: &v1::Node) -> Row {
         node.id.to_string(),
         node.address.clone(),
         models(node),
+        kinds(&node.health, |_| true),
     ];
     let tone = match v1::NodeState::try_from(node.state) {
         Ok(v1::NodeState::Up) if node.conditions.is_empty() => Tone::Good,
@@ -68,11 +70,27 @@ fn conditions(node: &v1::Node) -> String {
         node.conditions.iter().map(|condition| text::node_condition(*condition)).collect();
     match (words.is_empty(), &node.drain) {
         (true, _) => NONE.into(),
+        (false, None) if node.conditions.contains(&v1::NodeCondition::Unwell.into()) => {
+            let bars = |one: &v1::HealthCondition| one.bars() == v1::Bars::Node;
+            format!("{}: {}", words.join(","), kinds(&node.health, bars))
+        }
+        (false, None) if node.cordon.is_some() => {
+            let reason = node.cordon.as_ref().map(|cordon| cordon.reason.as_str());
+            format!("{}: {}", words.join(","), reason.unwrap_or_default())
+        }
         (false, Some(drain)) if !drain.reason.is_empty() => {
             format!("{}: {}", words.join(","), drain.reason)
         }
         (false, _) => words.join(","),
     }
+}
+
+/// Kinds of conditions, each once.
+fn kinds(all: &[v1::HealthCondition], wanted: impl Fn(&v1::HealthCondition) -> bool) -> String {
+    let mut kinds: Vec<String> =
+        all.iter().filter(|one| wanted(one)).map(|one| text::condition_kind(one.kind)).collect();
+    kinds.dedup();
+    if kinds.is_empty() { NONE.into() } else { kinds.join(",") }
 }
 
 fn seen(node: &v1::Node) -> String {
@@ -103,6 +121,7 @@ pub(crate) fn value(node: &v1::Node) -> Value {
                 "mig_profile": gpu.mig_profile,
                 "healthy": gpu.healthy,
                 "parts_used": gpu.parts_used,
+                "held_back": gpu.held_back,
             })
         })
         .collect();
@@ -110,6 +129,21 @@ pub(crate) fn value(node: &v1::Node) -> Value {
         node.labels.iter().map(|label| (label.key.clone(), label.value.clone().into())).collect();
     let conditions: Vec<String> =
         node.conditions.iter().map(|condition| text::node_condition(*condition)).collect();
+    let health = node.health.iter().map(|one| {
+        json!({
+            "kind": text::condition_kind(one.kind),
+            "gpu": one.gpu,
+            "since_wall_ms": one.since_wall_ms,
+            "why": one.why,
+            "until_boot": one.until_boot,
+            "bars": text::bars(one.bars),
+        })
+    });
+    let health: Vec<Value> = health.collect();
+    let held_back = node.held_back.iter().map(
+        |one| json!({ "gpu": one.gpu, "reason": one.reason, "since_wall_ms": one.since_wall_ms }),
+    );
+    let held_back: Vec<Value> = held_back.collect();
     json!({
         "id": node.id,
         "name": node.name,
@@ -126,6 +160,11 @@ pub(crate) fn value(node: &v1::Node) -> Value {
         "agent_version": node.agent_version,
         "drain_reason": node.drain.as_ref().map(|drain| drain.reason.clone()),
         "cordoned": node.cordoned,
+        "cordon_reason": node.cordon.as_ref().map(|cordon| cordon.reason.clone()),
+        "health": health,
+        "held_back": held_back,
+        "check_asked": node.check_asked,
+        "check_done": node.check_done,
         "job_ids": node.job_ids,
         "silent_ms": node.silent_ms,
     })
@@ -159,7 +198,11 @@ pub(crate) fn describe(node: &v1::Node) -> String {
         ("jobs", jobs.join(" ")),
     ]);
     for gpu in &node.gpus {
-        let health = if gpu.healthy { "" } else { ", bad" };
+        let health = match (gpu.held_back, gpu.healthy) {
+            (true, _) => ", held back",
+            (false, true) => "",
+            (false, false) => ", bad",
+        };
         let mig = match gpu.mig_profile.as_str() {
             "" => String::new(),
             profile => format!(" {profile}"),
@@ -170,10 +213,35 @@ pub(crate) fn describe(node: &v1::Node) -> String {
             gpu.model, gpu.uuid
         ));
     }
+    out.push_str(&health_lines(node));
     for left in &node.leftovers {
         let doubt =
             if left.in_doubt { "in doubt: its processes may live on" } else { "not reaped yet" };
         out.push_str(&format!("left behind by job {}, {doubt}\n", left.job_id));
+    }
+    out
+}
+
+/// What is wrong, a line each: what, since when, why, and what it keeps from running.
+fn health_lines(node: &v1::Node) -> String {
+    let mut out = String::new();
+    for one in &node.health {
+        let at = if one.gpu.is_empty() { String::new() } else { format!("  {}", one.gpu) };
+        let bars = match v1::Bars::try_from(one.bars) {
+            Ok(v1::Bars::Gpu) => ", takes no new work there",
+            Ok(v1::Bars::Node) => ", takes no new work",
+            Ok(v1::Bars::Nothing | v1::Bars::Unspecified) | Err(_) => "",
+        };
+        let boot = if one.until_boot { ", until the machine boots again" } else { "" };
+        let (kind, since) = (text::condition_kind(one.kind), text::moment(one.since_wall_ms));
+        let why = text::harmless(&one.why);
+        out.push_str(&format!("{kind} since {since}: {why}{bars}{boot}{at}\n"));
+    }
+    for held in &node.held_back {
+        let why =
+            text::harmless(if held.reason.is_empty() { "no reason given" } else { &held.reason });
+        let since = text::moment(held.since_wall_ms);
+        out.push_str(&format!("held back since {since}: {why}  {}\n", held.gpu));
     }
     out
 }
@@ -220,9 +288,32 @@ mod tests {
         let row = text.lines().nth(1).unwrap();
         assert_eq!(
             row,
-            "n7,Up,Draining: new disk,default,1/2/1,56/64,512GiB,2,0.1.0,1s ago,7,,2 h100"
+            "n7,Up,Draining: new disk,default,1/2/1,56/64,512GiB,2,0.1.0,1s ago,7,,2 h100,-"
         );
         assert_eq!(value(&sample())["gpus"][1]["healthy"], false);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_it_bars() {
+        let condition = |kind: v1::ConditionKind, bars: v1::Bars, gpu: &str| v1::HealthCondition {
+            kind: kind.into(),
+            bars: bars.into(),
+            gpu: gpu.into(),
+            why: "why".into(),
+            ..v1::HealthCondition::default()
+        };
+        let mut node = sample();
+        node.drain = None;
+        node.conditions = vec![v1::NodeCondition::Unwell.into()];
+        node.health = vec![
+            condition(v1::ConditionKind::GpuSlow, v1::Bars::Nothing, "GPU-1"),
+            condition(v1::ConditionKind::CheckFailed, v1::Bars::Node, ""),
+        ];
+        assert_eq!(conditions(&node), "Unwell: CheckFailed");
+        assert_eq!(value(&node)["health"][0]["kind"], "GpuSlow");
+        let text = describe(&node);
+        assert!(text.contains(": why  GPU-1\n"), "{text}");
+        assert!(text.contains(": why, takes no new work\n"), "{text}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ serve!(NodeService [] {
     confirm_dead: v1::ConfirmDeadRequest => v1::Changed = confirm_dead;
     remove: v1::RemoveNodeRequest => v1::Changed = remove_node;
     maintenance: v1::MaintenanceRequest => v1::Changed = maintain_node;
+    check: v1::CheckNodeRequest => v1::Changed = check_node;
     create_join_token: v1::CreateJoinTokenRequest => v1::CreateJoinTokenResponse = join_token;
 });
 
@@ -77,7 +78,9 @@ impl Api {
             let silent_ms = Some(self.leases.silent_ms(id));
             hide(&view, convert::node(&view.state, id, node, silent_ms))
         });
-        Ok(v1::GetNodeResponse { node, applied_index: view.applied_index(), now: view.now() })
+        let facts = node.as_ref().and_then(|_| self.sessions.facts(id));
+        let (applied_index, now) = (view.applied_index(), view.now());
+        Ok(v1::GetNodeResponse { node, applied_index, now, facts })
     }
 
     async fn node_named(&self, who: &Who, name: &str) -> Result<NodeId, Refusal> {
@@ -91,10 +94,15 @@ impl Api {
         request: v1::DrainRequest,
     ) -> Result<v1::Changed, Refusal> {
         let node = self.node_named(who, &request.node).await?;
-        let v1::DrainRequest { in_ms, deadline_ms, reason, .. } = request;
-        let plan = DrainPlan { in_ms, deadline_ms, reason };
-        let command = Command::Node(NodeCommand::Drain { node, plan });
-        self.changed(who, &request.request_id, command).await
+        let v1::DrainRequest { in_ms, deadline_ms, reason, gpu, request_id, .. } = request;
+        let command = match gpu.is_empty() {
+            true => NodeCommand::Drain { node, plan: DrainPlan { in_ms, deadline_ms, reason } },
+            false if in_ms > 0 || deadline_ms.is_some() => {
+                return Err(Refusal::not_yet("in_ms and deadline_ms of one GPU"));
+            }
+            false => NodeCommand::DrainGpu { node, gpu, reason },
+        };
+        self.changed(who, &request_id, Command::Node(command)).await
     }
 
     async fn undrain_node(
@@ -103,7 +111,20 @@ impl Api {
         request: v1::UndrainRequest,
     ) -> Result<v1::Changed, Refusal> {
         let node = self.node_named(who, &request.node).await?;
-        let command = Command::Node(NodeCommand::Undrain(node));
+        let command = match request.gpu.is_empty() {
+            true => NodeCommand::Undrain(node),
+            false => NodeCommand::UndrainGpu { node, gpu: request.gpu },
+        };
+        self.changed(who, &request.request_id, Command::Node(command)).await
+    }
+
+    async fn check_node(
+        &self,
+        who: &Who,
+        request: v1::CheckNodeRequest,
+    ) -> Result<v1::Changed, Refusal> {
+        let node = self.node_named(who, &request.node).await?;
+        let command = Command::Node(NodeCommand::Check(node));
         self.changed(who, &request.request_id, command).await
     }
 

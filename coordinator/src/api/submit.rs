@@ -8,6 +8,7 @@ use super::refusal::Refusal;
 use crate::env::run_blocking;
 use std::io;
 use yard_common::PendingReason;
+use yard_common::gpu::GpuCount;
 use yard_common::id::{JobId, PoolId, QueueId, RequestId, WorkspaceId};
 use yard_common::spec::each::Each;
 use yard_common::spec::{Draft, JobSpec};
@@ -47,7 +48,7 @@ impl Api {
     /// Only checks a job.
     async fn try_out(&self, who: &Who, read: Read) -> Result<SubmitResponse, Refusal> {
         let (view, submit) = self.resolve_fresh(who, &read.spec).await?;
-        let warnings = never_fits(&view.state, &submit).into_iter().collect();
+        let warnings = warnings_of(&view.state, &submit);
         let canonical_spec = submit.spec.to_string();
         let warnings = self.rehearse(view, submit, warnings).await?;
         let resolved_spec = read.draft.print_resolved(&read.spec);
@@ -61,7 +62,7 @@ impl Api {
         read: &Read,
     ) -> Result<SubmitResponse, Refusal> {
         let (view, submit) = self.resolve_fresh(who, &read.spec).await?;
-        let warnings = never_fits(&view.state, &submit).into_iter().collect();
+        let warnings = warnings_of(&view.state, &submit);
         let canonical_spec = submit.spec.to_string();
         let command = Command::Job(JobCommand::Submit(Box::new(submit)));
         let written = self.change(who, request_id, command).await?;
@@ -100,7 +101,7 @@ impl Api {
         let view = self.view(who, None).await?;
         let (job, _) = view.job(job_id)?;
         let submit = self.resolve(&view, &read.spec)?;
-        let warnings = never_fits(&view.state, &submit).into_iter().collect();
+        let warnings = warnings_of(&view.state, &submit);
         let canonical_spec = submit.spec.to_string();
         let command = JobCommand::Replace { job, revision, new: Box::new(submit) };
         let written = self.change(who, request_id, Command::Job(command)).await?;
@@ -266,7 +267,8 @@ impl Api {
             Refusal::plain(tonic::Code::Internal, "the job could not be tried; see the log")
         })?;
         if let Some(warning) = rehearsed? {
-            warnings = vec![warning];
+            warnings.retain(|one| one.field == GPUS);
+            warnings.insert(0, warning);
         }
         Ok(warnings)
     }
@@ -298,6 +300,23 @@ fn hopeless(state: &State, job: JobId) -> Option<Warning> {
         false => changes.join("; or "),
     };
     Some(Warning { field: String::new(), message, fix })
+}
+
+/// The field of GPUs.
+const GPUS: &str = "resources.gpus";
+
+/// What is told of a job that is taken all the same.
+fn warnings_of(state: &State, submit: &Submit) -> Vec<Warning> {
+    let mut warnings: Vec<Warning> = never_fits(state, submit).into_iter().collect();
+    let shapes = std::iter::once(&submit.plan.shape).chain(&submit.plan.any_of);
+    let mut groups = shapes.flat_map(|shape| &shape.groups);
+    if groups.any(|group| matches!(group.gpus.count, GpuCount::Part(_))) {
+        let message = "a share of a GPU is accounted, and nothing enforces it: jobs that share a \
+                       GPU see all of it";
+        let fix = "keep to your share, or ask for whole GPUs";
+        warnings.push(Warning { field: GPUS.into(), message: message.into(), fix: fix.into() });
+    }
+    warnings
 }
 
 /// A warning, if too few of the present machines could ever run a share of some group. Stops at

@@ -101,6 +101,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.JobService/Submit", Somewhere(Role::User)),
     ("/yard.v1.JobService/Suspend", Somewhere(Role::User)),
     ("/yard.v1.JobService/Watch", Somewhere(Viewer)),
+    ("/yard.v1.NodeService/Check", Cluster(Operator)),
     ("/yard.v1.NodeService/ConfirmDead", Cluster(Operator)),
     ("/yard.v1.NodeService/CreateJoinToken", Cluster(Operator)),
     ("/yard.v1.NodeService/Drain", Cluster(Operator)),

@@ -136,6 +136,9 @@ fn node_of(command: &NodeCommand, reply: &Reply) -> Option<NodeId> {
         | NodeCommand::Maintenance { node, .. }
         | NodeCommand::Drain { node, .. }
         | NodeCommand::Back(node)
+        | NodeCommand::DrainGpu { node, .. }
+        | NodeCommand::UndrainGpu { node, .. }
+        | NodeCommand::Check(node)
         | NodeCommand::Undrain(node)
         | NodeCommand::ConfirmDead(node)
         | NodeCommand::Remove(node) => Some(*node),

@@ -225,6 +225,9 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | NodeCommand::Maintenance { .. }
             | NodeCommand::Back(_)
             | NodeCommand::Drain { .. }
+            | NodeCommand::DrainGpu { .. }
+            | NodeCommand::UndrainGpu { .. }
+            | NodeCommand::Check(_)
             | NodeCommand::Undrain(_)
             | NodeCommand::ConfirmDead(_)
             | NodeCommand::Remove(_) => false,

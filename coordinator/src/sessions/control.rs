@@ -17,11 +17,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming};
 use yard_common::id::{BootId, LeaseId, NodeId};
-use yard_common::limits::SESSION_SILENT_MS;
+use yard_common::limits::{FACTS_BYTES_MAX, SESSION_SILENT_MS};
 use yard_core::agent::{AssignmentId, Fence, Report};
 use yard_core::command::{Actor, Command, Inventory, NodeCommand, Rejection, Reply};
 use yard_core::lease::MembershipId;
 use yard_proto::convert::detail::{detail, messages};
+use yard_proto::convert::facts_len;
 use yard_proto::internal::agent_message::What as Said;
 use yard_proto::internal::coordinator_message::What;
 use yard_proto::internal::{
@@ -199,6 +200,14 @@ impl Session {
                 self.say(What::Pong(Pong {}));
                 Ok(())
             }
+            Some(Said::Facts(told)) => {
+                let facts = told.facts.unwrap_or_default();
+                // Nobody depends on them: too long ones are no reason to end the stream.
+                if facts_len(&facts) <= FACTS_BYTES_MAX {
+                    self.member.sessions.learn(self.node, facts);
+                }
+                Ok(())
+            }
             // Something of a newer version; what it can do without, we can.
             None => Ok(()),
         }
@@ -221,6 +230,7 @@ impl Session {
                 lease_ms: state.lease_ms(node.pool),
                 reported_sequence: node.reported.0,
                 incarnation: state.incarnation.0,
+                wall_ms: self.member.env.wall_ms(),
             }));
         }
         self.agent = Some(inventory.boot);

@@ -22,6 +22,7 @@ use tonic::Status;
 use yard_common::id::{LeaderId, LeaseId, NodeId};
 use yard_common::limits::DATA_CALLS_MAX;
 use yard_proto::internal::DataCall;
+use yard_proto::v1::NodeFacts;
 
 /// What a call with many answers returns.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -40,6 +41,8 @@ struct Book {
     /// The lease that each agent said it holds, and when, by the boot clock. It outlives the
     /// stream: a node that was given up loses its stream with each of its reports.
     held: BTreeMap<NodeId, (LeaseId, u64)>,
+    /// What nodes told of themselves last; of those with a stream.
+    facts: BTreeMap<NodeId, NodeFacts>,
 }
 
 struct Entry {
@@ -80,6 +83,7 @@ impl Sessions {
     pub(crate) fn close(&self) {
         let mut book = lock(&self.0);
         book.leads = None;
+        book.facts.clear();
         for entry in std::mem::take(&mut book.streams).into_values() {
             entry.over.cancel();
         }
@@ -132,6 +136,26 @@ impl Sessions {
         lock(&self.0).held.get(&node).copied()
     }
 
+    /// A node tells what it is like.
+    pub(crate) fn learn(&self, node: NodeId, facts: NodeFacts) {
+        let mut book = lock(&self.0);
+        if book.streams.contains_key(&node) {
+            book.facts.insert(node, facts);
+        }
+    }
+
+    /// What a node told last.
+    pub(crate) fn facts(&self, node: NodeId) -> Option<NodeFacts> {
+        lock(&self.0).facts.get(&node).cloned()
+    }
+
+    /// What nodes told, each handed to `take` in turn.
+    pub(crate) fn each_facts(&self, mut take: impl FnMut(NodeId, &NodeFacts)) {
+        for (node, facts) in &lock(&self.0).facts {
+            take(*node, facts);
+        }
+    }
+
     /// How many streams are open.
     pub(crate) fn count(&self) -> usize {
         lock(&self.0).streams.len()
@@ -143,6 +167,7 @@ impl Drop for Place {
         let mut book = lock(&self.book);
         if book.streams.get(&self.node).is_some_and(|entry| entry.serial == self.serial) {
             book.streams.remove(&self.node);
+            book.facts.remove(&self.node);
         }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) fn inventory(name: &str) -> Inventory {
         labels: Vec::new(),
         address: format!("{name}.lan"),
         version: "0.1.0".into(),
+        conditions: Vec::new(),
+        checked: 0,
     }
 }
 

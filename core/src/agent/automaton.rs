@@ -67,6 +67,7 @@ impl Agent {
             Input::Connected => self.sent = self.acknowledged(),
             Input::Acknowledged(up_to) => self.acknowledge(up_to, &mut turn),
             Input::Tick => self.timer_ms = self.timer_ms.filter(|at_ms| *at_ms > self.now_ms),
+            Input::Fault { id, xid, ends } => self.on_fault(id, xid, ends, &mut turn),
         }
         self.finish(turn)
     }
@@ -227,6 +228,21 @@ impl Agent {
             ShimEvent::Reaped => return self.reaped(id, turn),
         };
         self.report(id, reports, turn);
+    }
+
+    /// A GPU of an assignment has failed.
+    fn on_fault(&mut self, id: AssignmentId, xid: u32, ends: bool, turn: &mut Turn) {
+        let now_ms = self.now_ms;
+        let Some(record) = self.kept.records.get_mut(&id) else { return };
+        if !record.is_live() || record.order == Order::Nothing {
+            return;
+        }
+        // The first fault is the reason of those that follow.
+        let first = *record.fault.get_or_insert(xid);
+        if ends {
+            record.stop_at(ExitCause::GpuFault(first), now_ms, false);
+        }
+        turn.touched.insert(id);
     }
 
     /// No process of the assignment is left.

@@ -49,6 +49,10 @@ pub struct Desired {
     /// The assignments, each id once.
     #[n(2)]
     pub assignments: Vec<DesiredAssignment>,
+    /// The last check of itself that the node is asked for; 0: none yet.
+    #[n(3)]
+    #[cbor(default)]
+    pub check: u32,
 }
 
 /// The share of an allocation on this node: one per group that has ranks here. Displays as
@@ -240,7 +244,8 @@ mod tests {
             isolation: Isolation::Fenced,
         };
         let fence = Fence { incarnation: Incarnation(1), generation: Generation(9) };
-        Desired { fence, lease: LeaseId(1), assignments: (0..count).map(assignment).collect() }
+        let assignments = (0..count).map(assignment).collect();
+        Desired { fence, lease: LeaseId(1), assignments, check: 0 }
     }
 
     #[test]

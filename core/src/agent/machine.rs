@@ -32,6 +32,15 @@ pub enum Input {
     Acknowledged(Sequence),
     /// A timer that was asked for went off.
     Tick,
+    /// A GPU that the assignment holds has failed.
+    Fault {
+        /// Which.
+        id: AssignmentId,
+        /// The driver's number for it.
+        xid: u32,
+        /// Whether what runs is ended for it. If not, it is blamed if what runs fails.
+        ends: bool,
+    },
 }
 
 /// The deadlines of the node's lease. All are of the boot clock and never move back within one

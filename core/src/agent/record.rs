@@ -73,6 +73,10 @@ pub struct Record {
     /// Whether the kill was ordered since the agent started.
     #[n(8)]
     pub killed: bool,
+    /// A fault of one of its GPUs while the present task runs, by the driver's number.
+    #[n(9)]
+    #[cbor(default)]
+    pub fault: Option<u32>,
 }
 
 impl Record {
@@ -90,6 +94,7 @@ impl Record {
             ended: 0,
             stop: None,
             killed: false,
+            fault: None,
         }
     }
 
@@ -165,11 +170,17 @@ impl Record {
             return None;
         }
         let stop = self.stop.map(|stop| stop.cause);
-        let ended = fresh.iter().map(|ending| match stop {
-            Some(cause) if ending.stopped => (cause, Some(ending.status), ending.rank),
-            Some(_) | None => (ending.status, None, ending.rank),
+        // The fault is of the task that ran then: of those that are told together, the first.
+        let mut fault = self.fault.take();
+        let ended = fresh.iter().map(|ending| match (stop, fault.take()) {
+            (Some(cause), _) if ending.stopped => (cause, Some(ending.status), ending.rank),
+            (_, Some(xid)) if !ending.status.is_success() => {
+                (ExitCause::GpuFault(xid), Some(ending.status), ending.rank)
+            }
+            _ => (ending.status, None, ending.rank),
         });
-        Some(ReportKind::Exited(self.end_tasks(ended)))
+        let ended: Vec<_> = ended.collect();
+        Some(ReportKind::Exited(self.end_tasks(ended.into_iter())))
     }
 
     /// Writes the next tasks down as ended.

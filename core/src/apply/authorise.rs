@@ -114,7 +114,10 @@ impl State {
                 NodeCommand::Drain { .. }
                 | NodeCommand::Undrain(_)
                 | NodeCommand::ConfirmDead(_)
-                | NodeCommand::Remove(_) => Need::Cluster(Role::Operator),
+                | NodeCommand::Remove(_)
+                | NodeCommand::DrainGpu { .. }
+                | NodeCommand::UndrainGpu { .. }
+                | NodeCommand::Check(_) => Need::Cluster(Role::Operator),
             },
             Command::Job(command) => match command {
                 JobCommand::Submit(submit) => Need::Workspace(Role::User, submit.workspace),

@@ -10,6 +10,7 @@ mod authorise;
 mod bound;
 mod cluster;
 mod context;
+mod health;
 mod holder;
 mod job;
 mod member;

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::bound::{legal_name, room};
+use super::health::check_conditions;
 use crate::command::{Actor, DrainPlan, Inventory, NodeCommand, Object, Rejection, Reply, Scope};
 use crate::event::Event;
 use crate::job::{Floor, IsolationClass};
@@ -40,10 +41,15 @@ impl State {
             NodeCommand::Undrain(node) => self.undrain(context, *node),
             NodeCommand::ConfirmDead(node) => self.confirm_dead(context, *node),
             NodeCommand::Remove(node) => self.remove_node(context, *node),
+            NodeCommand::DrainGpu { node, gpu, reason } => {
+                self.drain_gpu(context, *node, gpu, reason)
+            }
+            NodeCommand::UndrainGpu { node, gpu } => self.undrain_gpu(context, *node, gpu),
+            NodeCommand::Check(node) => self.check_node(context, *node),
         }
     }
 
-    fn node(&self, id: NodeId) -> Result<&Node, Rejection> {
+    pub(super) fn node(&self, id: NodeId) -> Result<&Node, Rejection> {
         self.nodes.get(id).ok_or(Rejection::NotFound(Object::Node(id)))
     }
 
@@ -70,6 +76,7 @@ impl State {
         let facts = inventory.clone();
         let (lease, generation) = (LeaseId(1), Generation(1));
         let device_parts = Shared::from(vec![0; facts.devices.len()]);
+        let unwell = facts.is_unwell();
         let node = Node {
             name: name.into(),
             pool,
@@ -88,6 +95,11 @@ impl State {
             back: false,
             resync: false,
             failures: Vec::new(),
+            held_back: Vec::new(),
+            cordon: None,
+            cordons: 0,
+            check: 0,
+            unwell,
         };
         let id = self.nodes.push(name, node);
         let gpus = inventory.devices.len() as u32;
@@ -119,10 +131,12 @@ impl State {
             self.clear_node(context, id);
         }
         let node = &mut self.nodes[id];
+        let checked = node.facts.checked;
         let facts = inventory.clone();
         node.device_parts.make_mut().resize(facts.devices.len(), 0);
         node.facts = Shared::from(facts);
         let (lease, generation) = (node.lease, node.generation);
+        self.settle_health(context, id, checked);
         self.find_floor(pool);
         context.changed(Object::Node(id));
         Ok(Reply::Node { node: id, lease, generation })
@@ -298,9 +312,7 @@ impl State {
             return Err(Rejection::WrongState(Object::Node(id), state));
         }
         self.forget_drain(id);
-        let node = &mut self.nodes[id];
-        node.cordoned = false;
-        node.failures.clear();
+        self.end_cordon(id);
         context.changed(Object::Node(id));
         Ok(Reply::Done)
     }
@@ -335,6 +347,7 @@ impl State {
         }
         let until_ms = node.maintenance_until_ms;
         self.forget_drain(id);
+        self.end_cordon(id);
         self.timers.unset(until_ms, Timer::Maintenance(id));
         let (name, pool) = (self.nodes[id].name.clone(), self.nodes[id].pool);
         self.nodes.remove(id, &name);
@@ -377,5 +390,5 @@ fn check_inventory(inventory: &Inventory) -> Result<(), Rejection> {
     if amounts.memory_bytes.max(amounts.disk_bytes) > limits::NODE_BYTES_MAX {
         return Err(Rejection::invalid("memory", "more than a machine can have"));
     }
-    Ok(())
+    check_conditions(inventory)
 }

@@ -9,7 +9,7 @@ use crate::state::{Phase, State, Timer};
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
 use yard_common::id::{AllocationId, JobId, NodeId, TaskRange};
-use yard_common::limits::{NODE_FAILURE_WINDOW_MS, NODE_FAILURES_MAX, REPORT_RANGES_MAX};
+use yard_common::limits::REPORT_RANGES_MAX;
 use yard_common::state::{AssignmentState, AttemptState, NodeState};
 
 impl State {
@@ -300,50 +300,6 @@ impl State {
             let node = self.allocations[id].shares[share].node;
             self.bump(context, node);
             self.end_if_over(context, id);
-        }
-    }
-
-    /// Cordons a node on which attempts of several jobs failed by the machine's fault in a row,
-    /// so that it cannot use up the retries of all others.
-    fn judge_node(&mut self, context: &mut Context, id: NodeId, job: JobId, cause: ExitCause) {
-        let now_ms = context.now_ms;
-        if cause.is_success() {
-            if !self.nodes[id].failures.is_empty() {
-                self.nodes[id].failures.clear();
-            }
-            return;
-        }
-        let blames_node = match cause {
-            ExitCause::GpuFault(_) | ExitCause::StartFailed(_) | ExitCause::Lost(_) => true,
-            ExitCause::PrepareFailed(step) => step.fault() == Fault::Infra,
-            ExitCause::Exited(_)
-            | ExitCause::Signaled(_)
-            | ExitCause::OutOfMemory
-            | ExitCause::DiskFull
-            | ExitCause::TimedOut
-            | ExitCause::Preempted
-            | ExitCause::Drained
-            | ExitCause::Suspended
-            | ExitCause::PlannedEvent
-            | ExitCause::Resized
-            | ExitCause::Requeued
-            | ExitCause::Cancelled
-            | ExitCause::DependencyFailed
-            | ExitCause::NodeLost
-            | ExitCause::Stalled
-            | ExitCause::StoppedWithGang => false,
-        };
-        if !blames_node {
-            return;
-        }
-        let node = &mut self.nodes[id];
-        node.failures.retain(|(other, at_ms)| {
-            *other != job && at_ms.saturating_add(NODE_FAILURE_WINDOW_MS) > now_ms
-        });
-        node.failures.push((job, now_ms));
-        if node.failures.len() >= NODE_FAILURES_MAX && !node.cordoned {
-            node.cordoned = true;
-            context.changed(Object::Node(id));
         }
     }
 }

@@ -22,6 +22,7 @@ impl State {
                 Timer::Token(token) => self.expire_token(token),
                 Timer::Dependency(job) => self.resolve_dependencies(context, job),
                 Timer::Tolerance(node) => self.end_tolerance(context, node),
+                Timer::Check(node) => self.ask_check(context, node),
             }
             self.settle_jobs(context);
         }

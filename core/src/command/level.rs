@@ -87,7 +87,10 @@ fn of_node(command: &NodeCommand) -> FeatureLevel {
         | NodeCommand::Drain { .. }
         | NodeCommand::Undrain(_)
         | NodeCommand::ConfirmDead(_)
-        | NodeCommand::Remove(_) => FIRST,
+        | NodeCommand::Remove(_)
+        | NodeCommand::DrainGpu { .. }
+        | NodeCommand::UndrainGpu { .. }
+        | NodeCommand::Check(_) => FIRST,
     }
 }
 

@@ -18,7 +18,7 @@ pub use cluster::{Cluster, Raise};
 pub use holder::{Holder, HolderLimit, LimitScope, PoolChange, QueueChange};
 pub use job::{Adjust, JobCommand, Submit};
 pub use level::{FEATURE_LEVEL_MAX, requires};
-pub use node::{DrainPlan, Inventory, NodeCommand};
+pub use node::{Condition, DrainPlan, Inventory, NodeCommand};
 pub use plan::{Placement, Plan, Promise, ShareChoice, Stop};
 pub use reply::{Object, Rejection, Reply};
 

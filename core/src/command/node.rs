@@ -3,6 +3,7 @@
 use crate::lease::{Lift, Lost};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
+use yard_common::condition::{Bars, ConditionKind};
 use yard_common::gpu::GpuDevice;
 use yard_common::id::{BootId, LeaseId, NodeId, TokenId};
 
@@ -95,6 +96,32 @@ pub enum NodeCommand {
     /// Takes it out for good. It must hold nothing.
     #[n(9)]
     Remove(#[n(0)] NodeId),
+    /// Nothing new is placed on one of its GPUs.
+    #[n(11)]
+    DrainGpu {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// UUID of the GPU or MIG instance.
+        #[n(1)]
+        gpu: String,
+        /// For people.
+        #[n(2)]
+        reason: String,
+    },
+    /// Ends that; and the node looks anew at what it found wrong with the GPU.
+    #[n(12)]
+    UndrainGpu {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// UUID of the GPU or MIG instance.
+        #[n(1)]
+        gpu: String,
+    },
+    /// The node looks anew at what it found wrong with itself.
+    #[n(13)]
+    Check(#[n(0)] NodeId),
 }
 
 /// When and how a node is emptied.
@@ -132,4 +159,40 @@ pub struct Inventory {
     /// Version of the agent.
     #[n(5)]
     pub version: String,
+    /// What is wrong with it, each kind once for the machine and once for each device.
+    #[n(6)]
+    #[cbor(default)]
+    pub conditions: Vec<Condition>,
+    /// The check that was done last, of those that the coordinator asked for.
+    #[n(7)]
+    #[cbor(default)]
+    pub checked: u32,
+}
+
+impl Inventory {
+    /// Whether something keeps all new work from the machine.
+    #[must_use]
+    pub fn is_unwell(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.kind.bars() == Bars::Node)
+    }
+}
+
+/// Something that is wrong with a machine or one of its devices.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Condition {
+    /// What.
+    #[n(0)]
+    pub kind: ConditionKind,
+    /// Position of the device that it is about, if it is about one.
+    #[n(1)]
+    pub device: Option<u16>,
+    /// Since when, by the machine's clock, in milliseconds since 1970. For people.
+    #[n(2)]
+    pub since_wall_ms: u64,
+    /// Why, for people.
+    #[n(3)]
+    pub why: String,
+    /// Whether it holds until the machine boots again, whatever a check finds.
+    #[n(4)]
+    pub until_boot: bool,
 }

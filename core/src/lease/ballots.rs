@@ -197,6 +197,8 @@ mod tests {
                 labels: Vec::new(),
                 address: "n1".into(),
                 version: "0.1.0".into(),
+                conditions: Vec::new(),
+                checked: 0,
             };
             let name = "n1".to_string();
             let join = NodeCommand::Join { token, secret_sha256, name, inventory };

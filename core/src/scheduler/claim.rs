@@ -164,10 +164,10 @@ impl Round<'_> {
 
 /// What an empty node has.
 fn empty(node: &Node) -> Room {
-    let parts = |healthy: bool| if healthy { GPU_PARTS } else { 0 };
+    let parts = |device| if node.may_grant(device) { GPU_PARTS } else { 0 };
     Room {
         amounts: node.facts.amounts,
-        parts: node.facts.devices.iter().map(|device| parts(device.healthy)).collect(),
+        parts: node.facts.devices.iter().map(parts).collect(),
         idle: true,
     }
 }

@@ -47,6 +47,8 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         labels: Vec::new(),
         address: String::new(),
         version: String::new(),
+        conditions: Vec::new(),
+        checked: 0,
     };
     Node {
         name: "a".into(),
@@ -66,6 +68,11 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         back: false,
         resync: false,
         failures: Vec::new(),
+        held_back: Vec::new(),
+        cordon: None,
+        cordons: 0,
+        check: 0,
+        unwell: false,
     }
 }
 

@@ -23,7 +23,7 @@ impl State {
             );
         }
         assignments.extend(node.leftovers.iter().map(|(id, left)| self.desired_end(*id, left)));
-        Some(Desired { fence, lease: node.lease, assignments })
+        Some(Desired { fence, lease: node.lease, assignments, check: node.check })
     }
 
     /// The lease of a pool's nodes in milliseconds.

@@ -31,7 +31,7 @@ pub use holder::{Experiment, Mount, Pool, Queue, Workspace};
 pub use holding::{Excess, Holding, HoldingKey, Holdings, Payers};
 pub use job::{Job, Pending, PendingKey, Waits, pending_of};
 pub use member::{Joined, Member};
-pub use node::{Drain, Leftover, Node};
+pub use node::{Cordon, Drain, HeldBack, Leftover, Node};
 pub use shape::Shapes;
 pub use slices::{Schema, slice_name};
 pub use task::{Counts, Phase, TaskStatus, Tasks};

@@ -65,6 +65,54 @@ pub struct Node {
     /// Latest failures that were the machine's fault: job and time, without a success since.
     #[n(14)]
     pub failures: Vec<(JobId, u64)>,
+    /// GPUs that operators hold back, by UUID: positions change with a boot.
+    #[n(16)]
+    #[cbor(default)]
+    pub held_back: Vec<HeldBack>,
+    /// Since when and why it is cordoned.
+    #[n(17)]
+    #[cbor(default)]
+    pub cordon: Option<Cordon>,
+    /// Cordons since an attempt succeeded here.
+    #[n(18)]
+    #[cbor(default)]
+    pub cordons: u32,
+    /// The last check that it was asked for.
+    #[n(19)]
+    #[cbor(default)]
+    pub check: u32,
+    /// Whether a condition that it told bars new work.
+    #[n(20)]
+    #[cbor(default)]
+    pub unwell: bool,
+}
+
+/// A GPU that an operator holds back.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeldBack {
+    /// UUID of the GPU or MIG instance.
+    #[n(0)]
+    pub gpu: Box<str>,
+    /// For people.
+    #[n(1)]
+    pub reason: Box<str>,
+    /// Since when, in milliseconds since 1970. For people.
+    #[n(2)]
+    pub since_wall_ms: u64,
+}
+
+/// Why a node was taken out of use.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cordon {
+    /// For people.
+    #[n(0)]
+    pub reason: Box<str>,
+    /// Since when, in milliseconds since 1970. For people.
+    #[n(1)]
+    pub since_wall_ms: u64,
+    /// When it is next asked to check itself, in `cluster_ms`.
+    #[n(2)]
+    pub check_at_ms: u64,
 }
 
 /// The share of an ended attempt whose processes are not seen reaped yet. Granted to nobody, and
@@ -120,14 +168,23 @@ impl Node {
 
     /// Healthy devices with their positions.
     pub fn healthy(&self) -> impl Iterator<Item = (usize, &GpuDevice)> {
-        self.facts.devices.iter().enumerate().filter(|(_, device)| device.healthy)
+        self.facts.devices.iter().enumerate().filter(|(_, device)| self.may_grant(device))
+    }
+
+    /// Whether a device may be granted: its agent finds nothing wrong with it, and no operator
+    /// holds it back.
+    #[must_use]
+    pub fn may_grant(&self, device: &GpuDevice) -> bool {
+        device.healthy && !self.held_back.iter().any(|held| *held.gpu == *device.uuid)
     }
 
     /// Parts of a device that are free; 0 for one that is not healthy.
     #[must_use]
     pub fn free_parts(&self, position: usize) -> u16 {
         match self.facts.devices.get(position) {
-            Some(device) if device.healthy => GPU_PARTS.saturating_sub(self.device_parts[position]),
+            Some(device) if self.may_grant(device) => {
+                GPU_PARTS.saturating_sub(self.device_parts[position])
+            }
             Some(_) | None => 0,
         }
     }
@@ -143,6 +200,7 @@ impl Node {
     pub fn takes_work(&self, now_ms: u64) -> bool {
         self.state == NodeState::Up
             && !self.cordoned
+            && !self.unwell
             && !self.is_away(now_ms)
             && self.drain.as_ref().is_none_or(|drain| drain.at_ms > now_ms)
     }

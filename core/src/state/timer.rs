@@ -34,6 +34,9 @@ pub enum Timer {
     /// A lost node holds attempts of jobs that tolerate silence: until now.
     #[n(7)]
     Tolerance(#[n(0)] NodeId),
+    /// A cordoned node is asked to check itself.
+    #[n(8)]
+    Check(#[n(0)] NodeId),
 }
 
 /// Timers by time, in `cluster_ms`.

@@ -328,6 +328,8 @@ pub fn inventory(name: &str, cpus: u64, gpus: &[&str], boot: u128) -> Inventory 
         labels: vec![("rack".into(), "r1".into())],
         address: name.into(),
         version: "0.1.0".into(),
+        conditions: Vec::new(),
+        checked: 0,
     }
 }
 

@@ -17,6 +17,7 @@ mod dev;
 mod disk;
 mod documents;
 mod faults;
+mod gpus;
 mod hand;
 mod members;
 mod mpi;

@@ -58,6 +58,8 @@ pub(crate) fn inventory(node: u32) -> Inventory {
         labels: Vec::new(),
         address: format!("n{node}.lan"),
         version: "0.1.0".into(),
+        conditions: Vec::new(),
+        checked: 0,
     }
 }
 

@@ -8,6 +8,7 @@ use super::ConvertError;
 use crate::v1;
 use yard_common::PendingReason;
 use yard_common::cause::{Fault, LostReason, PrepareStep};
+use yard_common::condition::{Bars, ConditionKind};
 use yard_common::state::{AssignmentState, AttemptState, JobState, NodeState, TaskState};
 use yard_core::command::Role;
 use yard_core::fit::Unfit;
@@ -56,14 +57,21 @@ same! {
     }
     PrepareStep {
         Account, Workdir, Code, Mount, Image, Secret, Setup, GpuCheck, Limits, Barrier, Disk,
+        NodeCheck,
     }
+    ConditionKind {
+        GpuGone, GpuUnresponsive, GpuFault, GpuMemory, GpuResetDue, GpuForeign, GpuDirty, GpuSlow,
+        Driver, DiskPressure, CheckFailed, ClockOff,
+    }
+    Bars { Nothing, Gpu, Node }
     LostReason { Shim, Reboot, Record, Unknown, LeaseExpired }
     Fault { None, User, Infra, Reclaim, Request }
     IsolationClass { Strict, Fenced, Tolerant }
     Role { Viewer, User, Operator, Admin }
     Unfit {
         Pool, Excluded, NotNamed, Label, GpuKind, CpusEver, MemoryEver, DiskEver, GpusEver, NotUp,
-        Cordoned, Maintenance, Draining, PlannedDrain, NotIdle, Full, Cpus, Memory, Disk, Gpus,
+        Cordoned, Unwell, Maintenance, Draining, PlannedDrain, NotIdle, Full, Cpus, Memory, Disk,
+        Gpus,
     }
 }
 

@@ -38,7 +38,7 @@ pub use id::{
 };
 pub use job::job;
 pub use names::{job_id, node_id, pool_id, queue_id, user_id, workspace_id};
-pub use node::{node, node_row};
+pub use node::{facts_len, node, node_row};
 pub use task::{TaskIndices, attempts, parameters, task_runs};
 pub use user::{grants, user};
 

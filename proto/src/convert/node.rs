@@ -4,7 +4,8 @@ use crate::v1::{self, NodeCondition};
 use yard_common::gpu::GpuGrant;
 use yard_common::id::{AllocationId, JobId, NodeId};
 use yard_common::state::NodeState;
-use yard_core::state::{Leftover, Node, State};
+use yard_core::command::Condition;
+use yard_core::state::{Cordon, HeldBack, Leftover, Node, State};
 
 /// A node with all that is on it.
 ///
@@ -71,6 +72,11 @@ pub fn node_row(state: &State, id: NodeId, node: &Node, silent_ms: Option<u64>) 
         generation: node.generation.0,
         lease_id: node.lease.0,
         boot_id: super::boot_id_bytes(facts.boot),
+        health: facts.conditions.iter().map(|one| health(node, one)).collect(),
+        cordon: node.cordon.as_ref().map(cordon),
+        held_back: node.held_back.iter().map(held_back).collect(),
+        check_asked: node.check,
+        check_done: facts.checked,
         ..v1::Node::default()
     };
     message.set_state(node.state.into());
@@ -78,6 +84,12 @@ pub fn node_row(state: &State, id: NodeId, node: &Node, silent_ms: Option<u64>) 
         message.push_conditions(condition);
     }
     message
+}
+
+/// How long facts are on the wire.
+#[must_use]
+pub fn facts_len(facts: &v1::NodeFacts) -> usize {
+    prost::Message::encoded_len(facts)
 }
 
 /// Why a node takes no work, or soon will not.
@@ -97,6 +109,9 @@ fn conditions(node: &Node, now_ms: u64) -> Vec<NodeCondition> {
         Some(_) => found.push(NodeCondition::DrainPlanned),
         None => (),
     }
+    if node.unwell {
+        found.push(NodeCondition::Unwell);
+    }
     if node.is_away(now_ms) {
         found.push(NodeCondition::Maintenance);
     }
@@ -112,8 +127,39 @@ fn gpus(node: &Node) -> Vec<v1::GpuDevice> {
         mig_profile: device.mig.map(|profile| profile.to_string()).unwrap_or_default(),
         healthy: device.healthy,
         parts_used: (*parts).into(),
+        held_back: node.held_back.iter().any(|held| *held.gpu == *device.uuid),
     });
     device.collect()
+}
+
+fn health(node: &Node, condition: &Condition) -> v1::HealthCondition {
+    let device = condition.device.and_then(|at| node.facts.devices.get(usize::from(at)));
+    let mut told = v1::HealthCondition {
+        gpu: device.map(|device| device.uuid.clone()).unwrap_or_default(),
+        since_wall_ms: condition.since_wall_ms,
+        why: condition.why.clone(),
+        until_boot: condition.until_boot,
+        ..v1::HealthCondition::default()
+    };
+    told.set_kind(condition.kind.into());
+    told.set_bars(condition.kind.bars().into());
+    told
+}
+
+fn cordon(cordon: &Cordon) -> v1::Cordon {
+    v1::Cordon {
+        reason: cordon.reason.to_string(),
+        since_wall_ms: cordon.since_wall_ms,
+        check_at_cluster_ms: cordon.check_at_ms,
+    }
+}
+
+fn held_back(held: &HeldBack) -> v1::HeldBackGpu {
+    v1::HeldBackGpu {
+        gpu: held.gpu.to_string(),
+        reason: held.reason.to_string(),
+        since_wall_ms: held.since_wall_ms,
+    }
 }
 
 /// Different jobs with a share on the node, in order.

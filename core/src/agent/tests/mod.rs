@@ -2,6 +2,7 @@
 //! automaton against the toy world of `world.rs`, which checks the rules at every step.
 
 mod chaos;
+mod faults;
 mod machine;
 mod recovery;
 mod script;

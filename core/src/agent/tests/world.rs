@@ -148,6 +148,7 @@ impl World {
             fence: Fence { incarnation, generation: Generation(self.generation) },
             lease: self.lease_id,
             assignments: self.wanted.values().cloned().collect(),
+            check: 0,
         };
         set.check().expect("the toy coordinator keeps the bounds");
         self.sets.push(set);

@@ -38,6 +38,8 @@ fn check_lists(state: &State, id: NodeId, node: &Node, findings: &mut Findings) 
             format!("node {id}: allocation {} was left behind, but lives", left.allocation)
         });
     }
+    let unwell = node.facts.is_unwell();
+    findings.same(Rule::NodeBooks, || format!("node {id}, unwell"), &node.unwell, &unwell);
     findings.expect(Rule::NodeBooks, node.state != NodeState::Removed, || {
         format!("node {id} was removed, but is here")
     });

@@ -59,7 +59,8 @@ fn backoff_ends(state: &State, id: JobId, job: &Job, run: TaskRange, until_ms: u
         | Timer::Maintenance(_)
         | Timer::Token(_)
         | Timer::Dependency(_)
-        | Timer::Tolerance(_) => false,
+        | Timer::Tolerance(_)
+        | Timer::Check(_) => false,
     })
 }
 
@@ -76,6 +77,9 @@ fn check_node(state: &State, id: NodeId, findings: &mut Findings) {
         for at_ms in [Some(drain.at_ms), drain.deadline_ms].into_iter().flatten().filter(ahead) {
             expect_timer(state, at_ms, Timer::Drain(id), findings);
         }
+    }
+    if let Some(cordon) = node.cordon.as_ref().filter(|one| one.check_at_ms > state.now_ms()) {
+        expect_timer(state, cordon.check_at_ms, Timer::Check(id), findings);
     }
     let shares = state.allocations.iter().flat_map(|(_, allocation)| &allocation.shares);
     let mut running = shares.filter(|share| share.node == id && !share.is_over());

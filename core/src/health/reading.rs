@@ -1,0 +1,78 @@
+//! What one look at a GPU showed.
+
+/// Whether the driver answered for a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It did.
+    Yes,
+    /// It says that the GPU is lost.
+    Lost,
+    /// It says something else.
+    Failed(String),
+    /// It has not answered in time.
+    Hung,
+}
+
+/// A PCI link: lanes and generation, as they are and as they could be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Lanes now.
+    pub width: u32,
+    /// Lanes that GPU and slot have.
+    pub width_max: u32,
+    /// Generation now. It falls while a GPU is idle, to save power.
+    pub generation: u32,
+    /// Generation that GPU and slot have.
+    pub generation_max: u32,
+}
+
+/// What one look at a GPU, or at one MIG instance, showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// UUID of the device.
+    pub uuid: String,
+    /// Whether there was an answer. Without one the rest says nothing.
+    pub answer: Answer,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Memory that is in use, in bytes.
+    pub used_bytes: u64,
+    /// Errors of its memory since the driver was loaded that could not be corrected.
+    pub uncorrected: u64,
+    /// Whether a repair of its memory waits for a reset.
+    pub reset_due: bool,
+    /// Its link, where that is known.
+    pub link: Option<Link>,
+    /// What slows it down beyond what it is built for, for people; empty: nothing.
+    pub slowed_by: String,
+    /// Processes on it.
+    pub processes: Vec<u32>,
+    /// Those of them that belong to no attempt.
+    pub foreign: Vec<u32>,
+}
+
+impl Reading {
+    /// A GPU that answered, with nothing on it.
+    #[must_use]
+    pub fn clean(uuid: &str, memory_bytes: u64) -> Reading {
+        Reading {
+            uuid: uuid.to_string(),
+            answer: Answer::Yes,
+            memory_bytes,
+            used_bytes: 0,
+            uncorrected: 0,
+            reset_due: false,
+            link: None,
+            slowed_by: String::new(),
+            processes: Vec::new(),
+            foreign: Vec::new(),
+        }
+    }
+
+    /// Whether much of the memory is in use, and nobody uses it. Drivers keep some for themselves.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        const OWN_BYTES: u64 = 1 << 30;
+        self.processes.is_empty() && self.used_bytes > OWN_BYTES + self.memory_bytes / 50
+    }
+}
