@@ -13,7 +13,7 @@
 //! - [`shim`] is one small process per assignment that outlives the agent. It prepares, starts,
 //!   watches and kills, and writes down what it does before it does it.
 //! - [`launch`] turns a job spec and its place in a gang into processes.
-//! - [`clear()`] ends everything that runs when a machine leaves for good.
+//! - [`clear()`] ends everything that runs when a machine leaves for good; [`living`] counts it.
 //! - [`inventory`] says what the machine has; [`logs`] reads what ranks wrote.
 //!
 //! **Invariant:** `unsafe` is denied outside the one module of system calls, where every block has
@@ -39,5 +39,5 @@ pub mod store;
 mod sys;
 mod wire;
 
-pub use clear::{ClearError, clear};
+pub use clear::{ClearError, clear, living};
 pub use sys::boot_ms;
