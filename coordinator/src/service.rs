@@ -99,6 +99,7 @@ pub fn features() -> Features {
         Feature::LaunchTorch,
         Feature::LaunchMpi,
         Feature::LaunchCustom,
+        Feature::Prepare,
     ];
     there.into_iter().fold(Features::NONE, Features::with)
 }

@@ -22,6 +22,7 @@ pub(crate) mod message;
 mod news;
 mod obey;
 mod peers;
+mod preparation;
 mod reap;
 pub mod record;
 mod run;

@@ -9,6 +9,7 @@ mod gangs;
 #[path = "../support/leftovers.rs"]
 mod leftovers;
 mod place;
+mod prepare;
 mod ready;
 mod stops;
 mod world;
