@@ -48,16 +48,7 @@ pub enum ClearError {
 /// # Errors
 /// If the directory cannot be read, or processes do not end.
 pub fn clear(directory: &Path) -> Result<usize, ClearError> {
-    let shims = Paths::new(directory).shims();
-    let entries = match std::fs::read_dir(&shims) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(ClearError::List(shims, error)),
-    };
-    let found = entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| Some((from_tag(entry.file_name().to_str()?)?, entry.path())));
-    let mut left: Vec<(AssignmentId, PathBuf)> = found.collect();
+    let mut left = assignments(directory)?;
     left.retain(|(id, at)| !end_one(*id, at));
     let ended = left.len();
     let end = Instant::now() + PATIENCE;
@@ -70,6 +61,29 @@ pub fn clear(directory: &Path) -> Result<usize, ClearError> {
     }
     forget_maintenance(directory)?;
     Ok(ended)
+}
+
+/// How many assignments of an agent's directory have a shim that lives, whether or not the agent
+/// runs.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn living(directory: &Path) -> Result<usize, ClearError> {
+    Ok(assignments(directory)?.iter().filter(|(_, at)| is_alive(at)).count())
+}
+
+/// The assignments of an agent's directory.
+fn assignments(directory: &Path) -> Result<Vec<(AssignmentId, PathBuf)>, ClearError> {
+    let shims = Paths::new(directory).shims();
+    let entries = match std::fs::read_dir(&shims) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(ClearError::List(shims, error)),
+    };
+    let found = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| Some((from_tag(entry.file_name().to_str()?)?, entry.path())));
+    Ok(found.collect())
 }
 
 /// Nobody lives on the time that was granted when the agent left, so that the next agent can give

@@ -13,7 +13,7 @@
 //! - [`shim`] is one small process per assignment that outlives the agent. It prepares, starts,
 //!   watches and kills, and writes down what it does before it does it.
 //! - [`launch`] turns a job spec and its place in a gang into processes.
-//! - [`clear()`] ends everything that runs when a machine leaves for good.
+//! - [`clear()`] ends everything that runs when a machine leaves for good; [`living`] counts it.
 //! - [`health`] looks whether the machine is well; [`inventory`] says what it has; [`logs`] reads
 //!   what ranks wrote.
 //!
@@ -42,5 +42,5 @@ pub mod store;
 mod sys;
 mod wire;
 
-pub use clear::{ClearError, clear};
+pub use clear::{ClearError, clear, living};
 pub use sys::boot_ms;

@@ -42,6 +42,7 @@ use yard_core::lease::Holder;
 use yard_core::lease::times::maintenance_until_ms;
 use yard_runtime::files::{FileError, FolderLock};
 use yard_runtime::identity::{Identity, Principal};
+use yard_runtime::notify::Manager;
 use yard_runtime::shutdown::{CancellationToken, Outcome, Signal, Signals, Tasks};
 use yard_runtime::tls::{ClientTls, TlsError};
 
@@ -55,8 +56,13 @@ const GRACE: Duration = Duration::from_secs(3);
 const RETURN_TASK: &str = "return";
 /// Errors that wait to be told; the first ends everything.
 const FATALS_MAX: usize = 8;
+/// How long the driver may take to show that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// The exit code of a process whose storage failed (`EX_SOFTWARE`).
 const STORAGE_EXIT: u8 = 70;
+/// The exit code of a process whose directory is not that of a node: to start it again does not
+/// help (`EX_DATAERR`).
+pub const EXIT_DIRECTORY: u8 = 65;
 
 /// Why an agent cannot run, or does not go on.
 #[derive(Debug, Error)]
@@ -116,6 +122,9 @@ impl ServiceError {
         match self {
             ServiceError::Memory(_)
             | ServiceError::Driver(DriverError::Store(_) | DriverError::Io { .. }) => STORAGE_EXIT,
+            ServiceError::NotJoined(_)
+            | ServiceError::MemoryLost(_)
+            | ServiceError::Mixed { .. } => EXIT_DIRECTORY,
             _ => 1,
         }
     }
@@ -396,6 +405,12 @@ impl Handle {
         crate::session::lease::held_now(&self.shared.held.borrow()).is_some()
     }
 
+    /// Whether the driver, on which all else waits, gets to its work.
+    pub async fn is_alive(&self) -> bool {
+        let answered = tokio::time::timeout(SIGN_OF_LIFE, self.driver.shares()).await;
+        matches!(answered, Ok(Ok(_)))
+    }
+
     /// Waits until it cannot go on. [`Handle::abandon`] then says why.
     pub async fn ended(&mut self) -> Ended {
         loop {
@@ -508,18 +523,29 @@ pub async fn run(options: Options) -> Result<(), ServiceError> {
     let mut signals = Signals::install().map_err(ServiceError::Signals)?;
     // Jobs are killed for memory before the agent is. Who may not say so lives with it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+    let manager = Manager::of_process();
     let mut handle = Service::start(options).await?;
     tracing::info!(node = handle.name(), "the agent runs");
+    manager.ready();
+    let mut pulse = manager.pulse();
     loop {
         tokio::select! {
             signal = signals.next() => match signal {
-                Signal::Stop => return handle.leave().await,
+                Signal::Stop => {
+                    manager.stopping();
+                    return handle.leave().await;
+                }
                 Signal::Reload => {
                     if let Err(error) = handle.reload() {
                         tracing::warn!(%error, "the certificate is not read again");
                     }
                 }
             },
+            () = pulse.beat() => {
+                if handle.is_alive().await {
+                    manager.alive();
+                }
+            }
             ended = handle.ended() => return Err(handle.abandon(ended).await),
         }
     }

@@ -4,6 +4,7 @@
 //! - `session` is a cluster to ask; `context` says which, and as whom.
 //! - `draft` makes jobs of files, scripts, commands and flags, and checks them here.
 //! - `daemon` runs coordinators and agents; `dev` a cluster of one's own.
+//! - `install` makes them services of a machine.
 //! - `view` turns answers into rows and text, `output` writes them in every form.
 //! - `failure` is what went wrong, with the exit code.
 //!
@@ -18,6 +19,7 @@ mod dev;
 mod draft;
 mod failure;
 mod input;
+mod install;
 mod members;
 mod outcome;
 mod output;

@@ -6,7 +6,7 @@ use crate::service::Options;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use yard_core::lease::{LEASE_MS_MAX, LEASE_MS_MIN, LeaseTimes};
-use yard_runtime::config::{self, ConfigError, Section};
+use yard_runtime::config::{self, ConfigError, Section, Setting};
 
 /// The slowest links that members are made for, in milliseconds: other waits of theirs are fixed.
 const ROUND_TRIP_MS_MAX: u64 = 300;
@@ -22,40 +22,50 @@ impl Options {
 
     /// Reads a file of settings. Every problem is told at once.
     ///
-    /// ```toml
-    /// folder = "/var/lib/yard/coordinator"
-    /// listen = "0.0.0.0:7100"
-    /// longest_lease_ms = 3000   # of any pool; the same on all members
-    /// disk_floor_mib = 64       # with less room there is no new work
-    /// disk_reserve_mib = 16     # kept for what must go on then
-    /// disk_stuck_ms = 500       # a leader whose flush takes longer hands over
-    /// round_trip_ms = 40        # of the slowest link between members; the same on all members
-    /// ```
-    ///
     /// # Errors
     /// If the file cannot be read, or has problems.
     pub fn read(path: &Path) -> Result<Options, ConfigError> {
         config::read(path, Options::build)
     }
 
+    /// Every setting of a file.
+    #[must_use]
+    pub fn settings() -> Vec<Setting> {
+        config::settings(Options::build)
+    }
+
     fn build(root: &mut Section<'_>) -> Option<Options> {
+        root.about("Where it keeps its keys, its certificate and its log");
         let folder: PathBuf = root.path("folder", Path::new(Options::FOLDER));
+        root.about("The account that it runs as; what root makes for it is handed to this one");
+        let user = root.optional("user", "the name of an account");
+        root.about("Where users, agents and the other coordinators connect");
         let listen = root.value("listen", Options::LISTEN, "an address such as \"0.0.0.0:7100\"");
         let default_ms = LeaseTimes::DEFAULT.lease_ms();
+        root.about(
+            "The longest lease that a pool may have, in milliseconds; the same on all coordinators",
+        );
         let lease_ms = root.number("longest_lease_ms", default_ms, LEASE_MS_MIN..=LEASE_MS_MAX);
         let disk = disk(root);
+        root.about(
+            "One and a half times the longest usual round trip to another coordinator, in \
+             milliseconds; the same on all coordinators",
+        );
         let round_trip_ms =
             root.number("round_trip_ms", ROUND_TRIP_MS, ROUND_TRIP_MS..=ROUND_TRIP_MS_MAX);
         let lease = times(lease_ms);
-        Some(Options { lease, disk, round_trip_ms, ..Options::new(folder, listen) })
+        Some(Options { user, lease, disk, round_trip_ms, ..Options::new(folder, listen) })
     }
 }
 
 fn disk(root: &mut Section<'_>) -> DiskOptions {
     let DiskOptions { stuck_ms, floor_bytes, reserve_bytes } = DiskOptions::DEFAULT;
+    root.about("With less free space than this, in MiB, it takes no new work");
     let floor_mib = root.number("disk_floor_mib", floor_bytes >> 20, 0..=DISK_MIB_MAX);
     // A frame of the log must fit into what is kept.
+    root.about("Space that is kept for what must go on then, in MiB");
     let reserve_mib = root.number("disk_reserve_mib", reserve_bytes >> 20, 1..=DISK_MIB_MAX);
+    root.about("A leader whose flush takes longer hands over, in milliseconds");
     let stuck_ms = root.number("disk_stuck_ms", stuck_ms, 100..=60_000);
     DiskOptions { stuck_ms, floor_bytes: floor_mib << 20, reserve_bytes: reserve_mib << 20 }
 }
@@ -75,6 +85,13 @@ mod tests {
             assert_eq!(times(lease_ms).lease_ms(), lease_ms);
         }
         assert_eq!(times(3_000), LeaseTimes::DEFAULT);
+    }
+
+    #[test]
+    fn every_setting_says_what_it_is_for() {
+        let silent: Vec<_> =
+            Options::settings().into_iter().filter(|one| one.about.is_empty()).collect();
+        assert_eq!(silent, [], "say it with Section::about");
     }
 
     #[test]

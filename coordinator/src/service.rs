@@ -61,6 +61,8 @@ pub const EXIT_VERSION: u8 = 78;
 pub struct Options {
     /// Its folder.
     pub folder: PathBuf,
+    /// The account that it is to run as; none: any.
+    pub user: Option<String>,
     /// Where it listens.
     pub listen: SocketAddr,
     /// What jobs may ask for.
@@ -81,7 +83,8 @@ impl Options {
     pub fn new(folder: PathBuf, listen: SocketAddr) -> Options {
         let (disk, lease, build) = (DiskOptions::DEFAULT, LeaseTimes::DEFAULT, Build::CURRENT);
         let round_trip_ms = proposer::ROUND_TRIP_MS;
-        Options { folder, listen, features: features(), disk, lease, round_trip_ms, build }
+        let (user, features) = (None, features());
+        Options { folder, user, listen, features, disk, lease, round_trip_ms, build }
     }
 }
 
@@ -98,6 +101,7 @@ pub fn features() -> Features {
         Feature::LaunchMpi,
         Feature::LaunchCustom,
         Feature::LogLimits,
+        Feature::Prepare,
     ];
     there.into_iter().fold(Features::NONE, Features::with)
 }

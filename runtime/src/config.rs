@@ -13,6 +13,13 @@
 //! });
 //! assert_eq!(settings.unwrap(), ("127.0.0.1:7100".parse().unwrap(), 4));
 //! ```
+//!
+//! The same reader says which settings there are ([`settings`]), from which [`template`] makes a
+//! file for people: so no list of settings is kept apart from the code that reads them.
+
+mod template;
+
+pub use template::{Setting, template};
 
 use crate::files::{self, FileError};
 use std::fmt::Display;
@@ -96,13 +103,15 @@ pub fn parse<T>(
         let message = error.message().to_string();
         ConfigError::Syntax { file: file.into(), line: at.line, column: at.column, message }
     })?;
-    let mut problems = Vec::new();
+    let (mut problems, mut settings) = (Vec::new(), Vec::new());
     let mut root = Section {
         text,
         table: Some(table.get_ref()),
         start: 0,
         prefix: String::new(),
         asked: Vec::new(),
+        about: "",
+        settings: &mut settings,
         problems: &mut problems,
     };
     let built = build(&mut root);
@@ -112,6 +121,25 @@ pub fn parse<T>(
         return Err(ConfigError::Problems { file: file.into(), problems });
     }
     Ok(built.expect("a builder gives up only where a key is missing, and that is a problem"))
+}
+
+/// Every setting that a reader asks for, in its order, with its default. Tables with names of the
+/// user's are left out.
+pub fn settings<T>(build: impl FnOnce(&mut Section<'_>) -> T) -> Vec<Setting> {
+    let (mut problems, mut settings) = (Vec::new(), Vec::new());
+    let mut root = Section {
+        text: "",
+        table: None,
+        start: 0,
+        prefix: String::new(),
+        asked: Vec::new(),
+        about: "",
+        settings: &mut settings,
+        problems: &mut problems,
+    };
+    // What it makes of nothing is of no interest, nor which keys it misses.
+    let _ = build(&mut root);
+    settings
 }
 
 fn place(text: &str, offset: usize) -> At {
@@ -131,6 +159,9 @@ pub struct Section<'a> {
     start: usize,
     prefix: String,
     asked: Vec<&'static str>,
+    /// What the next key is for.
+    about: &'static str,
+    settings: &'a mut Vec<Setting>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -144,18 +175,33 @@ impl<'a> Section<'a> {
     ) -> Section<'b> {
         let prefix = format!("{}{name}.", self.prefix);
         let (text, problems) = (self.text, &mut *self.problems);
-        Section { text, table, start, prefix, asked: Vec::new(), problems }
+        let settings = &mut *self.settings;
+        Section { text, table, start, prefix, asked: Vec::new(), about: "", settings, problems }
+    }
+
+    /// Says what the key is for that is asked for next.
+    pub fn about(&mut self, about: &'static str) -> &mut Section<'a> {
+        self.about = about;
+        self
+    }
+
+    /// Takes down that there is such a setting; `default` is TOML.
+    fn note(&mut self, key: &str, what: &str, default: Option<String>) {
+        let about = std::mem::take(&mut self.about);
+        let key = format!("{}{key}", self.prefix);
+        self.settings.push(Setting { key, about, what: what.into(), default });
     }
 
     /// A value that is read from a string; `default` when the key is not there. `what` says what
     /// a good value is, with an example.
-    pub fn value<T: FromStr<Err: Display>>(
+    pub fn value<T: FromStr<Err: Display> + Display>(
         &mut self,
         key: &'static str,
         default: T,
         what: &str,
     ) -> T {
-        self.optional(key, what).unwrap_or(default)
+        self.note(key, what, Some(template::quoted(&default.to_string())));
+        self.found(key, what).unwrap_or(default)
     }
 
     /// A value that is read from a string, if the key is there.
@@ -164,6 +210,11 @@ impl<'a> Section<'a> {
         key: &'static str,
         what: &str,
     ) -> Option<T> {
+        self.note(key, what, None);
+        self.found(key, what)
+    }
+
+    fn found<T: FromStr<Err: Display>>(&mut self, key: &'static str, what: &str) -> Option<T> {
         let value = self.take(key)?;
         self.text_of(key, value, what)
     }
@@ -174,6 +225,7 @@ impl<'a> Section<'a> {
         key: &'static str,
         what: &str,
     ) -> Option<T> {
+        self.note(key, what, None);
         if self.table.is_none_or(|table| !table.contains_key(key)) {
             self.asked.push(key);
             let at = place(self.text, self.start);
@@ -181,12 +233,14 @@ impl<'a> Section<'a> {
             self.complain(ErrorCode::FieldMissing, at, key, "", "it must be given", &fix);
             return None;
         }
-        self.optional(key, what)
+        self.found(key, what)
     }
 
     /// A path; a relative one starts at the folder of the process.
     pub fn path(&mut self, key: &'static str, default: &Path) -> PathBuf {
-        self.value(key, default.to_path_buf(), "a path")
+        let what = "a path";
+        self.note(key, what, Some(template::quoted(&default.display().to_string())));
+        self.found(key, what).unwrap_or_else(|| default.to_path_buf())
     }
 
     /// A list of values that are read from strings.
@@ -196,6 +250,7 @@ impl<'a> Section<'a> {
         count_max: usize,
         what: &str,
     ) -> Vec<T> {
+        self.note(key, &format!("a list of {what}"), Some("[]".into()));
         let Some(value) = self.take(key) else { return Vec::new() };
         let at = place(self.text, value.span().start);
         let Some(list) = value.get_ref().as_array() else {
@@ -214,6 +269,8 @@ impl<'a> Section<'a> {
 
     /// A whole number within a range.
     pub fn number(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let what = format!("a whole number from {} to {}", range.start(), range.end());
+        self.note(key, &what, Some(default.to_string()));
         let Some(value) = self.take(key) else { return default };
         let Some(number) = value.get_ref().as_integer() else {
             self.wrong_type(key, value, "a whole number");
@@ -234,6 +291,7 @@ impl<'a> Section<'a> {
 
     /// Yes or no.
     pub fn flag(&mut self, key: &'static str, default: bool) -> bool {
+        self.note(key, "true or false", Some(default.to_string()));
         let Some(value) = self.take(key) else { return default };
         match value.get_ref().as_bool() {
             Some(flag) => flag,

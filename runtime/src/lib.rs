@@ -11,6 +11,7 @@
 //! | [`config`] | configuration files that tell every problem at once |
 //! | [`telemetry`] | logs of a process |
 //! | [`backoff`] | waits between tries |
+//! | [`notify`] | what the service manager is told |
 //! | [`shutdown`] | signals, and tasks that have an owner |
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
@@ -21,6 +22,7 @@ pub mod digest;
 pub mod files;
 pub mod fresh;
 pub mod identity;
+pub mod notify;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

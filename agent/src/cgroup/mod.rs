@@ -63,8 +63,8 @@ pub struct Group {
 /// The way into a group of version 2.
 #[derive(Debug)]
 pub struct Entrance {
-    /// Its directory, for kernels that start a process in it.
-    pub(crate) directory: OwnedFd,
+    /// Its directory, for kernels that start a process in it; none: they must not.
+    pub(crate) directory: Option<OwnedFd>,
     /// Where a process writes `0` to enter it, for others.
     pub(crate) procs: OwnedFd,
 }
@@ -295,7 +295,7 @@ impl Group {
         let Some(at) = &self.v2 else { return Ok(None) };
         let failed = |path: PathBuf| move |source| CgroupError { path, what: "open", source };
         let procs = at.join("cgroup.procs");
-        let directory = fs::File::open(at).map_err(failed(at.clone()))?.into();
+        let directory = Some(fs::File::open(at).map_err(failed(at.clone()))?.into());
         let opened = fs::OpenOptions::new().write(true).open(&procs);
         Ok(Some(Entrance { directory, procs: opened.map_err(failed(procs))?.into() }))
     }

@@ -14,25 +14,42 @@ pub(super) fn words(
     command: &Command,
     variables: &BTreeMap<String, String>,
 ) -> Vec<String> {
-    let args = spec.args.iter().map(|word| word.as_str().to_string());
+    let args: Vec<&str> = spec.args.iter().map(|word| word.as_str()).collect();
+    with_args(spec, command, &args, variables)
+}
+
+/// The words of a command that gets no `args`: they are for ranks.
+pub(super) fn alone(
+    spec: &JobSpec,
+    command: &Command,
+    variables: &BTreeMap<String, String>,
+) -> Vec<String> {
+    with_args(spec, command, &[], variables)
+}
+
+fn with_args(
+    spec: &JobSpec,
+    command: &Command,
+    args: &[&str],
+    variables: &BTreeMap<String, String>,
+) -> Vec<String> {
     match command {
         Command::Shell(line) => {
             let mut words: Vec<String> =
                 spec.shell.iter().map(|word| word.as_str().to_string()).collect();
-            if spec.args.is_empty() {
+            if args.is_empty() {
                 words.push(line.as_str().to_string());
             } else {
                 words.push(format!("{} \"$@\"", line.as_str()));
                 words.push("yard".to_string());
-                words.extend(args);
+                words.extend(args.iter().map(|word| (*word).to_string()));
             }
             words
         }
         Command::Exec(list) => {
             let value = |name: &str| variables.get(name).map(String::as_str);
             let list = list.iter().map(|word| word.as_str());
-            let all = list.chain(spec.args.iter().map(|word| word.as_str()));
-            all.map(|word| expand(word, value)).collect()
+            list.chain(args.iter().copied()).map(|word| expand(word, value)).collect()
         }
     }
 }

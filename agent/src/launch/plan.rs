@@ -138,6 +138,16 @@ impl Plan {
         })
     }
 
+    /// Kills every process of the group, once. What is started later moves into the group by
+    /// itself: kernels since 6.14, and older ones that were mended alike, kill at birth whatever
+    /// they are to start in a group that was ever killed as a whole.
+    pub(crate) fn kill(&mut self) {
+        self.group.kill();
+        if let Some(entrance) = &mut self.entrance {
+            entrance.directory = None;
+        }
+    }
+
     /// The cgroup that its processes start in.
     pub(crate) fn entrance(&self) -> Option<&Entrance> {
         self.entrance.as_ref()
@@ -217,6 +227,28 @@ impl Plan {
         paths.attempt_logs(self.orders.assignment.job, task, attempt)
     }
 
+    /// What the processes of a task find.
+    fn scene<'a>(
+        &'a self,
+        files: &'a TaskFiles,
+        task: TaskIndex,
+        attempt: AttemptNumber,
+        end_s: Option<u64>,
+    ) -> Scene<'a> {
+        Scene {
+            spec: &self.spec,
+            orders: &self.orders,
+            account: &self.account,
+            scratch: &self.scratch,
+            tmp: &self.tmp,
+            files,
+            task,
+            attempt,
+            end_s,
+            socket: self.socket.as_deref(),
+        }
+    }
+
     /// What this node does for a task of the chain.
     pub(crate) fn task(
         &self,
@@ -227,18 +259,8 @@ impl Plan {
         let directory = self.log_directory(task, attempt);
         let files = files::make_task(directory, &self.hostfile, &self.account)?;
         files.note(&self.notes);
-        let scene = Scene {
-            spec: &self.spec,
-            orders: &self.orders,
-            account: &self.account,
-            scratch: &self.scratch,
-            tmp: &self.tmp,
-            files: &files,
-            task,
-            attempt,
-            end_s: assignment.time_limit_ms.and_then(|limit| wall_s()?.checked_add(limit / 1_000)),
-            socket: self.socket.as_deref(),
-        };
+        let end_s = assignment.time_limit_ms.and_then(|ms| wall_s()?.checked_add(ms / 1_000));
+        let scene = self.scene(&files, task, attempt, end_s);
         let first = assignment.node_rank == 0;
         let part = match self.spec.launch {
             Launch::Mpi | Launch::Custom if !first => Part::Helpers,
@@ -277,6 +299,35 @@ impl Plan {
             }
         };
         Ok(TaskPlan { part, processes, files, variables })
+    }
+
+    /// Whether the job has a command of its own to run before its tasks.
+    pub(crate) fn has_preparation(&self) -> bool {
+        self.spec.prepare.is_some()
+    }
+
+    /// How long that may take, in milliseconds.
+    pub(crate) fn prepare_ms(&self) -> u64 {
+        self.spec.prepare_timeout.ms()
+    }
+
+    /// The command that is run once before the first task, with what the task finds but for what
+    /// only ranks have.
+    pub(crate) fn preparation(&self) -> Result<Process, PrepareError> {
+        let assignment = &self.orders.assignment;
+        let shape = || PrepareError::Shape {
+            node: assignment.node_rank,
+            nodes: assignment.nodes.len(),
+            group: assignment.group,
+        };
+        let command = self.spec.prepare.as_ref().ok_or_else(shape)?;
+        let (task, attempt) = self.orders.chain.tasks().next().ok_or_else(shape)?;
+        let directory = self.log_directory(task, attempt);
+        let files = files::make_task(directory, &self.hostfile, &self.account)?;
+        let scene = self.scene(&files, task, attempt, None);
+        let variables = scene.variables(None);
+        let words = command::alone(&self.spec, command, &variables);
+        process(None, &words, &variables, files.streams("prepare"))
     }
 
     /// Local ranks that this node starts or makes room for. `custom` has one for the whole gang.

@@ -10,7 +10,7 @@ use yard_common::id::Sequence;
 use yard_common::limits::{
     LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX, ROOT_LOGINS_MAX,
 };
-use yard_runtime::config::{self, ConfigError};
+use yard_runtime::config::{self, ConfigError, Section, Setting};
 
 /// How long an agent may be away unless asked otherwise, in milliseconds.
 const MAINTENANCE_MS: u64 = 120_000;
@@ -82,31 +82,51 @@ impl Options {
     /// # Errors
     /// If it cannot be read, or has problems; all of them are told.
     pub fn read(path: &Path, program: PathBuf) -> Result<Options, ConfigError> {
-        config::read(path, |root| {
-            let directory = root.path("directory", Path::new(Options::DIRECTORY));
-            let mut options = Options::new(directory, program);
-            let at = "\"host:port\"";
-            options.coordinators = root.list("coordinators", MEMBERS_MAX, at);
-            options.address = root.optional("address", "a host name or address");
-            let labels = root.list::<Label>("labels", LABELS_MAX, "\"key=value\"");
-            options.labels = labels.into_iter().map(|label| (label.key, label.value)).collect();
-            options.labels.sort();
-            let fake = root.number("gpus_fake", 0, 0..=NODE_DEVICES_MAX as u64);
-            options.gpus_fake = u16::try_from(fake).ok().filter(|count| *count > 0);
-            if !root.flag("gpus", true) {
-                options.gpus_fake = Some(0);
-            }
-            options.job_path = root.value("job_path", options.job_path, "\"/usr/bin:/bin\"");
-            options.gang_dir = root.optional("gang_dir", "a path");
-            options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
-            options.jobs_as_agent = root.flag("jobs_as_agent", false);
-            options.cpus_bound = root.flag("cpus_bound", true);
-            options.root_logins = root.list("root_logins", ROOT_LOGINS_MAX, "\"root\"");
-            let range = 1_000..=MAINTENANCE_MS_MAX;
-            options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
-            options.health = root.section("health", super::health::read);
-            Some(options)
-        })
+        config::read(path, |root| Some(Options::build(root, program)))
+    }
+
+    /// Every setting of a configuration file.
+    #[must_use]
+    pub fn settings() -> Vec<Setting> {
+        config::settings(|root| Options::build(root, PathBuf::new()))
+    }
+
+    fn build(root: &mut Section<'_>, program: PathBuf) -> Options {
+        root.about("Where it keeps who the node is, and scratch and output of jobs");
+        let directory = root.path("directory", Path::new(Options::DIRECTORY));
+        let mut options = Options::new(directory, program);
+        root.about("Further coordinators to try; those that the cluster tells are remembered");
+        options.coordinators = root.list("coordinators", MEMBERS_MAX, "\"host:port\"");
+        root.about("How the other nodes of a gang reach this one; if not set, by its host name");
+        options.address = root.optional("address", "a host name or address");
+        root.about("Labels of the node, for place.labels of jobs");
+        let labels = root.list::<Label>("labels", LABELS_MAX, "\"key=value\"");
+        options.labels = labels.into_iter().map(|label| (label.key, label.value)).collect();
+        options.labels.sort();
+        root.about("Made-up GPUs, for trying");
+        let fake = root.number("gpus_fake", 0, 0..=NODE_DEVICES_MAX as u64);
+        options.gpus_fake = u16::try_from(fake).ok().filter(|count| *count > 0);
+        root.about("Whether GPUs are looked for");
+        if !root.flag("gpus", true) {
+            options.gpus_fake = Some(0);
+        }
+        root.about("PATH of jobs");
+        options.job_path = root.value("job_path", options.job_path, "\"/usr/bin:/bin\"");
+        root.about("Where gangs meet whose nodes are all on this machine, for trying");
+        options.gang_dir = root.optional("gang_dir", "a path");
+        root.about("The control group that it makes; if not set, yard- and the name of the node");
+        options.cgroup = root.optional("cgroup", "the name of a control group, or \"none\"");
+        root.about("Whether jobs whose owner has no login run as the account of the agent");
+        options.jobs_as_agent = root.flag("jobs_as_agent", false);
+        root.about("Whether jobs get the whole CPUs that they ask for to themselves");
+        options.cpus_bound = root.flag("cpus_bound", true);
+        root.about("Accounts with the rights of root that may run jobs here");
+        options.root_logins = root.list("root_logins", ROOT_LOGINS_MAX, "\"root\"");
+        root.about("How long it may be away when it is stopped on purpose, in milliseconds");
+        let range = 1_000..=MAINTENANCE_MS_MAX;
+        options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
+        options.health = root.section("health", super::health::read);
+        options
     }
 
     pub(super) fn inventory(&self, node: &NodeFile) -> inventory::Options {
@@ -224,6 +244,13 @@ mod tests {
         let rules = Rules::new([(13, Action::Restart)]).unwrap();
         assert_eq!(found.health.rules, rules);
         assert_eq!(read("gpus = false\n").unwrap().gpus_fake, Some(0));
+    }
+
+    #[test]
+    fn every_setting_says_what_it_is_for() {
+        let silent: Vec<_> =
+            Options::settings().into_iter().filter(|one| one.about.is_empty()).collect();
+        assert_eq!(silent, [], "say it with Section::about");
     }
 
     #[test]

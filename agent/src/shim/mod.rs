@@ -24,6 +24,7 @@ mod obey;
 mod output;
 mod patience;
 mod peers;
+mod preparation;
 mod reap;
 pub mod record;
 mod run;

@@ -12,6 +12,7 @@ use crate::sys::{self, WaitStatus, Waited};
 impl Shim {
     /// Takes in who has ended. Statuses are written down; nothing that matters is reaped here.
     pub(super) fn look_at_children(&mut self) -> Result<(), ShimError> {
+        self.look_at_preparation()?;
         let mains = self.running.as_ref().map_or(0, |running| running.mains.len());
         for index in 0..mains {
             let Some(running) = &self.running else { break };
@@ -79,7 +80,8 @@ impl Shim {
 
     /// Whether it is a main process, or one whose end is not durable yet.
     fn is_kept(&self, pid: i32) -> bool {
-        self.zombies.iter().any(|(_, zombie)| *zombie == pid) || self.is_main(pid)
+        let prepares = self.preparation.as_ref().is_some_and(|preparation| preparation.is(pid));
+        prepares || self.zombies.iter().any(|(_, zombie)| *zombie == pid) || self.is_main(pid)
     }
 
     fn is_main(&self, pid: i32) -> bool {
@@ -118,7 +120,7 @@ impl Shim {
     }
 
     /// Whether nothing but zombies is left of what was started.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let members = self.work.as_ref().map(|work| work.plan.group.members());
         members.is_none_or(|members| {
             members.iter().all(|pid| self.zombies.iter().any(|(_, zombie)| zombie == pid))
@@ -132,8 +134,8 @@ impl Shim {
             return Ok(());
         }
         if !self.is_empty() {
-            if let Some(work) = &self.work {
-                work.plan.group.kill();
+            if let Some(work) = &mut self.work {
+                work.plan.kill();
             }
             let left = process::descendants(std::process::id() as i32);
             process::kill_all(&left);

@@ -4,6 +4,7 @@ use super::message::{FromShim, State};
 use super::news::News;
 use super::patience::Patience;
 use super::peers::Peers;
+use super::preparation::Preparation;
 use super::record::{Entry, History, KillReason, Writer};
 use super::setup::Prepared;
 use super::task::Running;
@@ -37,6 +38,8 @@ pub(super) struct Shim {
     pub(super) history: History,
     pub(super) lease: Option<LeaseFile>,
     pub(super) work: Option<Work>,
+    /// The job's own command before its tasks; none: there is none, or it is over.
+    pub(super) preparation: Option<Preparation>,
     pub(super) peers: Peers,
     /// What the agent was not told yet.
     pub(super) news: News,
@@ -93,6 +96,7 @@ impl Shim {
             history,
             lease,
             work: None,
+            preparation: None,
             peers: Peers::default(),
             news: News::default(),
             running: None,
@@ -111,14 +115,12 @@ impl Shim {
         }
     }
 
-    /// Everything is ready.
+    /// Everything is ready but for the job's own command.
     pub(super) fn on_prepared(&mut self, prepared: Prepared) -> Result<(), ShimError> {
         let Prepared { orders, plan, jobs, gang } = prepared;
         self.peers = Peers::new(jobs, gang);
         self.work = Some(Work { orders, plan });
-        self.write(&Entry::Prepared)?;
-        self.tell(FromShim::Prepared);
-        Ok(())
+        self.prepare_or_announce()
     }
 
     /// Nothing will run.
@@ -152,7 +154,9 @@ impl Shim {
     /// kernel may take milliseconds to move a process: a shim that had no time to do so while it
     /// stood by does it once the first start is behind it, or will not come.
     fn settle(&mut self) {
-        let due = self.running.is_some() || self.history.started > 0 || self.waits_for_lease;
+        let prepares = self.preparation.as_ref().is_some_and(Preparation::has_started);
+        let runs = self.running.is_some() || self.history.started > 0;
+        let due = prepares || runs || self.waits_for_lease;
         if let Some(work) = self.work.as_ref().filter(|_| due && !self.is_settled) {
             // Those that cannot, live with it.
             let _ = work.orders.site.cgroups().find(GROUP).enter_v2(&self.entered);
@@ -226,12 +230,14 @@ impl Shim {
         let now_ms = sys::boot_ms();
         let deadline = Some(self.deadline_ms).filter(|at| *at > 0 && self.is_guardian());
         // Before the first renewal there is no deadline to wait for.
-        let unknown = self.deadline_ms == 0 && self.history.start_given && self.is_guardian();
+        let begun = self.history.start_given || self.preparation.is_some();
+        let unknown = self.deadline_ms == 0 && begun && self.is_guardian();
         let lease = (self.waits_for_lease || unknown).then(|| now_ms + LEASE_POLL_MS);
         let kill = self.is_killing.then(|| now_ms + self.patience.pause_ms(now_ms));
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
+        let prepare = self.preparation.as_ref().and_then(Preparation::due_ms);
         let (flush, news, output) = (self.flush_at_ms, self.news.due_ms, self.output_at_ms);
-        let due = [deadline, lease, kill, siblings, flush, news, output];
+        let due = [deadline, lease, kill, prepare, siblings, flush, news, output];
         let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         let wait_ms = next_ms.saturating_sub(now_ms).min(60_000);
         PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)

@@ -74,7 +74,10 @@ impl Shim {
         }
         // An order to stop may be all that the task was waiting for.
         self.end_task_if_over()?;
+        self.go_on_preparing()?;
         self.go_on_killing()?;
+        // What it left behind may just have ended.
+        self.go_on_preparing()?;
         // Each task that could not start at all makes room for the next.
         while self.may_start() && !self.start_next()? {}
         Ok(())
@@ -247,7 +250,7 @@ fn start_all(plan: &Plan, running: &mut Running, strict_ms: u64) -> Option<Start
 }
 
 /// Reaps a process that ended before it was a program: it says nothing that anybody waits for.
-fn reap_failed(pid: i32) {
+pub(super) fn reap_failed(pid: i32) {
     let pid = nix::unistd::Pid::from_raw(pid);
     while let Err(nix::errno::Errno::EINTR) = nix::sys::wait::waitpid(pid, None) {}
 }
@@ -291,7 +294,7 @@ pub(super) fn cause_of(status: WaitStatus) -> ExitCause {
     }
 }
 
-fn cause_of_start(error: StartError) -> ExitCause {
+pub(super) fn cause_of_start(error: StartError) -> ExitCause {
     match error.step {
         StartStep::Directory => ExitCause::PrepareFailed(PrepareStep::Workdir),
         StartStep::Identity => ExitCause::PrepareFailed(PrepareStep::Account),

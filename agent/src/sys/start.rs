@@ -175,9 +175,10 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
         pipe: write.as_raw_fd(),
     };
     let mut layout = layout;
+    let directory = program.cgroup.and_then(|at| at.directory.as_ref());
     // SAFETY: the process has one thread, and the child calls only what may be called after a
     // fork: see `child`.
-    let pid = match program.cgroup.map(|at| unsafe { fork_into(at.directory.as_raw_fd()) }) {
+    let pid = match directory.map(|at| unsafe { fork_into(at.as_raw_fd()) }) {
         Some(pid) if pid >= 0 => {
             layout.procs = None;
             pid

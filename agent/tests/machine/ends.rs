@@ -103,6 +103,18 @@ async fn what_a_rank_leaves_behind_ends_with_it() {
 }
 
 #[tokio::test]
+async fn what_a_task_leaves_behind_does_not_harm_the_next_one() {
+    let mut node = Node::start().await;
+    let chain =
+        Chain(vec![ChainLink { tasks: TaskRange { first: 0, len: 4 }, attempt: AttemptNumber(1) }]);
+    let detail = assignment("command: setsid sleep 1000 & exit $YARD_TASK_INDEX\narray: 0-3");
+    node.desire(vec![wanted(1, chain, DesiredPhase::Run)], vec![(id(1), detail)]).await;
+    node.until(|heard| heard.is_reaped(id(1))).await;
+    let expected: Vec<ExitCause> = (0..4).map(ExitCause::Exited).collect();
+    assert_eq!(node.heard.causes(id(1)), expected);
+}
+
+#[tokio::test]
 async fn a_missing_working_directory_says_what_to_do() {
     let mut node = Node::start().await;
     let mut detail = assignment("command: 'true'");

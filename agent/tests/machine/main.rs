@@ -14,6 +14,7 @@ mod hangs;
 mod leftovers;
 mod limits;
 mod place;
+mod prepare;
 mod ready;
 mod signals;
 mod stops;

@@ -18,6 +18,48 @@ pub(crate) enum CoordinatorVerb {
     Restore(CoordinatorRestoreArgs),
     /// Remove what a coordinator keeps on this machine
     Reset(CoordinatorResetArgs),
+    /// Make a coordinator a service of this machine: program, account, settings, systemd unit
+    Install(CoordinatorInstallArgs),
+    /// Remove the service again
+    Uninstall(UninstallArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// The file with its settings, which is written if there is none [default: in /etc/yard]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Install into the files of another machine, such as an image, below this directory
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Print what would be done, with every file, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Start the service, or start it again if something has changed
+    #[arg(long)]
+    pub(crate) start: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorInstallArgs {
+    #[command(flatten)]
+    pub(crate) install: InstallArgs,
+    /// The account that it runs as; it is made if there is none [default: yard]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UninstallArgs {
+    /// The file with its settings [default: in /etc/yard]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Remove settings and data as well, for good
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 /// Where a coordinator keeps what it has.
@@ -113,6 +155,19 @@ pub(crate) enum AgentVerb {
     Join(AgentJoinArgs),
     /// Run the agent of this machine
     Run(AgentRunArgs),
+    /// Make the agent a service of this machine: program, settings, systemd unit
+    Install(InstallArgs),
+    /// Remove the service again
+    Uninstall(AgentUninstallArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentUninstallArgs {
+    #[command(flatten)]
+    pub(crate) uninstall: UninstallArgs,
+    /// End what runs on the node; it is refused otherwise
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

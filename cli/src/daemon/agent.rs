@@ -12,7 +12,7 @@ use yard_coordinator::Build;
 use yard_runtime::identity::{Token, TokenKind};
 
 /// Where the settings are unless the command line says otherwise.
-const SETTINGS: &str = "/etc/yard/agent.toml";
+pub(crate) const SETTINGS: &str = "/etc/yard/agent.toml";
 
 /// The program that shims run.
 pub(crate) fn program() -> Result<PathBuf, Failure> {
@@ -31,6 +31,14 @@ fn options(config: Option<&Path>, directory: Option<&Path>) -> Result<service::O
     Ok(options)
 }
 
+/// The settings of this file; the defaults, if there is none.
+pub(crate) fn options_at(settings: &Path) -> Result<service::Options, Failure> {
+    match settings.exists() {
+        true => options(Some(settings), None),
+        false => Ok(service::Options::new(service::Options::DIRECTORY.into(), program()?)),
+    }
+}
+
 /// Makes this machine a node.
 pub(crate) async fn join(args: &AgentJoinArgs) -> Result<u8, Failure> {
     let options = options(args.config.as_deref(), args.directory.as_deref())?;
@@ -45,7 +53,7 @@ pub(crate) async fn join(args: &AgentJoinArgs) -> Result<u8, Failure> {
     let patience = Duration::from_millis(args.patience.ms());
     let joined = enter(&options, &token, args.addresses.clone(), name, patience).await?;
     say(&format!("this machine is node {} of cluster {}", joined.name, joined.cluster));
-    say("next: yard agent run");
+    say(&format!("next: {}", super::next("yard-agent", "yard agent run")));
     Ok(0)
 }
 

@@ -8,6 +8,7 @@ use crate::args::{
 use crate::context::{Contexts, Environment, check_name};
 use crate::failure::{Failure, chain, exit};
 use crate::input::{all_of_standard_input, confirm};
+use crate::install::account::{self, Account};
 use crate::output::say;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +20,13 @@ use yard_coordinator::{
     Options, ServeError, Service,
 };
 use yard_runtime::identity::{Token, TokenKind};
+use yard_runtime::notify::Manager;
 use yard_runtime::shutdown::{Signal, Signals};
 
 /// Where the settings are unless the command line says otherwise.
-const SETTINGS: &str = "/etc/yard/coordinator.toml";
+pub(crate) const SETTINGS: &str = "/etc/yard/coordinator.toml";
+/// The unit of systemd that runs it.
+const UNIT: &str = "yard-coordinator";
 
 fn options(args: &SettingsArgs) -> Result<Options, Failure> {
     let mut options = match settings(args.config.as_deref(), SETTINGS) {
@@ -46,6 +50,14 @@ pub(super) fn place(args: &PlaceArgs) -> Result<(Options, String), Failure> {
     Ok((options, address))
 }
 
+/// The settings of this file; the defaults, if there is none.
+pub(crate) fn options_at(settings: &Path) -> Result<Options, Failure> {
+    match settings.exists() {
+        true => options(&SettingsArgs { config: Some(settings.into()), folder: None }),
+        false => Ok(Options::new(PathBuf::from(Options::FOLDER), Options::LISTEN)),
+    }
+}
+
 /// Makes a cluster, and the context of its first administrator.
 pub(crate) async fn init(args: &CoordinatorInitArgs) -> Result<u8, Failure> {
     check_name(&args.name)?;
@@ -57,17 +69,20 @@ pub(crate) async fn init(args: &CoordinatorInitArgs) -> Result<u8, Failure> {
         let hint = "give the cluster another name: --name NAME";
         return Err(Failure::new(exit::REFUSED, message, hint));
     }
+    let heir = heir(&options)?;
     make(&options.folder, &args.address, &args.admin, args.unix.clone(), &mut |made| {
         remember(&mut contexts, &folder, &args.name, made)
     })
     .await?;
+    hand_over(&options.folder, heir)?;
     say(&format!("made the cluster in {}", options.folder.display()));
     say(&format!("you are its administrator {}; the context is {}", args.admin, args.name));
     if args.unix.is_none() {
         let user = &args.admin;
         say(&format!("note: {user} has no login; `yard user set {user} --unix LOGIN` gives one"));
     }
-    say("next: yard coordinator run; then `yard node invite` for each machine");
+    let next = super::next(UNIT, "yard coordinator run");
+    say(&format!("next: {next}; then `yard node invite` for each machine"));
     Ok(0)
 }
 
@@ -99,10 +114,13 @@ pub(crate) async fn join(args: &CoordinatorJoinArgs, build: Build) -> Result<u8,
     };
     let patience = Duration::from_millis(args.patience.ms());
     let members = args.members.clone();
+    let heir = heir(&options)?;
     let joined = enter(&options.folder, &token, members, &address, patience, build).await?;
+    hand_over(&options.folder, heir)?;
     let (member, cluster) = (joined.member, joined.cluster);
     say(&format!("this machine is member {member} of cluster {cluster}, at {address}"));
-    say("next: yard coordinator run; it votes once it has caught up, if that leaves an odd number");
+    let next = super::next(UNIT, "yard coordinator run");
+    say(&format!("next: {next}; it votes once it has caught up, if that leaves an odd number"));
     Ok(0)
 }
 
@@ -168,6 +186,44 @@ pub(crate) fn reset(args: &CoordinatorResetArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// The account that gets what this process is about to make: that of the settings, if root makes
+/// it.
+pub(super) fn heir(options: &Options) -> Result<Option<Account>, Failure> {
+    let Some(name) = options.user.as_deref() else { return Ok(None) };
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let found = account::find(name)?;
+    let missing = || {
+        let message = format!("there is no account {name} on this machine");
+        Failure::new(exit::REFUSED, message, "yard coordinator install makes it")
+    };
+    found.ok_or_else(missing).map(Some)
+}
+
+/// Hands a folder to the account that is to have it.
+pub(super) fn hand_over(folder: &Path, heir: Option<Account>) -> Result<(), Failure> {
+    let Some(account) = heir else { return Ok(()) };
+    let hint = format!("run: chown -R {}:{} {}", account.uid, account.gid, folder.display());
+    account::hand_over(folder, account).map_err(|error| Failure::local(&error, hint))
+}
+
+/// Refuses to run as another account than that of the settings: what it wrote could not be read by
+/// the service any more.
+fn check_account(user: Option<&str>) -> Result<(), Failure> {
+    let Some(name) = user else { return Ok(()) };
+    let own = rustix::process::geteuid().as_raw();
+    match account::find(name) {
+        Ok(found) if found.is_none_or(|account| account.uid != own) => {
+            let message = format!("its settings say that it runs as {name}");
+            let hint = format!("systemctl start {UNIT}; or sudo -u {name} yard coordinator run");
+            Err(Failure::new(exit::REFUSED, message, hint))
+        }
+        // One that cannot be looked up is no reason to stand still.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Makes the folder above a new one.
 pub(super) fn above(folder: &Path) -> Result<(), Failure> {
     let hint = "make the folder above it, or run as root";
@@ -199,6 +255,8 @@ pub(crate) async fn run(args: &CoordinatorRunArgs, build: Build) -> Result<u8, F
         options.listen = listen;
     }
     options.build = build;
+    check_account(options.user.as_deref())?;
+    let manager = Manager::of_process();
     let mut signals = Signals::install().map_err(|error| Failure::local(&error, ""))?;
     let service = match Service::start(options, Arc::new(SystemEnv)).await {
         Ok(service) => service,
@@ -207,11 +265,18 @@ pub(crate) async fn run(args: &CoordinatorRunArgs, build: Build) -> Result<u8, F
     let handle = service.handle();
     let ended = service.wait();
     tokio::pin!(ended);
+    // It listens; whether there is a leader is not for this machine to say.
+    manager.ready();
+    let mut pulse = manager.pulse();
     loop {
         tokio::select! {
             outcome = &mut ended => return outcome.map(|()| 0).map_err(|error| failure(&error)),
+            () = pulse.beat() => manager.alive(),
             signal = signals.next() => match signal {
-                Signal::Stop => handle.shutdown(),
+                Signal::Stop => {
+                    manager.stopping();
+                    handle.shutdown();
+                }
                 Signal::Reload => {
                     if let Err(error) = handle.reload() {
                         tracing::warn!(%error, "the certificate is not read again");

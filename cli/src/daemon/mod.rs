@@ -22,6 +22,14 @@ fn settings(named: Option<&Path>, usual: &str) -> Option<PathBuf> {
     named.or_else(|| usual.exists().then_some(usual)).map(Path::to_path_buf)
 }
 
+/// What starts a daemon: its service if it is installed, else its verb.
+fn next(unit: &str, verb: &str) -> String {
+    match Path::new("/etc/systemd/system").join(format!("{unit}.service")).exists() {
+        true => format!("systemctl start {unit}"),
+        false => verb.to_string(),
+    }
+}
+
 /// A path as the process sees it wherever it is started.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|error| Failure::local(&error, "name an absolute path"))

@@ -1,6 +1,6 @@
 //! `yard coordinator restore`: a cluster comes back from a backup.
 
-use super::coordinator::{above, place};
+use super::coordinator::{above, hand_over, heir, place};
 use crate::args::CoordinatorRestoreArgs;
 use crate::failure::{Failure, chain, exit};
 use crate::input::confirm_word;
@@ -21,6 +21,7 @@ pub(crate) async fn restore(args: &CoordinatorRestoreArgs, build: Build) -> Resu
     let (options, address) = place(&args.place)?;
     let backup =
         backup::open(&args.file, &build).map_err(|error| crate::verb::backup::refused(&error))?;
+    let heir = heir(&options)?;
     let folder = options.folder;
     explain(&backup, &address);
     let cluster = backup.head.cluster.to_string();
@@ -29,9 +30,11 @@ pub(crate) async fn restore(args: &CoordinatorRestoreArgs, build: Build) -> Resu
     let options = RestoreOptions { folder: folder.clone(), address: address.clone(), build };
     let restored = yard_coordinator::restore(options, backup, Arc::new(SystemEnv)).await;
     let restored = restored.map_err(|error| failure(&error))?;
+    hand_over(&folder, heir)?;
     let (member, life) = (restored.member, restored.incarnation);
     say(&format!("restored in {}: life {life}, member {member}, at {address}", folder.display()));
-    say("next: yard coordinator run; then `yard cluster token` for each further coordinator");
+    let next = super::next("yard-coordinator", "yard coordinator run");
+    say(&format!("next: {next}; then `yard cluster token` for each further coordinator"));
     Ok(0)
 }
 

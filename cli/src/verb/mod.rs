@@ -22,6 +22,7 @@ use crate::args::{
 use crate::daemon;
 use crate::dev;
 use crate::failure::Failure;
+use crate::install;
 use crate::session::Session;
 use yard_coordinator::Build;
 
@@ -51,6 +52,16 @@ pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
         }
         Verb::Coordinator(CoordinatorVerb::Reset(args)) => {
             return daemon::coordinator::reset(args);
+        }
+        Verb::Coordinator(CoordinatorVerb::Install(args)) => {
+            return install::coordinator(&args.install, args.user.as_deref());
+        }
+        Verb::Coordinator(CoordinatorVerb::Uninstall(args)) => {
+            return install::uninstall_coordinator(args);
+        }
+        Verb::Agent(AgentVerb::Install(args)) => return install::agent(args),
+        Verb::Agent(AgentVerb::Uninstall(args)) => {
+            return install::uninstall_agent(&args.uninstall, args.force);
         }
         Verb::Agent(AgentVerb::Join(args)) => return daemon::agent::join(args).await,
         Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args, build).await,

@@ -97,7 +97,7 @@ pub enum NodeCommand {
     #[n(9)]
     Remove(#[n(0)] NodeId),
     /// Nothing new is placed on one of its GPUs.
-    #[n(11)]
+    #[n(12)]
     DrainGpu {
         /// The node.
         #[n(0)]
@@ -110,7 +110,7 @@ pub enum NodeCommand {
         reason: String,
     },
     /// Ends that; and the node looks anew at what it found wrong with the GPU.
-    #[n(12)]
+    #[n(13)]
     UndrainGpu {
         /// The node.
         #[n(0)]
@@ -120,7 +120,7 @@ pub enum NodeCommand {
         gpu: String,
     },
     /// The node looks anew at what it found wrong with itself.
-    #[n(13)]
+    #[n(14)]
     Check(#[n(0)] NodeId),
 }
 

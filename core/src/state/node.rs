@@ -66,23 +66,23 @@ pub struct Node {
     #[n(14)]
     pub failures: Vec<(JobId, u64)>,
     /// GPUs that operators hold back, by UUID: positions change with a boot.
-    #[n(16)]
+    #[n(17)]
     #[cbor(default)]
     pub held_back: Vec<HeldBack>,
     /// Since when and why it is cordoned.
-    #[n(17)]
+    #[n(18)]
     #[cbor(default)]
     pub cordon: Option<Cordon>,
     /// Cordons since an attempt succeeded here.
-    #[n(18)]
+    #[n(19)]
     #[cbor(default)]
     pub cordons: u32,
     /// The last check that it was asked for.
-    #[n(19)]
+    #[n(20)]
     #[cbor(default)]
     pub check: u32,
     /// Whether a condition that it told bars new work.
-    #[n(20)]
+    #[n(21)]
     #[cbor(default)]
     pub unwell: bool,
 }
