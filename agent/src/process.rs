@@ -11,6 +11,8 @@ use yard_common::id::BootId;
 pub struct Fact {
     /// Its parent.
     pub parent: i32,
+    /// Its session.
+    pub session: i32,
     /// When it started, in ticks since the boot: tells it from a later one of the same id.
     pub started: u64,
     /// Whether only its wait status is left.
@@ -27,6 +29,7 @@ pub fn fact(pid: i32) -> Option<Fact> {
     Some(Fact {
         zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }

@@ -89,6 +89,17 @@ pub(crate) struct Identity {
     pub(crate) groups: Vec<u32>,
 }
 
+/// Where a process stands among those that a terminal's keys reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// In a group of its own.
+    Group,
+    /// In a session of its own.
+    Session,
+    /// In a session of its own, whose terminal is its standard input.
+    Terminal,
+}
+
 /// A process to start.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
@@ -102,6 +113,8 @@ pub(crate) struct Program<'a> {
     pub(crate) directory: &'a CStr,
     /// Standard input, output and error.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Its group, session and terminal.
+    pub(crate) standing: Standing,
     /// The cgroup to start in.
     pub(crate) cgroup: Option<&'a Entrance>,
     /// Limits.
@@ -196,6 +209,7 @@ struct Layout {
     variables: Vec<*const libc::c_char>,
     directory: *const libc::c_char,
     stdio: [RawFd; 3],
+    standing: Standing,
     /// To be entered by itself, where the kernel did not start it in its cgroup.
     procs: Option<RawFd>,
     limits: Vec<ProcessLimit>,
@@ -224,6 +238,7 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
         variables: list(program.variables),
         directory: program.directory.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        standing: program.standing,
         procs: program.cgroup.map(|entrance| entrance.procs.as_raw_fd()),
         limits: program.limits.to_vec(),
         umask: program.umask as libc::mode_t,
@@ -293,7 +308,10 @@ unsafe fn child(layout: &Layout) -> ! {
     let errno = || unsafe { *libc::__errno_location() };
     // SAFETY: plain system calls on numbers and on pointers that the layout keeps valid.
     unsafe {
-        libc::setpgid(0, 0);
+        match layout.standing {
+            Standing::Group => libc::setpgid(0, 0),
+            Standing::Session | Standing::Terminal => libc::setsid(),
+        };
         // If the shim dies, its ranks have no witness: they end with it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         reset_signals();
@@ -312,6 +330,11 @@ unsafe fn child(layout: &Layout) -> ! {
             if libc::dup2(*fd, target as RawFd) < 0 {
                 fail(StartStep::Setup, errno());
             }
+        }
+        if layout.standing == Standing::Terminal
+            && libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) != 0
+        {
+            fail(StartStep::Setup, errno());
         }
         for limit in &layout.limits {
             set_limit(limit);
@@ -416,6 +439,15 @@ pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> nix::Result<()> {
     use nix::sys::signal::SigHandler;
     // SAFETY: no handler is installed, and none is replaced: this process has none.
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map(|_| ())
+}
+
+/// Tells a terminal its size in characters; whoever runs on it hears of the change.
+pub(crate) fn set_terminal_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
+    // SAFETY: the pointer is to a structure of the kind that this request takes.
+    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Takes file descriptor 0 over from the process that started this one, and puts `/dev/null` in

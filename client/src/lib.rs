@@ -6,6 +6,7 @@
 //!   effect once.
 //! - [`Watch`] and [`Logs`] are streams that go on where they broke, without a gap and without
 //!   anything twice.
+//! - [`Exec`] and [`Forward`] are visits of a job that runs. They end when they break.
 //! - [`login()`] turns a login token into an identity. The server is checked first.
 //! - [`ClientError`] says in types what a caller can act on.
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ mod error;
 mod login;
 mod logs;
 mod route;
+mod visit;
 mod watch;
 
 pub use client::{Client, Options, Roster};
@@ -25,6 +27,7 @@ pub const NOT_FOUND: tonic::Code = tonic::Code::NotFound;
 pub use error::{ClientError, Refusal};
 pub use login::{LoggedIn, login};
 pub use logs::{LogItem, Logs};
+pub use visit::{Exec, Forward, Visit};
 pub use watch::{Watch, WatchItem};
 
 use yard_common::id::RequestId;

@@ -6,6 +6,7 @@ use super::peers::Peers;
 use super::record::{Entry, History, KillReason, Writer};
 use super::setup::Prepared;
 use super::task::Running;
+use super::visits::Visits;
 use super::{GROUP, ShimError};
 use crate::launch::{Orders, Plan};
 use crate::lease_file::LeaseFile;
@@ -39,6 +40,7 @@ pub(super) struct Shim {
     pub(super) lease: Option<LeaseFile>,
     pub(super) work: Option<Work>,
     pub(super) peers: Peers,
+    pub(super) visits: Visits,
     /// What the agent was not told yet.
     pub(super) news: News,
     /// What runs now.
@@ -91,6 +93,7 @@ impl Shim {
             lease,
             work: None,
             peers: Peers::default(),
+            visits: Visits::default(),
             news: News::default(),
             running: None,
             zombies: Vec::new(),
@@ -108,8 +111,9 @@ impl Shim {
 
     /// Everything is ready.
     pub(super) fn on_prepared(&mut self, prepared: Prepared) -> Result<(), ShimError> {
-        let Prepared { orders, plan, jobs, gang } = prepared;
+        let Prepared { orders, plan, jobs, gang, visits } = prepared;
         self.peers = Peers::new(jobs, gang);
+        self.visits = Visits::new(visits);
         self.work = Some(Work { orders, plan });
         self.write(&Entry::Prepared)?;
         self.tell(FromShim::Prepared);
@@ -132,6 +136,7 @@ impl Shim {
             self.look_at_children()?;
             self.listen_to_agents()?;
             self.listen_to_peers()?;
+            self.listen_to_visitors();
             self.look_at_deadline()?;
             self.go_on()?;
             self.make_durable()?;
@@ -209,6 +214,7 @@ impl Shim {
             fds.push(PollFd::new(agent.fd(), PollFlags::POLLIN | out));
         }
         self.peers.add_to(&mut fds);
+        self.visits.add_to(&mut fds);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(ShimError::Poll(errno)),
@@ -224,8 +230,9 @@ impl Shim {
         let lease = (self.waits_for_lease || unknown).then(|| now_ms + LEASE_POLL_MS);
         let kill = self.is_killing.then(|| now_ms + KILL_POLL_MS);
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
-        let due = [deadline, lease, kill, siblings, self.flush_at_ms, self.news.due_ms];
-        let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
+        let told = [self.flush_at_ms, self.news.due_ms, self.visits.due_ms()];
+        let due = [deadline, lease, kill, siblings].into_iter().chain(told);
+        let Some(next_ms) = due.flatten().min() else { return PollTimeout::NONE };
         let wait_ms = next_ms.saturating_sub(now_ms).min(60_000);
         PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)
     }

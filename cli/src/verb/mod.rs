@@ -11,6 +11,7 @@ mod nodes;
 mod run;
 mod submit;
 mod users;
+mod visit;
 mod wait;
 
 use crate::args::{
@@ -57,10 +58,13 @@ pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
         Verb::Config(crate::args::ConfigVerb::Use { context }) => {
             return local::use_context(context);
         }
-        Verb::Run(RunArgs { submit }) | Verb::Submit(SubmitArgs { submit, .. })
+        Verb::Run(RunArgs { submit, .. }) | Verb::Submit(SubmitArgs { submit, .. })
             if submit.dry_run =>
         {
             return submit::dry_run(&global, submit).await;
+        }
+        Verb::Run(RunArgs { submit, pty: true }) => {
+            return visit::run_on_terminal(&global, submit).await;
         }
         // The job first: what is wrong with it can be told wherever it is written.
         Verb::Run(args) => {
@@ -93,6 +97,8 @@ async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
         Verb::Why(args) => inspect::why(session, args).await,
         Verb::Results(args) => inspect::results(session, args).await,
         Verb::Logs(args) => follow::logs(session, args).await,
+        Verb::Exec(args) => visit::exec(session, args).await,
+        Verb::Forward(args) => visit::forward(session, args).await,
         Verb::Events(args) => follow::events(session, args).await,
         Verb::Cancel(args) => change::cancel(session, args).await,
         Verb::Hold(args) => change::hold(session, args).await,

@@ -28,5 +28,6 @@ mod shim;
 mod teller;
 mod upgrade;
 mod user;
+mod visit;
 mod wire;
 mod world;
