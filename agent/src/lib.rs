@@ -33,6 +33,7 @@ mod listening;
 pub mod logs;
 pub mod paths;
 pub mod process;
+mod samples;
 pub mod service;
 pub mod session;
 pub mod shim;

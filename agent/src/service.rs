@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
 use yard_common::id::NodeId;
 use yard_common::state::AssignmentState;
 use yard_core::agent::Lease;
@@ -44,6 +45,8 @@ const RETURN: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(3);
 /// The one task that ends by itself.
 const RETURN_TASK: &str = "return";
+/// Between two samples of what assignments use.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Errors that wait to be told; the first ends everything.
 const FATALS_MAX: usize = 8;
 /// The exit code of a process whose storage failed (`EX_SOFTWARE`).
@@ -168,6 +171,7 @@ impl Service {
             tls: start.tls.clone(),
             driver: start.driver.clone(),
             paths: Paths::new(&options.directory),
+            samples: Samples::default(),
             memory: start.memory.clone(),
             rosters,
             inventory: observer.inventory.subscribe(),
@@ -250,6 +254,7 @@ impl Start {
         let controlled = control::run(shared.clone(), stop.clone());
         self.tasks.spawn("control stream", told(self.fatal.clone(), controlled));
         self.tasks.spawn("inventory", observer.run(stop.clone()));
+        self.tasks.spawn("samples", take_samples(shared.clone(), stop.clone()));
         let generation = self.certificates.clone();
         let renewer = Renewer { shared: shared.clone(), identity, generation };
         let renewed = renewer.run(stop.clone());
@@ -288,6 +293,29 @@ async fn push(
                 driver.lease(lease).await.map_err(|_| Fatal::Driver)?;
             }
             () = driver.gone() => return Err(Fatal::Driver),
+        }
+    }
+}
+
+/// Samples what assignments use, while any runs.
+async fn take_samples(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut ticks = interval(SAMPLE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        // Whoever waits for the driver hears of its end.
+        let Ok((_, shares)) = shared.driver.shares().await else { return };
+        let running = |share: &Share| {
+            (share.state == AssignmentState::Running).then_some((share.id, share.ended))
+        };
+        let running: Vec<_> = shares.iter().filter_map(running).collect();
+        let (paths, samples) = (shared.paths.clone(), shared.samples.clone());
+        let taken = tokio::task::spawn_blocking(move || samples.take(&paths, &running)).await;
+        if let Err(error) = taken {
+            tracing::error!(%error, "no samples were taken");
         }
     }
 }

@@ -250,6 +250,14 @@ pub const DETAILS_AHEAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const STREAM_QUEUE_LEN_MAX: usize = 8;
 /// Questions for logs and files that an agent answers at a time; further ones are not heard.
 pub const DATA_CALLS_MAX: usize = 64;
+/// Assignments of which a node keeps samples.
+pub const SAMPLED_MAX: usize = 4_096;
+/// Machines that are asked for samples at once, and samples of one answer.
+pub const SAMPLE_NODES_MAX: usize = 256;
+/// See [`SAMPLE_NODES_MAX`].
+pub const SAMPLES_MAX: usize = 10_000;
+/// Jobs that are named when samples are asked for.
+pub const SAMPLE_JOBS_MAX: usize = 1_000;
 /// Programs that people run at a time beside the ranks of one assignment; further ones are refused.
 pub const VISITS_MAX: usize = 16;
 /// Words of one such program, and the bytes of all of them.

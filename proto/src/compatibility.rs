@@ -26,12 +26,13 @@ const WITHOUT_REQUEST_ID: [&str; 7] = [
     "/yard.v1.ClusterService/SaveSnapshot",
 ];
 /// How calls are named that change nothing. A new certificate changes nothing of the old one.
-const READING: [&str; 12] = [
+const READING: [&str; 13] = [
     "List",
     "Get",
     "Attempts",
     "Explain",
     "Watch",
+    "Latest",
     "Logs",
     "ReadFile",
     "WhoAmI",

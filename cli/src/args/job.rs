@@ -130,6 +130,22 @@ pub(crate) struct ForwardArgs {
     pub(crate) attempt: Option<u32>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Only these jobs
+    #[arg(value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    /// Jobs of everybody
+    #[arg(long, short)]
+    pub(crate) all_users: bool,
+    /// A row for each machine
+    #[arg(long, short)]
+    pub(crate) nodes: bool,
+    /// Once, also on a terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
 /// A port here and a port there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PortPair {

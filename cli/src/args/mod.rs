@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     Why(WhyArgs),
     /// Print what the ranks of a job wrote
     Logs(LogsArgs),
+    /// What running jobs use: CPU, memory, disk, output, silence
+    Top(TopArgs),
     /// Run a program beside a rank of a job that runs, as its user; a shell by default
     Exec(ExecArgs),
     /// Reach ports of a job that runs, such as TensorBoard or Jupyter
@@ -194,7 +196,7 @@ mod tests {
             command().get_subcommands().map(|verb| verb.get_name().to_string()).collect();
         assert_eq!(
             verbs.join(" "),
-            "run submit ls show why logs exec forward cancel hold release set wait results node pool queue \
+            "run submit ls show why logs top exec forward cancel hold release set wait results node pool queue \
              user login cluster dev coordinator agent doctor init schema config events completion"
         );
         for verb in verbs {

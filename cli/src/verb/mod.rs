@@ -10,6 +10,7 @@ mod local;
 mod nodes;
 mod run;
 mod submit;
+mod top;
 mod users;
 mod visit;
 mod wait;
@@ -97,6 +98,7 @@ async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
         Verb::Why(args) => inspect::why(session, args).await,
         Verb::Results(args) => inspect::results(session, args).await,
         Verb::Logs(args) => follow::logs(session, args).await,
+        Verb::Top(args) => top::top(session, args).await,
         Verb::Exec(args) => visit::exec(session, args).await,
         Verb::Forward(args) => visit::forward(session, args).await,
         Verb::Events(args) => follow::events(session, args).await,

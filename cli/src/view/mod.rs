@@ -11,6 +11,7 @@ pub(crate) mod lines;
 pub(crate) mod node;
 pub(crate) mod results;
 pub(crate) mod timeline;
+pub(crate) mod top;
 
 use serde_json::{Value, json};
 use yard_proto::v1;

@@ -25,6 +25,7 @@ mod nodes;
 mod problems;
 mod read;
 mod refusal;
+mod samples;
 mod serve;
 mod share;
 mod strangers;
@@ -50,6 +51,7 @@ use yard_proto::v1::holder_service_server::HolderServiceServer;
 use yard_proto::v1::interactive_service_server::InteractiveServiceServer;
 use yard_proto::v1::job_service_server::JobServiceServer;
 use yard_proto::v1::node_service_server::NodeServiceServer;
+use yard_proto::v1::sample_service_server::SampleServiceServer;
 use yard_proto::v1::user_service_server::UserServiceServer;
 
 /// Serves the calls of one member.
@@ -80,6 +82,7 @@ pub(crate) fn routes(member: &Arc<Member>) -> Routes {
         .add_service(public!(JobServiceServer))
         .add_service(public!(InteractiveServiceServer))
         .add_service(public!(NodeServiceServer))
+        .add_service(public!(SampleServiceServer))
         .add_service(public!(HolderServiceServer))
         .add_service(public!(UserServiceServer))
         .add_service(public!(ClusterServiceServer))

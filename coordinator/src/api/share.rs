@@ -206,6 +206,7 @@ impl Share {
             | What::File(_)
             | What::Exec(_)
             | What::Forward(_)
+            | What::Samples(_)
             | What::End(_) => {
                 return Err(strange());
             }

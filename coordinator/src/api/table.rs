@@ -109,6 +109,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.NodeService/Maintenance", AgentOrCluster(Operator)),
     ("/yard.v1.NodeService/Remove", Cluster(Operator)),
     ("/yard.v1.NodeService/Undrain", Cluster(Operator)),
+    ("/yard.v1.SampleService/Latest", Somewhere(Viewer)),
     ("/yard.v1.UserService/Add", Cluster(Admin)),
     ("/yard.v1.UserService/CreateLoginToken", Cluster(Admin)),
     ("/yard.v1.UserService/Disable", Cluster(Admin)),

@@ -8,6 +8,7 @@ mod files;
 mod forward;
 mod logs;
 mod place;
+mod samples;
 
 pub(super) use place::{needs_note, note};
 
@@ -199,6 +200,7 @@ async fn answer(shared: &Arc<Shared>, want: Want, answers: &Answers) -> Result<(
         Want::Log(want) => logs::answer(shared, want, answers).await,
         Want::Files(want) => files::list(shared, want, answers).await,
         Want::File(want) => files::read(shared, want, answers).await,
+        Want::Samples(want) => samples::answer(shared, want, answers).await,
         Want::Exec(_) | Want::Forward(_) | Want::ExecInput(_) | Want::ForwardInput(_) => {
             Err(DataError::not_allowed("this is no question").into())
         }
