@@ -111,7 +111,10 @@ impl Sum {
             first.owner.clone(),
             nodes,
             self.ranks.to_string(),
-            of(self.cpu_milli.map(text::cpus), text::cpus(self.granted_cpu_milli)),
+            of(
+                self.cpu_milli.map(|milli| text::cpus(milli / 10 * 10)),
+                text::cpus(self.granted_cpu_milli),
+            ),
             of(self.memory_bytes.map(text::bytes), text::bytes(self.granted_memory_bytes)),
             bytes(self.memory_peak_bytes),
             bytes(self.read_bytes_per_s),

@@ -26,6 +26,7 @@ mod run;
 mod shim;
 #[path = "../shared/teller.rs"]
 mod teller;
+mod top;
 mod upgrade;
 mod user;
 mod visit;
