@@ -11,9 +11,10 @@ mod options;
 pub use options::Options;
 
 use crate::cgroup::Support;
-use crate::driver::{self, Driver, DriverError};
+use crate::driver::{self, Driver, DriverError, Share};
 use crate::inventory::{self, InventoryError};
 use crate::paths::Paths;
+use crate::samples::Samples;
 use crate::session::certificate::{self, Renewer};
 use crate::session::facts::{self, Observer};
 use crate::session::lease::{Keeper, Succession, not_held, times_of};

@@ -8,9 +8,11 @@
 use crate::cgroup::Entrance;
 use nix::libc;
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use tokio::io::unix::AsyncFd;
 
 /// Milliseconds of the boot clock, which also runs while the machine is suspended.
 #[must_use]
@@ -439,6 +441,20 @@ pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> nix::Result<()> {
     use nix::sys::signal::SigHandler;
     // SAFETY: no handler is installed, and none is replaced: this process has none.
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map(|_| ())
+}
+
+/// A file that is waited for by the runtime, and never waits itself.
+pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
+    // SAFETY: fcntl with numbers.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    // SAFETY: as above.
+    if flags < 0
+        || unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) } < 0
+    {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a `File` owns its descriptor, and is neither replaced nor closed while it is watched.
+    Ok(unsafe { AsyncFd::register(File::from(fd)) }?)
 }
 
 /// Tells a terminal its size in characters; whoever runs on it hears of the change.

@@ -83,15 +83,9 @@ impl Api {
             local_rank: target.local_rank,
             start: Some(start),
         };
-        let more = inputs.map_while(|input| {
-            let input = input.ok()?;
-            let is_long = matches!(&input.what,
-                Some(v1::exec_input::What::Stdin(bytes)) if bytes.len() > VISIT_CHUNK_BYTES_MAX);
-            let what = Some(member_data::What::ExecInput(input));
-            (!is_long).then_some(Ok(MemberData { what }))
-        });
+        let more = inputs.scan((), |(), input| ready(more_of_exec_input(input)));
         let question = member_data::What::Exec(want);
-        let answer = ask_on(self, target.node, question, more_of(more)).await?;
+        let answer = ask_on(self, target.node, question, Box::pin(more)).await?;
         let (name, job) = (target.node_name, target.job);
         let parts = parts(answer, move |what| match what {
             What::Exec(mut output) => {
@@ -123,15 +117,9 @@ impl Api {
             port: u32::from(port),
             probe: start.probe,
         };
-        let more = inputs.map_while(|input| {
-            let input = input.ok()?;
-            let is_long = matches!(&input.what,
-                Some(v1::forward_input::What::Data(data)) if data.len() > VISIT_CHUNK_BYTES_MAX);
-            let what = Some(member_data::What::ForwardInput(input));
-            (!is_long).then_some(Ok(MemberData { what }))
-        });
+        let more = inputs.scan((), |(), input| ready(more_of_forward_input(input)));
         let question = member_data::What::Forward(want);
-        let answer = ask_on(self, target.node, question, more_of(more)).await?;
+        let answer = ask_on(self, target.node, question, Box::pin(more)).await?;
         let (name, job) = (target.node_name, target.job);
         let parts = parts(answer, move |what| match what {
             What::Forward(mut output) => {
@@ -229,11 +217,27 @@ fn check(start: &v1::ExecStart) -> Result<(), Refusal> {
 }
 
 /// What follows a question, as long as the client sends what can be taken.
-fn more_of<S>(more: S) -> Answers<MemberData>
-where
-    S: futures_util::Stream<Item = Result<MemberData, Status>> + Send + 'static,
-{
-    Box::pin(more)
+fn more_of_exec_input(input: Result<v1::ExecInput, Status>) -> Option<Result<MemberData, Status>> {
+    let input = input.ok()?;
+    let len = match &input.what {
+        Some(v1::exec_input::What::Stdin(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    let what = Some(member_data::What::ExecInput(input));
+    (len <= VISIT_CHUNK_BYTES_MAX).then_some(Ok(MemberData { what }))
+}
+
+/// See [`more_of_exec_input`].
+fn more_of_forward_input(
+    input: Result<v1::ForwardInput, Status>,
+) -> Option<Result<MemberData, Status>> {
+    let input = input.ok()?;
+    let len = match &input.what {
+        Some(v1::forward_input::What::Data(data)) => data.len(),
+        _ => 0,
+    };
+    let what = Some(member_data::What::ForwardInput(input));
+    (len <= VISIT_CHUNK_BYTES_MAX).then_some(Ok(MemberData { what }))
 }
 
 /// The answers of an agent, each as it is told to the client.

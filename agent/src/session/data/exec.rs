@@ -255,17 +255,10 @@ fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
 impl Ends {
     fn new(files: Files) -> io::Result<Ends> {
         Ok(Ends {
-            input: Some(end(files.input)?),
-            output: end(files.output)?,
-            errors: files.errors.map(end).transpose()?,
+            input: Some(sys::watched(files.input)?),
+            output: sys::watched(files.output)?,
+            errors: files.errors.map(sys::watched).transpose()?,
             terminal: files.terminal.map(File::from),
         })
     }
-}
-
-/// One of our ends, which waits for nobody.
-fn end(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
-    let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
-    fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    AsyncFd::new(File::from(fd))
 }
