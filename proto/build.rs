@@ -7,14 +7,16 @@ use std::path::PathBuf;
 /// Where the files lie.
 const ROOT: &str = "proto";
 /// What everybody may see, and what reflection tells of.
-const PUBLIC: [&str; 8] = [
+const PUBLIC: [&str; 10] = [
     "yard/v1/cluster.proto",
     "yard/v1/common.proto",
     "yard/v1/events.proto",
     "yard/v1/explain.proto",
     "yard/v1/holders.proto",
+    "yard/v1/interactive.proto",
     "yard/v1/jobs.proto",
     "yard/v1/nodes.proto",
+    "yard/v1/samples.proto",
     "yard/v1/users.proto",
 ];
 /// What agents and members say to each other.

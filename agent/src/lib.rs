@@ -32,14 +32,17 @@ pub mod inventory;
 pub mod join;
 pub mod launch;
 pub mod lease_file;
+mod listening;
 pub mod logs;
 pub mod paths;
 pub mod process;
+mod samples;
 pub mod service;
 pub mod session;
 pub mod shim;
 pub mod store;
 mod sys;
+mod visit;
 mod wire;
 
 pub use clear::{ClearError, clear, living};

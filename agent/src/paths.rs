@@ -4,7 +4,8 @@
 //! state/           0711, of the agent
 //!   store          what the automaton keeps (CRC'd log)
 //!   lease          the deadlines of the lease, shared with the shims
-//!   shims/57-0/    one assignment: detail, record, lock, sock, job.sock, shim.log
+//!   shims/57-0/    one assignment: detail, record, lock, sock, job.sock,
+//!                  visit.sock, shim.log
 //!   jobs/812/57-0/ its scratch directory, of the job's user
 //!   logs/812/3.1/  output of the ranks of task 3, attempt 1
 //!   identity/      who the node is: certificate, key, and what the agent knows of itself

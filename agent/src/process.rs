@@ -11,6 +11,8 @@ use yard_common::id::BootId;
 pub struct Fact {
     /// Its parent.
     pub parent: i32,
+    /// Its session.
+    pub session: i32,
     /// When it started, in ticks since the boot: tells it from a later one of the same id.
     pub started: u64,
     /// Whether only its wait status is left.
@@ -27,8 +29,19 @@ pub fn fact(pid: i32) -> Option<Fact> {
     Some(Fact {
         zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
+}
+
+/// CPU time of a process and of its children that were waited for, in microseconds; 0 if it is
+/// gone.
+pub(crate) fn cpu_us(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = text.rsplit_once(") ") else { return 0 };
+    // utime, stime, cutime, cstime, in ticks: a hundred of them are a second on every Linux.
+    let ticks = rest.split(' ').skip(11).take(4).filter_map(|ticks| ticks.parse::<u64>().ok());
+    ticks.sum::<u64>().saturating_mul(10_000)
 }
 
 /// Every process of the machine.

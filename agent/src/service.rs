@@ -8,6 +8,7 @@
 
 mod health;
 mod options;
+mod samples;
 
 pub use options::Options;
 
@@ -17,6 +18,7 @@ use crate::health::command::Command;
 use crate::health::xids::Xids;
 use crate::inventory::InventoryError;
 use crate::paths::Paths;
+use crate::samples::Samples;
 use crate::session::certificate::{self, Renewer};
 use crate::session::facts;
 use crate::session::health::{Findings, Observer, conditions_of, judged};
@@ -192,6 +194,7 @@ impl Service {
             tls: start.tls.clone(),
             driver: start.driver.clone(),
             paths: Paths::new(&options.directory),
+            samples: Samples::default(),
             memory: start.memory.clone(),
             rosters,
             inventory: observer.inventory.subscribe(),
@@ -320,6 +323,7 @@ impl Start {
         self.tasks.spawn("health", told(self.fatal.clone(), observed));
         let output = output::run(shared.clone(), stop.clone());
         self.tasks.spawn("output", told(self.fatal.clone(), output));
+        self.tasks.spawn("samples", samples::take(shared.clone(), stop.clone()));
         let generation = self.certificates.clone();
         let renewer = Renewer { shared: shared.clone(), identity, generation };
         let renewed = renewer.run(stop.clone());

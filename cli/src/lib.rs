@@ -26,6 +26,7 @@ mod output;
 mod problems;
 mod select;
 mod session;
+mod terminal;
 mod text;
 mod verb;
 mod view;

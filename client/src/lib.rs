@@ -6,6 +6,7 @@
 //!   effect once.
 //! - [`Watch`], [`Logs`] and [`FileBytes`] are streams that go on where they broke, without a gap
 //!   and without anything twice.
+//! - [`Exec`] and [`Forward`] are visits of a job that runs. They end when they break.
 //! - [`login()`] turns a login token into an identity. The server is checked first.
 //! - [`ClientError`] says in types what a caller can act on.
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod files;
 mod login;
 mod logs;
 mod route;
+mod visit;
 mod watch;
 
 pub use client::{Client, Options, Roster};
@@ -27,6 +29,7 @@ pub use error::{ClientError, Refusal};
 pub use files::FileBytes;
 pub use login::{LoggedIn, login};
 pub use logs::{LogItem, Logs};
+pub use visit::{Exec, Forward, Visit};
 pub use watch::{Watch, WatchItem};
 
 use yard_common::id::RequestId;

@@ -344,6 +344,26 @@ pub const DETAILS_AHEAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const STREAM_QUEUE_LEN_MAX: usize = 8;
 /// Questions for logs and files that an agent answers at a time; further ones are not heard.
 pub const DATA_CALLS_MAX: usize = 64;
+/// Assignments of which a node keeps samples.
+pub const SAMPLED_MAX: usize = 4_096;
+/// Machines that are asked for samples at once, and samples of one answer.
+pub const SAMPLE_NODES_MAX: usize = 256;
+/// See [`SAMPLE_NODES_MAX`].
+pub const SAMPLES_MAX: usize = 10_000;
+/// Jobs that are named when samples are asked for.
+pub const SAMPLE_JOBS_MAX: usize = 1_000;
+/// Programs that people run at a time beside the ranks of one assignment; further ones are refused.
+pub const VISITS_MAX: usize = 16;
+/// Words of one such program, and the bytes of all of them.
+pub const VISIT_WORDS_MAX: usize = 1_024;
+/// See [`VISIT_WORDS_MAX`].
+pub const VISIT_WORDS_BYTES_MAX: usize = 128 * 1024;
+/// Bytes of one message with what such a program reads or writes, or what goes to a port.
+pub const VISIT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Columns and rows of a terminal.
+pub const TERMINAL_SIZE_MAX: u32 = 10_000;
+/// Bytes of the name of a kind of terminal.
+pub const TERMINAL_NAME_BYTES_MAX: usize = 64;
 /// Entries of a directory that one answer lists; whoever wants more asks on.
 pub const FILE_ENTRIES_MAX: usize = 1_000;
 /// Entries of a directory that are looked at for that; a larger one is not listed.

@@ -438,7 +438,7 @@ where
 
 /// A leader that stops lets another member take over first, if there is one.
 async fn hand_over(member: &Member) {
-    let Some(successor) = member.raft.successor().filter(|_| member.leads()) else { return };
+    let Some(successor) = member.successor().await.filter(|_| member.leads()) else { return };
     tracing::info!(member = %member.id, to = %successor, "hands the lead over");
     if member.raft.transfer_leadership(successor).await.is_err() {
         return;

@@ -335,6 +335,22 @@ fn arrays_wait_for_each_other_index_by_index() {
 }
 
 #[test]
+fn a_visit_is_written_down_and_changes_nothing() {
+    let mut lab = Lab::new();
+    let job = lab.submit(single());
+    let visit = |task| Command::Job(JobCommand::Visit { job, task, visit: Visit::Forward(6_006) });
+    assert_eq!(visit(0).family(), "forward");
+    let before = (lab.state.jobs[job].revision, lab.states(job));
+    assert_eq!(lab.ok(lab.user(), visit(0)), Reply::Job(job));
+    assert_eq!((lab.state.jobs[job].revision, lab.states(job)), before);
+    let refused = lab.refused(lab.user(), visit(1));
+    assert_eq!(refused.code(), yard_common::ErrorCode::InvalidArgument);
+    lab.cancel(job, None);
+    let refused = lab.refused(lab.user(), visit(0));
+    assert_eq!(refused.code(), yard_common::ErrorCode::WrongState);
+}
+
+#[test]
 fn holds_suspensions_and_requeues() {
     let mut lab = Lab::new();
     let node = lab.join("a", 4, &[]);

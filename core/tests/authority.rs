@@ -132,6 +132,7 @@ fn who(command: &Command) -> &'static str {
             | JobCommand::Release(_)
             | JobCommand::Suspend { .. }
             | JobCommand::Resume(_) => "AOaou",
+            JobCommand::Visit { .. } => "Aau",
         },
     }
 }
@@ -224,6 +225,7 @@ fn job_commands(cast: &Cast, job: JobId) -> Vec<Command> {
         JobCommand::Release(job),
         JobCommand::Suspend { job, reason: reason() },
         JobCommand::Resume(job),
+        JobCommand::Visit { job, task: 0, visit: Visit::Exec },
     ];
     all.into_iter().map(Command::Job).collect()
 }

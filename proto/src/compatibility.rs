@@ -12,23 +12,27 @@ use std::collections::BTreeSet;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/published.txt");
 
 /// Calls that change something and carry no request id, and why that does no harm.
-const WITHOUT_REQUEST_ID: [&str; 5] = [
+const WITHOUT_REQUEST_ID: [&str; 7] = [
     // Within the submission.
     "/yard.v1.JobService/Replace",
     // Done twice, these are as done once.
     "/yard.v1.ClusterService/AddMember",
     "/yard.v1.ClusterService/RemoveMember",
     "/yard.v1.ClusterService/TransferLeader",
+    // A visit lasts as long as its stream, and changes nothing that outlasts it.
+    "/yard.v1.InteractiveService/Exec",
+    "/yard.v1.InteractiveService/Forward",
     // What it saves is saved by whoever asked.
     "/yard.v1.ClusterService/SaveSnapshot",
 ];
 /// How calls are named that change nothing. A new certificate changes nothing of the old one.
-const READING: [&str; 12] = [
+const READING: [&str; 13] = [
     "List",
     "Get",
     "Attempts",
     "Explain",
     "Watch",
+    "Latest",
     "Logs",
     "ReadFile",
     "WhoAmI",

@@ -60,6 +60,23 @@ pub struct Group {
     v1: Vec<(String, PathBuf)>,
 }
 
+/// What the processes of a group use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time in microseconds.
+    pub cpu_us: u64,
+    /// Memory now, with the page cache that counts for it; none: nobody counts it.
+    pub memory_bytes: Option<u64>,
+    /// The most that it ever was.
+    pub memory_peak_bytes: Option<u64>,
+    /// Read from disks.
+    pub read_bytes: Option<u64>,
+    /// Written to disks.
+    pub written_bytes: Option<u64>,
+    /// How many they are.
+    pub processes: u32,
+}
+
 /// The way into a group of version 2.
 #[derive(Debug)]
 pub struct Entrance {
@@ -240,6 +257,17 @@ fn open_cpuset(root: &Path, group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.clone_children"), "1")
 }
 
+/// A number behind a name at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
+}
+
+/// The sum of the numbers behind a name, wherever it stands.
+fn sum_of(text: &str, name: &str) -> u64 {
+    let words = text.split_whitespace().filter_map(|word| word.strip_prefix(name));
+    words.filter_map(|number| number.parse::<u64>().ok()).sum()
+}
+
 /// Moves this process into a group.
 pub(crate) fn enter(at: &Path) -> Result<(), CgroupError> {
     let path = at.join("cgroup.procs");
@@ -322,6 +350,31 @@ impl Group {
         }
     }
 
+    /// What its processes use, as far as the kernel counts it. CPU time of processes that are gone
+    /// counts where there are groups of version 2.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let members = self.members();
+        let v1 = |name: &str| self.v1.iter().find(|(v1, _)| v1 == name).map(|(_, path)| path);
+        let read = |at: Option<&PathBuf>, file: &str| fs::read_to_string(at?.join(file)).ok();
+        let number = |at: Option<&PathBuf>, file: &str| read(at, file)?.trim().parse::<u64>().ok();
+        let (v2, memory) = (self.v2.as_ref(), v1("memory"));
+        let counted = read(v2, "cpu.stat").and_then(|text| field(&text, "usage_usec "));
+        let disks = read(v2, "io.stat");
+        let disk = |name: &str| disks.as_deref().map(|text| sum_of(text, name));
+        Usage {
+            cpu_us: counted
+                .unwrap_or_else(|| members.iter().map(|p| crate::process::cpu_us(*p)).sum()),
+            memory_bytes: number(v2, "memory.current")
+                .or_else(|| number(memory, "memory.usage_in_bytes")),
+            memory_peak_bytes: number(v2, "memory.peak")
+                .or_else(|| number(memory, "memory.max_usage_in_bytes")),
+            read_bytes: disk("rbytes="),
+            written_bytes: disk("wbytes="),
+            processes: u32::try_from(members.len()).unwrap_or(u32::MAX),
+        }
+    }
+
     /// How many processes of the group the kernel has killed for lack of memory.
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
@@ -391,5 +444,26 @@ mod tests {
         fs::create_dir(&at).unwrap();
         fs::write(at.join("memory.events"), "low 0\noom 3\noom_kill 2\n").unwrap();
         assert_eq!(support.find("57-0").oom_kills(), 2);
+        let io = "8:0 rbytes=10 wbytes=20 rios=1\n8:16 rbytes=5 wbytes=0 rios=1\n";
+        let files = [
+            ("cpu.stat", "usage_usec 1500\nuser_usec 1000\n"),
+            ("memory.current", "4096\n"),
+            ("memory.peak", "8192\n"),
+            ("io.stat", io),
+            ("cgroup.procs", "1\n2\n"),
+        ];
+        for (file, text) in files {
+            fs::write(at.join(file), text).unwrap();
+        }
+        let used = Usage {
+            cpu_us: 1_500,
+            memory_bytes: Some(4_096),
+            memory_peak_bytes: Some(8_192),
+            read_bytes: Some(15),
+            written_bytes: Some(20),
+            processes: 2,
+        };
+        assert_eq!(support.find("57-0").usage(), used);
+        assert_eq!(Support::none().find("57-0").usage(), Usage::default());
     }
 }

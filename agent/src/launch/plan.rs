@@ -168,6 +168,16 @@ impl Plan {
         (self.account.uid, self.account.gid)
     }
 
+    /// The shell of somebody who visits the job: its user's, or the job's where that is no shell.
+    fn shell(&self) -> String {
+        let own = self.account.shell.as_str();
+        let is_shell =
+            own.starts_with('/') && !own.ends_with("/nologin") && !own.ends_with("/false");
+        let of_job = || self.spec.shell.first().map(|word| word.as_str().to_string());
+        let own = Some(own.to_string()).filter(|_| is_shell);
+        own.or_else(of_job).unwrap_or_else(|| "/bin/sh".into())
+    }
+
     /// The working directory.
     pub(crate) fn directory(&self) -> &CString {
         &self.directory
@@ -356,6 +366,35 @@ impl TaskPlan {
         // The words are Open MPI's own, made for a shell: this is what `ssh` does with them.
         let line = ["/bin/sh".to_string(), "-c".to_string(), words.join(" ")];
         process(None, &line, &self.variables, self.files.streams("launcher"))
+    }
+}
+
+impl TaskPlan {
+    /// A program that somebody runs beside a rank, with the rank's variables. Without words it is
+    /// a shell.
+    pub(crate) fn visitor(
+        &self,
+        plan: &Plan,
+        local_rank: u32,
+        words: &[String],
+        term: Option<&str>,
+    ) -> Result<Process, PrepareError> {
+        let rank = self.processes.iter().find(|process| process.local_rank == Some(local_rank));
+        // Ranks that somebody else starts, such as `mpirun`, have what all of them have.
+        let mut variables = rank.map_or_else(|| self.variables.clone(), Process::variables);
+        if let Some(term) = term {
+            variables.insert("TERM".into(), term.into());
+        }
+        let shell = [plan.shell()];
+        let words = if words.is_empty() { &shell } else { words };
+        process(Some(local_rank), words, &variables, Default::default())
+    }
+}
+
+impl Process {
+    fn variables(&self) -> Variables {
+        let texts = self.variables.iter().map(|text| text.to_string_lossy());
+        texts.filter_map(|text| text.split_once('=').map(|(n, v)| (n.into(), v.into()))).collect()
     }
 }
 

@@ -35,6 +35,7 @@ pub use memory::MemoryError;
 
 use crate::driver;
 use crate::paths::Paths;
+use crate::samples::Samples;
 use lease::Succession;
 use memory::Memory;
 use roster::Rosters;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Arc<ClientTls>,
     pub(crate) driver: Arc<driver::Handle>,
     pub(crate) paths: Paths,
+    /// What assignments use.
+    pub(crate) samples: Samples,
     pub(crate) memory: Memory,
     pub(crate) rosters: Rosters,
     /// What the machine has.

@@ -1,10 +1,11 @@
-//! What agent and shim say to each other, and a job's own processes to the shim.
+//! What agent and shim say to each other, and a job's own processes and visitors to the shim.
 //!
 //! Everything that a shim says is a fact that only grows, so that a repeat does no harm. Whoever
 //! connects gets the whole state first. A message that the other side does not know is skipped.
 
 use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
+use yard_common::id::{AttemptNumber, TaskIndex};
 use yard_core::agent::Ending;
 
 /// From the agent.
@@ -133,4 +134,55 @@ pub(crate) struct DialReply {
     /// For people.
     #[n(1)]
     pub(crate) problem: Option<String>,
+}
+
+/// Somebody visits an assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum VisitRequest {
+    /// Runs a program. Its standard input, output and error came before, as open files.
+    #[n(0)]
+    Run(#[n(0)] VisitProgram),
+    /// Asks which processes belong to the assignment.
+    #[n(1)]
+    Members,
+}
+
+/// A program to run beside a rank.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct VisitProgram {
+    /// The task, which has to run.
+    #[n(0)]
+    pub(crate) task: TaskIndex,
+    /// Its attempt.
+    #[n(1)]
+    pub(crate) attempt: AttemptNumber,
+    /// The rank on this node.
+    #[n(2)]
+    pub(crate) local_rank: u32,
+    /// Program and arguments; none: the shell of the job's user.
+    #[n(3)]
+    pub(crate) words: Vec<String>,
+    /// Whether its files are a terminal.
+    #[n(4)]
+    pub(crate) on_terminal: bool,
+    /// `TERM`; none: as the rank has it.
+    #[n(5)]
+    pub(crate) term: Option<String>,
+}
+
+/// What a visitor hears.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum VisitReply {
+    /// The program runs.
+    #[n(0)]
+    Started,
+    /// It has ended with this code, or 128 and the signal.
+    #[n(1)]
+    Ended(#[n(0)] i32),
+    /// It does not run, and why.
+    #[n(2)]
+    Refused(#[n(0)] String),
+    /// The processes.
+    #[n(3)]
+    Members(#[n(0)] Vec<i32>),
 }

@@ -30,6 +30,7 @@ pub mod record;
 mod run;
 mod setup;
 mod task;
+mod visits;
 
 pub use dial::main as dial_main;
 pub(crate) use enlist::enlist;
@@ -44,6 +45,8 @@ pub(crate) const DETAIL: &str = "detail";
 pub(crate) const RECORD: &str = "record";
 /// See [`DETAIL`].
 pub(crate) const SOCKET: &str = "sock";
+/// See [`DETAIL`].
+pub(crate) const VISITS: &str = "visit.sock";
 /// See [`DETAIL`].
 pub(crate) const LOCK: &str = "lock";
 /// See [`DETAIL`].

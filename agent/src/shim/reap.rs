@@ -62,6 +62,7 @@ impl Shim {
     /// launcher was after: we inherit it when the program ends. A daemon that fails is to blame,
     /// as the launcher may wait for it forever.
     fn other_ended(&mut self, pid: i32, status: WaitStatus) {
+        self.visits.on_ended(pid, status);
         if self.peers.on_ended(pid, status) {
             let inherited = self.living();
             if let Some(running) = &mut self.running {
@@ -89,10 +90,17 @@ impl Shim {
     }
 
     /// Children that have not ended, of whatever kind.
-    fn living(&self) -> Vec<i32> {
+    pub(super) fn living(&self) -> Vec<i32> {
         let children = process::children(std::process::id() as i32);
         let zombie = |pid: &i32| self.zombies.iter().any(|(_, zombie)| zombie == pid);
         children.into_iter().filter(|pid| !zombie(pid)).collect()
+    }
+
+    /// Whether something that was started for others is left. Whoever visits does not count.
+    fn is_helping(&self) -> bool {
+        self.living().into_iter().any(|pid| {
+            !process::fact(pid).is_some_and(|fact| self.visits.has_session(fact.session))
+        })
     }
 
     /// Ends the task when its main processes are gone, and then whatever they left.
@@ -101,7 +109,7 @@ impl Shim {
         let Some(running) = &self.running else { return Ok(()) };
         let over = match running.plan.part {
             // It has done its part when all that it started for others is gone.
-            Part::Helpers => (running.has_helped || stopping) && self.living().is_empty(),
+            Part::Helpers => (running.has_helped || stopping) && !self.is_helping(),
             Part::Ranks | Part::Launcher => running.is_over(),
         };
         if !over {

@@ -8,6 +8,7 @@ use super::preparation::Preparation;
 use super::record::{Entry, History, KillReason, Writer};
 use super::setup::Prepared;
 use super::task::Running;
+use super::visits::Visits;
 use super::{GROUP, ShimError};
 use crate::launch::{Orders, Plan};
 use crate::lease_file::LeaseFile;
@@ -41,6 +42,7 @@ pub(super) struct Shim {
     /// The job's own command before its tasks; none: there is none, or it is over.
     pub(super) preparation: Option<Preparation>,
     pub(super) peers: Peers,
+    pub(super) visits: Visits,
     /// What the agent was not told yet.
     pub(super) news: News,
     /// What runs now.
@@ -98,6 +100,7 @@ impl Shim {
             work: None,
             preparation: None,
             peers: Peers::default(),
+            visits: Visits::default(),
             news: News::default(),
             running: None,
             zombies: Vec::new(),
@@ -117,8 +120,9 @@ impl Shim {
 
     /// Everything is ready but for the job's own command.
     pub(super) fn on_prepared(&mut self, prepared: Prepared) -> Result<(), ShimError> {
-        let Prepared { orders, plan, jobs, gang } = prepared;
+        let Prepared { orders, plan, jobs, gang, visits } = prepared;
         self.peers = Peers::new(jobs, gang);
+        self.visits = Visits::new(visits);
         self.work = Some(Work { orders, plan });
         self.prepare_or_announce()
     }
@@ -139,6 +143,7 @@ impl Shim {
             self.look_at_children()?;
             self.listen_to_agents()?;
             self.listen_to_peers()?;
+            self.listen_to_visitors();
             self.look_at_deadline()?;
             self.go_on()?;
             self.look_at_output();
@@ -219,6 +224,7 @@ impl Shim {
             fds.push(PollFd::new(agent.fd(), PollFlags::POLLIN | out));
         }
         self.peers.add_to(&mut fds);
+        self.visits.add_to(&mut fds);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(ShimError::Poll(errno)),
@@ -237,7 +243,8 @@ impl Shim {
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
         let prepare = self.preparation.as_ref().and_then(Preparation::due_ms);
         let (flush, news, output) = (self.flush_at_ms, self.news.due_ms, self.output_at_ms);
-        let due = [deadline, lease, kill, prepare, siblings, flush, news, output];
+        let visits = self.visits.due_ms();
+        let due = [deadline, lease, kill, prepare, siblings, flush, news, output, visits];
         let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         let wait_ms = next_ms.saturating_sub(now_ms).min(60_000);
         PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)

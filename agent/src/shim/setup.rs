@@ -3,7 +3,7 @@
 use super::enlist::{Enlisted, StandBy};
 use super::record::{Entry, History, Writer};
 use super::run::Shim;
-use super::{DETAIL, RECORD, SOCKET, ShimError};
+use super::{DETAIL, RECORD, SOCKET, ShimError, VISITS};
 use crate::cgroup::CgroupError;
 use crate::gang::LocalGang;
 use crate::launch::{Orders, Plan, PrepareError};
@@ -102,6 +102,7 @@ pub(super) struct Prepared {
     pub(super) plan: Plan,
     pub(super) jobs: Option<UnixListener>,
     pub(super) gang: Option<(LocalGang, UnixListener)>,
+    pub(super) visits: UnixListener,
 }
 
 /// Why there is no plan.
@@ -163,7 +164,9 @@ fn prepare_parts(orders: Orders, directory: &Path, home: &File) -> Result<Prepar
             gang = Some((local, listener));
         }
     }
-    Ok(Prepared { orders, plan, jobs, gang })
+    let failed = |source| PrepareError::Scratch { path: directory.join(VISITS), source };
+    let visits = listen(home, directory, VISITS).map_err(failed)?;
+    Ok(Prepared { orders, plan, jobs, gang, visits })
 }
 
 fn is_alone(orders: &Orders) -> bool {

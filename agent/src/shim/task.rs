@@ -6,11 +6,11 @@ use super::run::{Shim, Work};
 use crate::launch::{Part, Plan, PrepareError, Process, TaskPlan};
 use crate::lease_file::LeaseFile;
 use crate::process;
-use crate::sys::{self, Program, StartError, StartStep, Starting, WaitStatus};
+use crate::sys::{self, Program, Standing, StartError, StartStep, Starting, WaitStatus};
 use nix::libc;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use yard_common::ExitCause;
 use yard_common::cause::{LostReason, PrepareStep};
 use yard_common::limits::{SHIM_STARTS_AHEAD, SIBLING_GRACE_MS};
@@ -271,12 +271,25 @@ pub(super) fn start_one(
     let open = |at: usize| crate::launch::open_stream(&process.streams[at]);
     let out = open(0).map_err(failed(StartStep::Setup))?;
     let err = open(1).map_err(failed(StartStep::Setup))?;
+    let stdio = [null.as_fd(), out.as_fd(), err.as_fd()];
+    start_on(plan, process, stdio, Standing::Group, strict_ms)
+}
+
+/// Starts one process on these files.
+pub(super) fn start_on(
+    plan: &Plan,
+    process: &Process,
+    stdio: [BorrowedFd<'_>; 3],
+    standing: Standing,
+    strict_ms: u64,
+) -> Result<Starting, StartError> {
     sys::start(&Program {
         paths: &process.paths,
         words: &process.words,
         variables: &process.variables,
         directory: plan.directory(),
-        stdio: [null.as_fd(), out.as_fd(), err.as_fd()],
+        stdio,
+        standing,
         cgroup: plan.entrance(),
         limits: plan.limits(),
         umask: plan.umask(),

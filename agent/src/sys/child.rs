@@ -4,7 +4,7 @@
 //! process was copied.
 
 use super::boot_ms;
-use super::start::{Layout, ProcessLimit, STEPS, StartStep};
+use super::start::{Layout, ProcessLimit, STEPS, Standing, StartStep};
 use nix::libc;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -41,7 +41,10 @@ fn errno() -> i32 {
 unsafe fn run(layout: &Layout) -> (StartStep, i32) {
     // SAFETY: plain system calls on numbers and on pointers that the layout keeps valid.
     unsafe {
-        libc::setpgid(0, 0);
+        match layout.standing {
+            Standing::Group => libc::setpgid(0, 0),
+            Standing::Session | Standing::Terminal => libc::setsid(),
+        };
         // If the shim dies, its ranks have no witness: they end with it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
         reset_signals();
@@ -55,6 +58,11 @@ unsafe fn run(layout: &Layout) -> (StartStep, i32) {
             if libc::dup2(*fd, target as RawFd) < 0 {
                 return (StartStep::Setup, errno());
             }
+        }
+        if layout.standing == Standing::Terminal
+            && libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) != 0
+        {
+            return (StartStep::Setup, errno());
         }
         for limit in &layout.limits {
             set_limit(limit);

@@ -11,12 +11,16 @@ mod devices;
 mod start;
 
 pub(crate) use devices::{DeviceRule, can_filter_devices, filter_devices};
-pub(crate) use start::{Identity, ProcessLimit, Program, StartError, StartStep, Starting, start};
+pub(crate) use start::{
+    Identity, ProcessLimit, Program, Standing, StartError, StartStep, Starting, start,
+};
 
 use nix::libc;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use tokio::io::unix::AsyncFd;
 
 /// Milliseconds of the boot clock, which also runs while the machine is suspended.
 #[must_use]
@@ -82,6 +86,24 @@ pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> nix::Result<()> {
     unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) }.map(|_| ())
 }
 
+/// A file that is waited for by the runtime, and never waits itself.
+pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<File>> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    // SAFETY: a `File` owns its descriptor, and is neither replaced nor closed while it is watched.
+    Ok(unsafe { AsyncFd::register(File::from(fd)) }?)
+}
+
+/// Tells a terminal its size in characters; whoever runs on it hears of the change.
+pub(crate) fn set_terminal_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> io::Result<()> {
+    // SAFETY: the pointer is to a structure of the kind that this request takes.
+    match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, size) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Takes file descriptor 0 over from the process that started this one, and puts `/dev/null` in
 /// its place.
 pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
@@ -125,6 +147,7 @@ pub(crate) fn receive_files(
     }
     Ok((got.bytes, files))
 }
+
 /// Gives this process and all that it starts a session keyring of their own, which is empty: that
 /// of the agent may hold keys. A kernel without keyrings has none to share.
 pub(crate) fn leave_keyring() {

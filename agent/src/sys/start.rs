@@ -27,6 +27,17 @@ pub(crate) struct Identity {
     pub(crate) groups: Vec<u32>,
 }
 
+/// Where a process stands among those that a terminal's keys reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// In a group of its own.
+    Group,
+    /// In a session of its own.
+    Session,
+    /// In a session of its own, whose terminal is its standard input.
+    Terminal,
+}
+
 /// A process to start.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
@@ -40,6 +51,8 @@ pub(crate) struct Program<'a> {
     pub(crate) directory: &'a CStr,
     /// Standard input, output and error.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Its group, session and terminal.
+    pub(crate) standing: Standing,
     /// The cgroup to start in.
     pub(crate) cgroup: Option<&'a Entrance>,
     /// Limits.
@@ -136,6 +149,7 @@ pub(super) struct Layout {
     pub(super) variables: Vec<*const libc::c_char>,
     pub(super) directory: *const libc::c_char,
     pub(super) stdio: [RawFd; 3],
+    pub(super) standing: Standing,
     /// To be entered by itself, where the kernel did not start it in its cgroup.
     pub(super) procs: Option<RawFd>,
     pub(super) limits: Vec<ProcessLimit>,
@@ -165,6 +179,7 @@ pub(crate) fn start(program: &Program<'_>) -> Result<Starting, StartError> {
         variables: list(program.variables),
         directory: program.directory.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
+        standing: program.standing,
         procs: program.cgroup.map(|entrance| entrance.procs.as_raw_fd()),
         limits: program.limits.to_vec(),
         umask: program.umask as libc::mode_t,

@@ -2,6 +2,7 @@
 
 use clap::{ArgGroup, Args};
 use std::path::PathBuf;
+use std::str::FromStr;
 use yard_common::spec::time::DurationMs;
 
 /// Where a job comes from, and what is changed of it.
@@ -86,6 +87,88 @@ pub(crate) struct FieldFlags {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) submit: JobSource,
+    /// Give the command this terminal, as with --pty -- bash; it ends with the terminal
+    #[arg(long, conflicts_with_all = ["file", "array", "each", "dry_run"])]
+    pub(crate) pty: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// The job, or one task of it
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// The rank beside which it runs
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    pub(crate) rank: u32,
+    /// Only in this attempt
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) attempt: Option<u32>,
+    /// On a terminal, also if this is none
+    #[arg(long, short = 't', conflicts_with = "no_pty")]
+    pub(crate) pty: bool,
+    /// On pipes, also if this is a terminal
+    #[arg(long, short = 'T')]
+    pub(crate) no_pty: bool,
+    /// Program and words, run without a shell; none: a shell
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) words: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForwardArgs {
+    /// The job, or one task of it
+    #[arg(value_name = "JOB")]
+    pub(crate) job: String,
+    /// Ports of the job, each on the same one of 127.0.0.1 here or on LOCAL; 0: on any that is free
+    #[arg(value_name = "[LOCAL:]PORT", required = true, num_args = 1..=16)]
+    pub(crate) ports: Vec<PortPair>,
+    /// The rank on whose machine it listens
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    pub(crate) rank: u32,
+    /// Only of this attempt
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) attempt: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Only these jobs
+    #[arg(value_name = "JOB")]
+    pub(crate) jobs: Vec<String>,
+    /// Jobs of everybody
+    #[arg(long, short)]
+    pub(crate) all_users: bool,
+    /// A row for each machine
+    #[arg(long, short)]
+    pub(crate) nodes: bool,
+    /// Once, also on a terminal
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// A port here and a port there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortPair {
+    /// On this machine; 0: any.
+    pub(crate) here: u16,
+    /// On the job's machine.
+    pub(crate) there: u16,
+}
+
+impl FromStr for PortPair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PortPair, String> {
+        let (here, there) = text.split_once(':').unwrap_or((text, text));
+        let port = |text: &str| {
+            let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u16>().ok().filter(|_| plain)
+        };
+        match (port(here), port(there)) {
+            (Some(here), Some(there)) if there > 0 => Ok(PortPair { here, there }),
+            _ => Err("write PORT or LOCAL:PORT, such as 8888 or 9000:8888".into()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -84,6 +84,12 @@ pub(crate) enum Verb {
     /// Files of a job, on the machine that it ran on: list, copy, print
     #[command(subcommand)]
     Files(FilesVerb),
+    /// What running jobs use: CPU, memory, disk, output, silence
+    Top(TopArgs),
+    /// Run a program beside a rank of a job that runs, as its user; a shell by default
+    Exec(ExecArgs),
+    /// Reach ports of a job that runs, such as TensorBoard or Jupyter
+    Forward(ForwardArgs),
     /// End jobs, or tasks of them
     Cancel(CancelArgs),
     /// Start nothing more of a job until it is released
@@ -195,8 +201,8 @@ mod tests {
             command().get_subcommands().map(|verb| verb.get_name().to_string()).collect();
         assert_eq!(
             verbs.join(" "),
-            "run submit ls show why logs files cancel hold release set wait results node pool \
-             queue user login cluster dev coordinator agent doctor init schema config events \
+            "run submit ls show why logs files top exec forward cancel hold release set wait \
+             results node pool queue user login cluster dev coordinator agent doctor init schema config events \
              completion"
         );
         for verb in verbs {

@@ -13,7 +13,9 @@ mod nodes;
 mod printer;
 mod run;
 mod submit;
+mod top;
 mod users;
+mod visit;
 mod wait;
 
 use crate::args::{
@@ -71,10 +73,13 @@ pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
         Verb::Config(crate::args::ConfigVerb::Use { context }) => {
             return local::use_context(context);
         }
-        Verb::Run(RunArgs { submit }) | Verb::Submit(SubmitArgs { submit, .. })
+        Verb::Run(RunArgs { submit, .. }) | Verb::Submit(SubmitArgs { submit, .. })
             if submit.dry_run =>
         {
             return submit::dry_run(&global, submit).await;
+        }
+        Verb::Run(RunArgs { submit, pty: true }) => {
+            return visit::run_on_terminal(&global, submit).await;
         }
         // The job first: what is wrong with it can be told wherever it is written.
         Verb::Run(args) => {
@@ -108,6 +113,9 @@ async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
         Verb::Results(args) => inspect::results(session, args).await,
         Verb::Logs(args) => logs::logs(session, args).await,
         Verb::Files(verb) => files::files(session, verb).await,
+        Verb::Top(args) => top::top(session, args).await,
+        Verb::Exec(args) => visit::exec(session, args).await,
+        Verb::Forward(args) => visit::forward(session, args).await,
         Verb::Events(args) => events::events(session, args).await,
         Verb::Cancel(args) => change::cancel(session, args).await,
         Verb::Hold(args) => change::hold(session, args).await,

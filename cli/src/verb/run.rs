@@ -317,11 +317,11 @@ impl<'a> Running<'a> {
 }
 
 /// Every Ctrl-C from now on, also one that comes while something else is awaited.
-fn interrupts() -> Result<Signal, Failure> {
+pub(super) fn interrupts() -> Result<Signal, Failure> {
     signal(SignalKind::interrupt()).map_err(|error| Failure::local(&error, ""))
 }
 
-fn watch(session: &Session, job: u64, applied_index: u64) -> Watch {
+pub(super) fn watch(session: &Session, job: u64, applied_index: u64) -> Watch {
     let request = v1::WatchJobsRequest {
         from_index: applied_index + 1,
         job_ids: vec![job],

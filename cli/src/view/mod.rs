@@ -14,6 +14,7 @@ pub(crate) mod machine;
 pub(crate) mod node;
 pub(crate) mod results;
 pub(crate) mod timeline;
+pub(crate) mod top;
 
 use serde_json::{Value, json};
 use yard_proto::v1;

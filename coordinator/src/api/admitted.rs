@@ -5,6 +5,7 @@ use super::gate::Who;
 use super::refusal::Refusal;
 use crate::sessions::Answers;
 use futures_util::{StreamExt, stream};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use yard_common::id::JobId;
@@ -21,21 +22,48 @@ impl Api {
         job: Option<JobId>,
         answers: Answers<T>,
     ) -> Answers<T> {
+        self.while_it_holds(who, answers, move |api, who| api.still_admitted(who, job))
+    }
+
+    /// An answer to whoever visits a job, until that would not be allowed any more.
+    pub(super) fn while_welcome<T: Send + 'static>(
+        &self,
+        who: &Who,
+        job: JobId,
+        answers: Answers<T>,
+    ) -> Answers<T> {
+        self.while_it_holds(who, answers, move |api, who| {
+            who.admitted(api)?;
+            let (_, state) = api.raft.state();
+            api.view_of(state, who.user()?).may_visit(job).map(drop)
+        })
+    }
+
+    fn while_it_holds<T: Send + 'static>(
+        &self,
+        who: &Who,
+        answers: Answers<T>,
+        check: impl Fn(&Api, &Who) -> Result<(), Refusal> + Send + Sync + 'static,
+    ) -> Answers<T> {
+        let check = Arc::new(check);
         let mut looks = interval_at(Instant::now() + LOOK, LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reading = Some((self.clone(), who.clone(), answers, looks));
-        Box::pin(stream::unfold(reading, move |reading| async move {
-            let (api, who, mut answers, mut looks) = reading?;
-            loop {
-                tokio::select! {
-                    biased;
-                    _ = looks.tick() => {
-                        if let Err(refusal) = api.still_admitted(&who, job) {
-                            return Some((Err(refusal.into()), None));
+        Box::pin(stream::unfold(reading, move |reading| {
+            let check = Arc::clone(&check);
+            async move {
+                let (api, who, mut answers, mut looks) = reading?;
+                loop {
+                    tokio::select! {
+                        biased;
+                        _ = looks.tick() => {
+                            if let Err(refusal) = check(&api, &who) {
+                                return Some((Err(refusal.into()), None));
+                            }
                         }
-                    }
-                    next = answers.next() => {
-                        return Some((next?, Some((api, who, answers, looks))));
+                        next = answers.next() => {
+                            return Some((next?, Some((api, who, answers, looks))));
+                        }
                     }
                 }
             }

@@ -119,7 +119,7 @@ impl Api {
             return Err(Refusal::new(Code::FailedPrecondition, ErrorCode::WrongState, message));
         }
         if id == self.id && !rest.is_empty() {
-            let next = self.raft.successor().filter(|next| rest.contains(next));
+            let next = self.successor().await.filter(|next| rest.contains(next));
             self.hand_over_to(next).await?;
             return Err(self.led_by(next));
         }
@@ -144,7 +144,7 @@ impl Api {
             0 => {
                 let others = |view: &LeaderView| view.standing.answers.len() > 1;
                 self.view_once(others).await;
-                self.raft.successor()
+                self.successor().await
             }
             id => Some(MemberId(id)).filter(|id| state.membership.is_voter(*id)),
         };

@@ -16,6 +16,7 @@ mod explain;
 mod files;
 mod gate;
 mod holders;
+mod interactive;
 mod jobs;
 mod joining;
 mod level;
@@ -25,6 +26,7 @@ mod nodes;
 mod problems;
 mod read;
 mod refusal;
+mod samples;
 mod serve;
 mod share;
 mod strangers;
@@ -47,8 +49,10 @@ use yard_proto::internal::agent_service_server::AgentServiceServer;
 use yard_proto::internal::member_service_server::MemberServiceServer;
 use yard_proto::v1::cluster_service_server::ClusterServiceServer;
 use yard_proto::v1::holder_service_server::HolderServiceServer;
+use yard_proto::v1::interactive_service_server::InteractiveServiceServer;
 use yard_proto::v1::job_service_server::JobServiceServer;
 use yard_proto::v1::node_service_server::NodeServiceServer;
+use yard_proto::v1::sample_service_server::SampleServiceServer;
 use yard_proto::v1::user_service_server::UserServiceServer;
 
 /// Serves the calls of one member.
@@ -77,7 +81,9 @@ pub(crate) fn routes(member: &Arc<Member>) -> Routes {
     let mut routes = Routes::builder();
     routes
         .add_service(public!(JobServiceServer))
+        .add_service(public!(InteractiveServiceServer))
         .add_service(public!(NodeServiceServer))
+        .add_service(public!(SampleServiceServer))
         .add_service(public!(HolderServiceServer))
         .add_service(public!(UserServiceServer))
         .add_service(public!(ClusterServiceServer))

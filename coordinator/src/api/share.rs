@@ -292,7 +292,14 @@ impl Share {
                 });
                 ((end.local_rank, end.stream), None, told)
             }
-            What::Error(_) | What::Ticket(_) | What::Files(_) | What::File(_) | What::End(_) => {
+            What::Error(_)
+            | What::Ticket(_)
+            | What::Files(_)
+            | What::File(_)
+            | What::Exec(_)
+            | What::Forward(_)
+            | What::Samples(_)
+            | What::End(_) => {
                 return Err(strange());
             }
         };

@@ -7,6 +7,7 @@ pub(crate) mod follow;
 pub(crate) mod leases;
 pub(crate) mod plays;
 pub(crate) mod recent;
+mod successor;
 
 use self::attempts::Attempts;
 use self::barrier::Barrier;

@@ -348,10 +348,11 @@ impl Handle {
         self.0.consensus.transfer(to).await.map_err(|_| MembersError::Stopped)
     }
 
-    /// The voter that could take over best, as far as a leader knows.
+    /// The voters that could take over, as far as a leader knows, the one with the most of the
+    /// log first.
     #[must_use]
-    pub fn successor(&self) -> Option<MemberId> {
-        self.0.consensus.successor()
+    pub fn successors(&self) -> Vec<MemberId> {
+        self.0.consensus.successors()
     }
 
     /// All members that get the log, and how to reach them.

@@ -236,7 +236,8 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             JobCommand::Submit(_)
             | JobCommand::Replace { .. }
             | JobCommand::Requeue { .. }
-            | JobCommand::Resume(_) => true,
+            | JobCommand::Resume(_)
+            | JobCommand::Visit { .. } => true,
             JobCommand::Adjust { .. }
             | JobCommand::Cancel { .. }
             | JobCommand::Hold { .. }

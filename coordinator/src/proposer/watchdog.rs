@@ -101,7 +101,8 @@ impl Watchdog {
             if seen == Seen::Hopeless {
                 return self.fault.set(FatalError::StuckDisk(stuck_ms));
             }
-            let successor = self.consensus.successor().filter(|_| !handed_over);
+            let successor = self.consensus.successors().first().copied();
+            let successor = successor.filter(|_| !handed_over);
             if let Some(successor) = successor {
                 tracing::warn!(stuck_ms, %successor, "the disk is stuck; handing over");
                 handed_over = self.consensus.transfer(successor).await.is_ok();

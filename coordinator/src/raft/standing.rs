@@ -74,15 +74,16 @@ impl Consensus {
         heard.chain([self.own]).collect()
     }
 
-    /// The other voter that could take over best, as far as this leader knows: of those that
-    /// answer the one with the most of the log.
-    pub(crate) fn successor(&self) -> Option<MemberId> {
-        let LeaderView { matched, standing, .. } = self.view()?;
+    /// The other voters that could take over, as far as this leader knows: of those that answer
+    /// the one with the most of the log first.
+    pub(crate) fn successors(&self) -> Vec<MemberId> {
+        let Some(LeaderView { matched, standing, .. }) = self.view() else { return Vec::new() };
         let fit = |id: &MemberId| {
             *id != self.own && standing.voters.contains(id) && standing.answers.contains(id)
         };
-        let best = matched.iter().filter(|(id, _)| fit(id)).max_by_key(|(_, index)| **index);
-        best.map(|(id, _)| *id)
+        let mut found: Vec<_> = matched.into_iter().filter(|(id, _)| fit(id)).collect();
+        found.sort_by_key(|(_, index)| std::cmp::Reverse(*index));
+        found.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Takes a member that does not vote out of the cluster.

@@ -10,7 +10,7 @@ mod control;
 mod ticket;
 
 pub(crate) use control::control;
-pub(crate) use ticket::{Answer, AskError, Tickets, ask, dial_back};
+pub(crate) use ticket::{Answer, AskError, Tickets, ask, ask_on, dial_back};
 
 use futures_util::Stream;
 use std::collections::BTreeMap;

@@ -30,6 +30,8 @@ struct Waiting {
     node: NodeId,
     ends_ms: u64,
     question: member_data::What,
+    /// What follows the question. Its end says that no more is wanted.
+    more: Answers<MemberData>,
     opened: oneshot::Sender<Answer>,
 }
 
@@ -63,6 +65,7 @@ impl Tickets {
         member: &Member,
         node: NodeId,
         question: member_data::What,
+        more: Answers<MemberData>,
     ) -> Result<(Ticket, oneshot::Receiver<Answer>), AskError> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now_ms = member.env.boot_ms();
@@ -74,7 +77,7 @@ impl Tickets {
         let ticket = (u128::from(high) << 64 | u128::from(low)).to_be_bytes();
         let (opened, answer) = oneshot::channel();
         let ends_ms = now_ms + TICKET_LIFE_MS;
-        waiting.insert(ticket, Waiting { node, ends_ms, question, opened });
+        waiting.insert(ticket, Waiting { node, ends_ms, question, more, opened });
         Ok((ticket, answer))
     }
 
@@ -93,7 +96,17 @@ pub(crate) async fn ask(
     node: NodeId,
     question: member_data::What,
 ) -> Result<Answer, AskError> {
-    let (ticket, answer) = member.tickets.issue(member, node, question)?;
+    ask_on(member, node, question, Box::pin(stream::pending())).await
+}
+
+/// Asks as [`ask`] does, and lets more follow. When that ends, no answer is wanted any more.
+pub(crate) async fn ask_on(
+    member: &Member,
+    node: NodeId,
+    question: member_data::What,
+    more: Answers<MemberData>,
+) -> Result<Answer, AskError> {
+    let (ticket, answer) = member.tickets.issue(member, node, question, more)?;
     let call = DataCall {
         ticket: Bytes::copy_from_slice(&ticket),
         address: member.own_address(),
@@ -147,14 +160,14 @@ pub(crate) async fn dial_back(
     waiting.opened.send(answer).map_err(|_| Status::cancelled("the answer is wanted no more"))?;
     let question = MemberData { what: Some(waiting.question) };
     let stop = member.stop.clone();
-    let rest = stream::once(async move {
+    let over = async move {
         tokio::select! {
             () = wanted.cancelled() => (),
             () = stop.cancelled() => (),
         }
-    });
+    };
     // The end of this stream says that no more is wanted.
-    let rest = rest.filter_map(|()| std::future::ready(None));
+    let rest = waiting.more.take_until(Box::pin(over));
     Ok(Box::pin(stream::iter([Ok(question)]).chain(rest)))
 }
 

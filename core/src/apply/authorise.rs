@@ -29,6 +29,9 @@ enum Need {
     Workspace(Role, WorkspaceId),
     /// The job's owner who is still a user of its workspace, or an operator of the workspace.
     Job(JobId),
+    /// The job's owner who is still a user of its workspace, or an admin of the workspace: whoever
+    /// visits a job acts as its owner.
+    Visit(JobId),
 }
 
 impl fmt::Display for Need {
@@ -47,6 +50,9 @@ impl fmt::Display for Need {
             Need::Job(job) => {
                 write!(f, "the owner of job {job}, or the role Operator in its workspace")
             }
+            Need::Visit(job) => {
+                write!(f, "the owner of job {job}, or the role Admin in its workspace")
+            }
         }
     }
 }
@@ -56,7 +62,7 @@ impl State {
     /// sense.
     pub(super) fn authorise(&self, actor: Actor, command: &Command) -> Result<(), Rejection> {
         let need = self.need(command);
-        if let (Need::Job(id), Actor::User(_)) = (need, actor)
+        if let (Need::Job(id) | Need::Visit(id), Actor::User(_)) = (need, actor)
             && !self.sees(actor, id)
         {
             return Err(Rejection::NotFound(Object::Job(id)));
@@ -129,6 +135,7 @@ impl State {
                 | JobCommand::Release(job)
                 | JobCommand::Suspend { job, .. }
                 | JobCommand::Resume(job) => Need::Job(*job),
+                JobCommand::Visit { job, .. } => Need::Visit(*job),
             },
         }
     }
@@ -165,12 +172,17 @@ impl State {
             }
             Need::Cluster(role) => self.has_role(actor, role, None),
             Need::Workspace(role, workspace) => self.has_role(actor, role, Some(workspace)),
-            Need::Job(id) => self.jobs.get(id).is_some_and(|job| {
-                let least =
-                    if actor == Actor::User(job.owner) { Role::User } else { Role::Operator };
-                self.has_role(actor, least, Some(job.workspace))
-            }),
+            Need::Job(id) => self.owns_or_is(actor, id, Role::Operator),
+            Need::Visit(id) => self.owns_or_is(actor, id, Role::Admin),
         }
+    }
+
+    /// Whether a job is the actor's own, or the actor has this role where the job is.
+    fn owns_or_is(&self, actor: Actor, id: JobId, role: Role) -> bool {
+        self.jobs.get(id).is_some_and(|job| {
+            let least = if actor == Actor::User(job.owner) { Role::User } else { role };
+            self.has_role(actor, least, Some(job.workspace))
+        })
     }
 
     /// Whether a user may know that a job exists.

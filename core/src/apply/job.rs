@@ -6,7 +6,7 @@ use crate::command::{Actor, Adjust, Envelope, JobCommand, Object, Rejection, Rep
 use crate::mutant;
 use crate::state::{Phase, State, TaskStatus};
 use yard_common::ExitCause;
-use yard_common::id::{JobId, LeaderId, MemberId, TaskRange};
+use yard_common::id::{JobId, LeaderId, MemberId, TaskIndex, TaskRange};
 use yard_common::limits::{ENDED_JOBS_MAX, ENDED_LIFE_MS};
 use yard_common::limits::{FORGET_PER_APPLY_MAX, REASON_BYTES_MAX};
 
@@ -38,6 +38,7 @@ impl State {
             JobCommand::Release(job) => self.release(context, *job),
             JobCommand::Suspend { job, reason } => self.suspend(context, *job, reason),
             JobCommand::Resume(job) => self.resume(context, *job),
+            JobCommand::Visit { job, task, .. } => self.visit(*job, *task),
         }
     }
 
@@ -177,6 +178,17 @@ impl State {
         context.changed(Object::Job(id));
         let range = self.jobs[id].tasks.range();
         Ok(Reply::Tasks(self.unblock_tasks(context, id, range)))
+    }
+
+    /// Lets somebody in beside the ranks of a task. Which attempt, and whether it runs yet, is the
+    /// agent's to say.
+    fn visit(&self, id: JobId, task: TaskIndex) -> Result<Reply, Rejection> {
+        self.unfinished(id)?;
+        let tasks = self.jobs[id].tasks.range();
+        if !tasks.contains(task) {
+            return Err(Rejection::invalid("task", format!("{task} is not within {tasks}")));
+        }
+        Ok(Reply::Job(id))
     }
 
     /// The state as it would be if a job were neither held nor suspended: a copy, for questions.

@@ -2,7 +2,7 @@
 
 use crate::job::JobPlan;
 use minicbor::{Decode, Encode};
-use yard_common::id::{JobId, QueueId, TaskRange, WorkspaceId};
+use yard_common::id::{JobId, QueueId, TaskIndex, TaskRange, WorkspaceId};
 
 /// Life of a job. Where a range is given, the command is about those tasks of an array only.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -83,6 +83,31 @@ pub enum JobCommand {
     /// Ends a suspension.
     #[n(8)]
     Resume(#[n(0)] JobId),
+    /// Somebody is let in beside the ranks of a task. Nothing changes: it is written down who it
+    /// was, and judged by the state that everybody agrees on.
+    #[n(9)]
+    Visit {
+        /// The job.
+        #[n(0)]
+        job: JobId,
+        /// The task.
+        #[n(1)]
+        task: TaskIndex,
+        /// What for.
+        #[n(2)]
+        visit: Visit,
+    },
+}
+
+/// What somebody does beside the ranks of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Visit {
+    /// Runs a program there, as the job's user.
+    #[n(0)]
+    Exec,
+    /// Speaks to a port on which it listens.
+    #[n(1)]
+    Forward(#[n(0)] u16),
 }
 
 /// A new job.

@@ -104,6 +104,7 @@ fn of_job(command: &JobCommand) -> FeatureLevel {
         | JobCommand::Hold { .. }
         | JobCommand::Release(_)
         | JobCommand::Suspend { .. }
-        | JobCommand::Resume(_) => FIRST,
+        | JobCommand::Resume(_)
+        | JobCommand::Visit { .. } => FIRST,
     }
 }

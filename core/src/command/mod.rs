@@ -16,7 +16,7 @@ mod reply;
 pub use access::{Access, Grant, Role, Scope};
 pub use cluster::{Cluster, Raise};
 pub use holder::{Holder, HolderLimit, LimitScope, PoolChange, QueueChange};
-pub use job::{Adjust, JobCommand, Submit};
+pub use job::{Adjust, JobCommand, Submit, Visit};
 pub use level::{FEATURE_LEVEL_MAX, requires};
 pub use node::{Condition, DrainPlan, Inventory, NodeCommand};
 pub use plan::{Placement, Plan, Promise, ShareChoice, Stop};
@@ -110,6 +110,8 @@ impl Command {
             Command::Access(_) => "access",
             Command::Holder(_) => "holder",
             Command::Node(_) => "node",
+            Command::Job(JobCommand::Visit { visit: Visit::Exec, .. }) => "exec",
+            Command::Job(JobCommand::Visit { visit: Visit::Forward(_), .. }) => "forward",
             Command::Job(_) => "job",
             Command::Plan(_) => "plan",
             Command::Report(_) => "report",

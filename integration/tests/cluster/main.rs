@@ -28,7 +28,9 @@ mod run;
 mod shim;
 #[path = "../shared/teller.rs"]
 mod teller;
+mod top;
 mod upgrade;
 mod user;
+mod visit;
 mod wire;
 mod world;

@@ -6,24 +6,24 @@ use crate::world::{Cluster, SMALL, private_folder};
 use std::path::PathBuf;
 
 /// A user with a configuration of their own.
-struct User<'a> {
+pub(crate) struct User<'a> {
     cluster: &'a Cluster,
     config: PathBuf,
 }
 
 impl User<'_> {
     /// Somebody who is not logged in yet.
-    fn new<'a>(cluster: &'a Cluster, name: &str) -> User<'a> {
+    pub(crate) fn new<'a>(cluster: &'a Cluster, name: &str) -> User<'a> {
         let config = cluster.home.path(&format!("config-{name}"));
         private_folder(&config);
         User { cluster, config }
     }
 
-    fn yard(&self, words: &[&str]) -> Yard {
+    pub(crate) fn yard(&self, words: &[&str]) -> Yard {
         self.cluster.home.yard_with(&self.config, words)
     }
 
-    fn login(&self, token: &str) -> Yard {
+    pub(crate) fn login(&self, token: &str) -> Yard {
         self.yard(&["login", &self.cluster.port.address(), "-"]).input(token)
     }
 
@@ -33,7 +33,7 @@ impl User<'_> {
     }
 }
 
-fn invite(cluster: &Cluster, name: &str) -> String {
+pub(crate) fn invite(cluster: &Cluster, name: &str) -> String {
     let ran = cluster.yard(&["user", "invite", name]).ok();
     assert!(ran.out.starts_with("yard-login-"), "{ran}");
     ran.out

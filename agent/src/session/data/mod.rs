@@ -1,15 +1,19 @@
-//! Questions about logs and files: the agent dials back to the member that has one, shows its
+//! Questions about logs and files, and visits: the agent dials back to the member that has one, shows its
 //! ticket, hears the question, and answers it. One connection each, so that no amount of output
 //! stands in the way of anything else.
 
 mod beneath;
+mod exec;
 mod files;
+mod forward;
 mod logs;
 mod place;
+mod samples;
 
 pub(super) use place::{needs_note, note};
 
 use super::{Shared, link};
+use crate::visit::VisitError;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -51,6 +55,16 @@ impl DataError {
 
     fn io(message: impl Into<String>) -> DataError {
         DataError { kind: DataErrorKind::Io, message: message.into() }
+    }
+}
+
+impl From<VisitError> for DataError {
+    fn from(error: VisitError) -> DataError {
+        match &error {
+            VisitError::Nobody => DataError::not_found(error.to_string()),
+            VisitError::Io(source) => DataError::io(format!("{error}: {source}")),
+            VisitError::Strange => DataError::io(error.to_string()),
+        }
     }
 }
 
@@ -153,9 +167,13 @@ async fn serve(shared: &Arc<Shared>, call: DataCall) -> Result<(), String> {
     let Some(want) = want.and_then(|want| want.what) else {
         return Err("the member asked nothing".into());
     };
-    let answered = tokio::select! {
-        answered = answer(shared, want, &answers) => answered,
-        () = unwanted(&mut wants) => return Ok(()),
+    let answered = match want {
+        Want::Exec(want) => exec::answer(shared, want, &answers, &mut wants).await,
+        Want::Forward(want) => forward::answer(shared, want, &answers, &mut wants).await,
+        want => tokio::select! {
+            answered = answer(shared, want, &answers) => answered,
+            () = unwanted(&mut wants) => return Ok(()),
+        },
     };
     let end = match answered {
         Ok(()) => Said::End(DataEnd {}),
@@ -182,6 +200,10 @@ async fn answer(shared: &Arc<Shared>, want: Want, answers: &Answers) -> Result<(
         Want::Log(want) => logs::answer(shared, want, answers).await,
         Want::Files(want) => files::list(shared, want, answers).await,
         Want::File(want) => files::read(shared, want, answers).await,
+        Want::Samples(want) => samples::answer(shared, want, answers).await,
+        Want::Exec(_) | Want::Forward(_) | Want::ExecInput(_) | Want::ForwardInput(_) => {
+            Err(DataError::not_allowed("this is no question").into())
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::session::Shared;
 use crate::shim::DETAIL;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use yard_common::id::{AllocationId, AttemptNumber, JobId, TaskIndex};
@@ -78,6 +78,12 @@ impl Place {
     fn orders(&self) -> Option<Orders> {
         let path = self.shared.paths.shim(self.id).join(DETAIL);
         Orders::from_bytes(&files::read(&path, 2 * DETAIL_BYTES_MAX).ok()?).ok()
+    }
+
+    /// User and group of its ranks, as far as that is known.
+    pub(super) fn owner(&self) -> Option<(u32, u32)> {
+        let scratch = std::fs::symlink_metadata(self.scratch()).ok()?;
+        Some((scratch.uid(), scratch.gid()))
     }
 
     /// The first of its ranks on this node, by number in the gang; none while nothing tells.

@@ -2,7 +2,7 @@
 
 use super::{LOOK, PATIENCE};
 use serde_json::Value;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -66,18 +66,29 @@ impl Yard {
 
     /// Runs it by another program, which gets it with its words behind these.
     pub(crate) fn within(mut self, words: &[&str]) -> Yard {
-        let mut outer = Command::new(words[0]);
-        outer.args(&words[1..]).arg(self.command.get_program()).args(self.command.get_args());
+        let shown = self.shown.clone();
+        let own = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        let own: Vec<OsString> = own.map(OsStr::to_os_string).collect();
+        self = self.replaced(words);
+        self.command.args(own);
+        Yard { shown, ..self }
+    }
+
+    /// Runs this in its place, with all that is set for it.
+    pub(crate) fn replaced(mut self, words: &[&str]) -> Yard {
+        let mut other = Command::new(words[0]);
+        other.args(&words[1..]);
         for (name, value) in self.command.get_envs() {
             match value {
-                Some(value) => outer.env(name, value),
-                None => outer.env_remove(name),
+                Some(value) => other.env(name, value),
+                None => other.env_remove(name),
             };
         }
         if let Some(directory) = self.command.get_current_dir() {
-            outer.current_dir(directory);
+            other.current_dir(directory);
         }
-        self.command = outer;
+        self.command = other;
+        self.shown = words.join(" ");
         self
     }
 

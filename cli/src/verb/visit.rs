@@ -1,0 +1,308 @@
+//! Visits of a job that runs: `exec`, `forward`, and `run --pty`.
+
+use crate::args::{ExecArgs, ForwardArgs, Global, JobSource};
+use crate::failure::{Failure, exit};
+use crate::output::say;
+use crate::select::choose_one;
+use crate::session::Session;
+use crate::terminal::{self, Raw};
+use std::io::{self, Write};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use yard_client::{Client, ClientError, Exec, WatchItem};
+use yard_proto::v1;
+use yard_proto::v1::{exec_input, exec_output, forward_input, forward_output};
+
+/// Connections that are forwarded at a time; further ones wait.
+const CONNECTIONS_MAX: usize = 48;
+/// Bytes that go to a port at a time.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// How long a job may take to end after its terminal was closed.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The job of `run --pty`: it waits until a program was run beside it, and ends as that did. The
+/// program holds the other end of a pipe, so that this one hears of its end however it comes.
+const HOLDS: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; mkfifo -m 600 \"$f\" || exit 1; \
+                     code=129; read -r code < \"$f\"; exit \"${code:-129}\"";
+/// What runs beside it.
+const ATTACHES: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; \
+                        until [ -p \"$f\" ]; do sleep 0.02; done; exec 9> \"$f\"; \"$@\" 9>&-; \
+                        code=$?; echo \"$code\" >&9; exit \"$code\"";
+
+/// Runs a program beside a rank.
+pub(crate) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, Failure> {
+    let chosen = choose_one(session, &args.job).await?;
+    let place = v1::RankPlace {
+        job_id: chosen.job,
+        task_index: chosen.only_task()?.unwrap_or(0),
+        attempt: args.attempt.unwrap_or(0),
+        rank: args.rank,
+    };
+    let on_terminal = args.pty || (!args.no_pty && terminal::is_there());
+    beside(&session.client, place, args.words.clone(), on_terminal).await
+}
+
+/// Runs a program beside a rank until it ends; its code.
+async fn beside(
+    client: &Client,
+    place: v1::RankPlace,
+    words: Vec<String>,
+    on_terminal: bool,
+) -> Result<u8, Failure> {
+    let start = v1::ExecStart {
+        place: Some(place),
+        words,
+        terminal: on_terminal.then(terminal::size),
+        term: std::env::var("TERM").ok().filter(|_| on_terminal).unwrap_or_default(),
+    };
+    let mut exec = client.exec(start).await?;
+    let mut typing = None;
+    while let Some(what) = exec.next().await? {
+        match what {
+            exec_output::What::Started(_) => {
+                // Not before: what is typed ahead of a refusal is for the shell here.
+                typing = Some(Typing::new(&exec, on_terminal)?);
+            }
+            exec_output::What::Stdout(bytes) => write(io::stdout().lock(), &bytes)?,
+            exec_output::What::Stderr(bytes) => write(io::stderr().lock(), &bytes)?,
+            exec_output::What::Ended(ended) => {
+                drop(typing);
+                return Ok(u8::try_from(ended.code).unwrap_or(u8::MAX));
+            }
+        }
+    }
+    Err(Failure::new(exit::NO_STATUS, "the connection ended before the program did", ""))
+}
+
+fn write(mut to: impl Write, bytes: &[u8]) -> Result<(), Failure> {
+    let written = to.write_all(bytes).and_then(|()| to.flush());
+    written.map_err(|error| Failure::local(&error, ""))
+}
+
+/// What is typed here goes there. Dropped, the terminal is as it was.
+struct Typing {
+    _tasks: JoinSet<()>,
+    _raw: Option<Raw>,
+}
+
+impl Typing {
+    fn new(exec: &Exec, on_terminal: bool) -> Result<Typing, Failure> {
+        let mut tasks = JoinSet::new();
+        let raw = on_terminal.then(Raw::take);
+        tasks.spawn(type_on(exec.inputs()));
+        if on_terminal {
+            let resized = signal(SignalKind::window_change());
+            let mut resized = resized.map_err(|error| Failure::local(&error, ""))?;
+            let inputs = exec.inputs();
+            tasks.spawn(async move {
+                while resized.recv().await.is_some() {
+                    let what = exec_input::What::Size(terminal::size());
+                    if inputs.send(v1::ExecInput { what: Some(what) }).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(Typing { _tasks: tasks, _raw: raw })
+    }
+}
+
+async fn type_on(inputs: mpsc::Sender<v1::ExecInput>) {
+    let mut typed = terminal::typed();
+    while let Some(bytes) = typed.recv().await {
+        let what = exec_input::What::Stdin(bytes.into());
+        if inputs.send(v1::ExecInput { what: Some(what) }).await.is_err() {
+            return;
+        }
+    }
+    let what = exec_input::What::End(v1::ExecInputEnd {});
+    // Whoever has ended needs no more.
+    let _ = inputs.send(v1::ExecInput { what: Some(what) }).await;
+}
+
+/// A job whose one rank has the terminal of this process.
+pub(crate) async fn run_on_terminal(global: &Global, source: &JobSource) -> Result<u8, Failure> {
+    if source.words.is_empty() || source.file.is_some() {
+        let hint = "yard run --pty -- bash; resources are flags, such as --gpus 1";
+        return Err(Failure::usage("--pty takes a command, and no job file", hint));
+    }
+    if !terminal::is_there() {
+        let hint = "leave --pty out: `yard run` shows the output as it comes";
+        return Err(Failure::usage("--pty needs a terminal", hint));
+    }
+    let mut held = source.clone();
+    held.words = ["/bin/sh", "-c", HOLDS].map(String::from).into();
+    if held.fields.name.is_none() && !held.set.iter().any(|set| set.starts_with("name=")) {
+        held.fields.name = name_of(&source.words[0]);
+    }
+    let prepared = super::submit::prepare(global, &held).await?;
+    let session = Session::open(global).await?;
+    let answer = super::submit::send(&session, &held, &prepared).await?;
+    let job = answer.job_id;
+    say(&format!("job {job} ({}) is submitted", prepared.spec.name()));
+    let mut interrupts = super::run::interrupts()?;
+    let runs = tokio::select! {
+        runs = until_it_runs(&session, job) => runs?,
+        _ = interrupts.recv() => false,
+    };
+    if !runs {
+        let request = v1::CancelRequest { job_id: job, ..v1::CancelRequest::default() };
+        // One that has ended needs none.
+        let _ = session.client.cancel(request).await;
+        return super::wait::until_ended(&session, &[job], false, Some(END_PATIENCE)).await;
+    }
+    drop(interrupts);
+    let attaches = ["/bin/sh", "-c", ATTACHES, "yard"].map(String::from);
+    let words = attaches.into_iter().chain(source.words.iter().cloned()).collect();
+    let place = v1::RankPlace { job_id: job, ..v1::RankPlace::default() };
+    let ended = beside(&session.client, place, words, true).await;
+    if ended.is_err() {
+        let reason = "its terminal could not be opened, or was lost".to_string();
+        let request = v1::CancelRequest { job_id: job, reason, ..v1::CancelRequest::default() };
+        let _ = session.client.cancel(request).await;
+    }
+    session.remember_members();
+    let code = ended?;
+    let of_job = super::wait::until_ended(&session, &[job], false, Some(END_PATIENCE)).await?;
+    Ok(if of_job == exit::TIMED_OUT { code } else { of_job })
+}
+
+/// A name of a job after its program.
+fn name_of(program: &str) -> Option<String> {
+    let name = program.rsplit('/').next().unwrap_or(program).to_lowercase();
+    Some(name).filter(|name| yard_common::name::is_name(name))
+}
+
+/// Waits until a job runs, and tells its phases; false: it has ended.
+async fn until_it_runs(session: &Session, job_id: u64) -> Result<bool, Failure> {
+    let mut told = String::new();
+    loop {
+        let answer = session.client.job(v1::GetJobRequest { job_id }).await?;
+        let job = answer.job.unwrap_or_default();
+        let phase = crate::view::job::summary(&job);
+        if phase != told {
+            say(&format!("job {job_id} is {phase}"));
+            told = phase;
+        }
+        if crate::outcome::has_ended(&job) {
+            return Ok(false);
+        }
+        if v1::JobState::try_from(job.state) == Ok(v1::JobState::Running) {
+            return Ok(true);
+        }
+        let mut watch = super::run::watch(session, job_id, answer.applied_index);
+        // Until anything happens to it; then it is looked at again.
+        while let Some(WatchItem::Progress(_)) = watch.next().await? {}
+    }
+}
+
+/// Ports of a job, on ports of this machine.
+pub(crate) async fn forward(session: &Session, args: &ForwardArgs) -> Result<u8, Failure> {
+    let chosen = choose_one(session, &args.job).await?;
+    let place = v1::RankPlace {
+        job_id: chosen.job,
+        task_index: chosen.only_task()?.unwrap_or(0),
+        attempt: args.attempt.unwrap_or(0),
+        rank: args.rank,
+    };
+    let mut listeners = JoinSet::new();
+    for port in &args.ports {
+        let start = v1::ForwardStart { place: Some(place), port: port.there.into(), probe: false };
+        let node = probe(&session.client, start).await?;
+        let listener = TcpListener::bind(("127.0.0.1", port.here)).await.map_err(|error| {
+            let message = format!("port {} of this machine cannot be used: {error}", port.here);
+            let hint = format!("choose another one: yard forward {} 0:{}", args.job, port.there);
+            Failure::usage(message, hint)
+        })?;
+        let here = listener.local_addr().map_err(|error| Failure::local(&error, ""))?;
+        say(&format!("http://{here} is port {} of job {} on {node}", port.there, chosen.job));
+        listeners.spawn(listen(session.client.clone(), start, listener));
+    }
+    let mut interrupts = super::run::interrupts()?;
+    tokio::select! {
+        ended = listeners.join_next() => match ended {
+            Some(Ok(failure)) => Err(failure),
+            Some(Err(_)) | None => Ok(0),
+        },
+        _ = interrupts.recv() => Ok(0),
+    }
+}
+
+/// The node on which somebody listens.
+async fn probe(client: &Client, start: v1::ForwardStart) -> Result<String, Failure> {
+    let mut probe = client.forward(v1::ForwardStart { probe: true, ..start }).await?;
+    match probe.next().await? {
+        Some(forward_output::What::Opened(opened)) => Ok(opened.node),
+        Some(_) | None => Err(ClientError::Incomplete("node").into()),
+    }
+}
+
+/// Takes connections until one is refused for good.
+async fn listen(client: Client, start: v1::ForwardStart, listener: TcpListener) -> Failure {
+    let mut connections: JoinSet<Result<(), Failure>> = JoinSet::new();
+    loop {
+        let full = connections.len() >= CONNECTIONS_MAX;
+        tokio::select! {
+            Some(ended) = connections.join_next() => {
+                if let Ok(Err(failure)) = ended {
+                    if failure.exit != exit::REFUSED {
+                        return failure;
+                    }
+                    say(&format!("note: a connection failed: {}", failure.message));
+                }
+            }
+            accepted = listener.accept(), if !full => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(carry(client.clone(), start, stream));
+                }
+            }
+        }
+    }
+}
+
+/// One connection, until the job closes it or this end is gone.
+async fn carry(client: Client, start: v1::ForwardStart, stream: TcpStream) -> Result<(), Failure> {
+    let _ = stream.set_nodelay(true);
+    let mut there = client.forward(start).await?;
+    let inputs = there.inputs();
+    let (mut from, mut to) = stream.into_split();
+    let send = async move {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let what = match from.read(&mut buffer).await {
+                Ok(count) if count > 0 => {
+                    forward_input::What::Data(buffer[..count].to_vec().into())
+                }
+                Ok(_) => forward_input::What::End(v1::ForwardEnd {}),
+                Err(_) => return,
+            };
+            let is_end = matches!(what, forward_input::What::End(_));
+            if inputs.send(v1::ForwardInput { what: Some(what) }).await.is_err() || is_end {
+                // The other half may still say something.
+                return std::future::pending().await;
+            }
+        }
+    };
+    let receive = async move {
+        while let Some(what) = there.next().await? {
+            match what {
+                forward_output::What::Opened(_) => {}
+                forward_output::What::Data(data) => {
+                    if to.write_all(&data).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                forward_output::What::End(_) => return Ok(()),
+            }
+        }
+        Ok::<(), ClientError>(())
+    };
+    tokio::select! {
+        received = receive => Ok(received?),
+        () = send => Ok(()),
+    }
+}
