@@ -94,6 +94,8 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::MetadataExt;
 
+    type Make = fn(&Path, u32) -> Result<FreshFile, FileError>;
+
     fn count(folder: &Path) -> usize {
         std::fs::read_dir(folder).unwrap().count()
     }
@@ -102,9 +104,8 @@ mod tests {
     fn a_file_is_there_when_it_is_whole() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path();
-        let makes: [fn(&Path, u32) -> Result<FreshFile, FileError>; 2] =
-            [FreshFile::create, FreshFile::with_a_name];
-        for (nth, make) in makes.into_iter().enumerate() {
+        let ways: [Make; 2] = [FreshFile::create, FreshFile::with_a_name];
+        for (nth, make) in ways.into_iter().enumerate() {
             let path = folder.join(format!("file-{nth}"));
             let mut fresh = make(folder, PRIVATE).unwrap();
             fresh.file().write_all(b"whole").unwrap();

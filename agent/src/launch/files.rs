@@ -7,7 +7,7 @@ use super::account::Account;
 use super::assignment::Assignment;
 use super::error::PrepareError;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -59,10 +59,12 @@ pub(super) fn make_task(
 impl TaskFiles {
     /// Writes down for people what the task does not get.
     pub(super) fn note(&self, notes: &[String]) {
-        if !notes.is_empty() {
-            // Without it the task runs as well.
-            let _ = fs::write(self.directory.join("prepare.err"), notes.join("\n") + "\n");
+        if notes.is_empty() {
+            return;
         }
+        // Beside what preparing wrote. Without it the task runs as well.
+        let file = open_stream(&self.directory.join("prepare.err"));
+        let _ = file.and_then(|mut file| file.write_all((notes.join("\n") + "\n").as_bytes()));
     }
 
     /// The two files of a stream's owner: a rank, or the launcher.

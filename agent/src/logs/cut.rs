@@ -7,6 +7,8 @@
 //! **Invariant:** a hole is noted before it is made. So bytes that were read while the note stayed
 //! the same are what the rank wrote.
 
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -29,7 +31,8 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// What is noted beside a file.
+    /// What is noted beside a file. A note that a loss of power has damaged is made up for by
+    /// looking at the file: the hole is there, and only the base is forgotten.
     ///
     /// # Errors
     /// If it cannot be read. No note is no error.
@@ -45,7 +48,26 @@ impl Cut {
             }
             std::thread::yield_now();
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the note of a hole is damaged"))
+        Cut::found(stream)
+    }
+
+    /// The first hole of a file itself.
+    fn found(stream: &Path) -> io::Result<Cut> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(stream)?;
+        let size = i64::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let from = match lseek(&file, 0, Whence::SeekHole) {
+            Ok(from) if from < size => from,
+            // The end of every file counts as one, and that of an empty one lies behind it.
+            Ok(_) | Err(Errno::ENXIO) => return Ok(Cut::default()),
+            Err(errno) => return Err(errno.into()),
+        };
+        let upto = match lseek(&file, from, Whence::SeekData) {
+            Ok(upto) => upto,
+            Err(Errno::ENXIO) => size,
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(Cut { base: 0, from: from.cast_unsigned(), upto: upto.cast_unsigned() })
     }
 
     /// Changes what is noted; `None`: it stays. Returns what is noted afterwards.
@@ -61,8 +83,12 @@ impl Cut {
         let file = options.custom_flags(nix::libc::O_NOFOLLOW).open(beside(stream))?;
         // Dropped with the file.
         file.lock()?;
-        // One that nobody finished writing says nothing.
-        let before = record(&file)?.unwrap_or_default();
+        let before = match record(&file)? {
+            Some(before) => before,
+            None if file.metadata()?.len() == 0 => Cut::default(),
+            // Nobody else writes it now: it is damaged.
+            None => Cut::found(stream)?,
+        };
         let Some(after) = change(before) else { return Ok(before) };
         file.write_all_at(&after.bytes(), 0)?;
         Ok(after)
@@ -131,17 +157,21 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_note_is_no_hole() {
+    fn a_damaged_note_is_made_up_for_by_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let stream = directory.path().join("0.out");
-        let cut = Cut { base: 0, from: 1, upto: 2 };
-        Cut::change(&stream, |_| Some(cut)).unwrap();
+        std::fs::write(&stream, vec![b'x'; 4 << 20]).unwrap();
+        super::super::bound(&stream, 1 << 20).unwrap();
+        let cut = Cut::read(&stream).unwrap();
+        assert!(cut.upto > cut.from, "{cut:?}");
         let mut bytes = std::fs::read(beside(&stream)).unwrap();
         bytes[9] ^= 1;
         std::fs::write(beside(&stream), bytes).unwrap();
-        assert!(Cut::read(&stream).is_err());
-        // Whoever writes it next makes it whole again.
-        assert_eq!(Cut::change(&stream, |_| Some(cut)).unwrap(), cut);
         assert_eq!(Cut::read(&stream).unwrap(), cut);
+        assert_eq!(Cut::change(&stream, Some).unwrap(), cut);
+        assert_eq!(std::fs::read(beside(&stream)).unwrap(), cut.bytes(), "it is whole again");
+        // One that was made and not written says that there is no hole yet.
+        std::fs::write(beside(&stream), "").unwrap();
+        assert_eq!(Cut::change(&stream, |_| None).unwrap(), Cut::default());
     }
 }

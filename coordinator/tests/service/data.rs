@@ -314,11 +314,10 @@ async fn a_node_that_comes_back_is_followed_again() {
 }
 
 #[tokio::test]
-async fn copies_are_taken_of_own_ranks_and_told_when_the_machines_are_gone() {
+async fn copies_are_taken_of_own_ranks_alone() {
     let cluster = Cluster::start().await;
-    let mut admin = cluster.admin();
     let (one, two) = (Agent::new(&cluster, "n1").await, Agent::new(&cluster, "n2").await);
-    let (submitted, streams) = gang(&cluster, [&one, &two]).await;
+    let (submitted, _streams) = gang(&cluster, [&one, &two]).await;
     let copy = |job_id, rank, text: &'static str| internal::LogCopy {
         job_id,
         attempt: 1,
@@ -346,35 +345,6 @@ async fn copies_are_taken_of_own_ranks_and_told_when_the_machines_are_gone() {
     let request = internal::CopyLogsRequest { copies: many };
     let answer = one.client(&cluster).copy_logs(request).await.unwrap_err();
     assert_eq!(answer.code(), Code::InvalidArgument, "{answer}");
-    for (stream, node) in streams.into_iter().zip(["n1", "n2"]) {
-        stream.leave().await;
-        let request = v1::ConfirmDeadRequest {
-            request_id: crate::cluster::request_id(),
-            node: node.into(),
-            ..v1::ConfirmDeadRequest::default()
-        };
-        admin.nodes.confirm_dead(request).await.unwrap();
-    }
-    let request = v1::LogsRequest { job_id, attempt: 1, follow: true, ..Default::default() };
-    let mut answers = admin.jobs.logs(request).await.unwrap().into_inner();
-    let (mut chunks, mut gaps, mut ends) = (Vec::new(), 0, 0);
-    while let Some(answer) = answers.message().await.unwrap() {
-        match answer.what.unwrap() {
-            Told::Head(head) => assert_eq!(head.ranks, 2),
-            Told::Chunk(chunk) => chunks.push((chunk.rank, chunk.stream, chunk.data)),
-            Told::Gap(gap) => {
-                assert!(gap.len == 0 && gap.reason.contains("gone"), "{gap:?}");
-                gaps += 1;
-            }
-            Told::End(end) => {
-                assert!(!end.complete, "{end:?}");
-                ends += 1;
-            }
-        }
-    }
-    chunks.sort();
-    assert_eq!(chunks, [(0, 1, "zero\n".into()), (1, 1, "one\n".into())]);
-    assert_eq!((gaps, ends), (4, 4), "both streams of both ranks");
     cluster.stop().await;
 }
 

@@ -22,7 +22,7 @@ use yard_core::agent::copy_holders;
 use yard_proto::internal::{CopyLogsRequest, LogCopy};
 use yard_proto::v1::LogStream;
 use yard_runtime::identity::Principal;
-use yard_runtime::tls::Expect;
+use yard_runtime::tls::{ClientTls, Expect};
 
 /// How long a member may take to take one message.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ impl Copier {
             self.ending.keys().map(|attempt| (*attempt, holders(attempt, &shares))).collect();
         let mut work = JoinSet::new();
         for share in shares {
-            work.spawn(share.send(self.shared.clone()));
+            work.spawn(share.send(self.shared.paths.clone(), self.shared.tls.clone()));
         }
         while let Some(done) = work.join_next().await {
             // A share that was cut off begins anew with the next round.
@@ -137,8 +137,9 @@ impl Copier {
 }
 
 impl Share {
-    async fn send(mut self, shared: Arc<Shared>) -> Share {
-        let (paths, sent) = (shared.paths.clone(), std::mem::take(&mut self.line.sent));
+    /// Holds nothing of the agent: it may be cut off at its end, and nobody waits for it then.
+    async fn send(mut self, paths: Paths, tls: Arc<ClientTls>) -> Share {
+        let sent = std::mem::take(&mut self.line.sent);
         let attempts = self.attempts.clone();
         let collect = move || {
             let found = collect(&paths, &sent, &attempts);
@@ -150,7 +151,7 @@ impl Share {
         let mut messages = found.messages.into_iter();
         for message in messages.by_ref() {
             let pieces: Vec<(StreamId, u64)> = message.iter().map(upto).collect();
-            match self.tell(&shared, message.clone()).await {
+            match self.tell(&tls, message.clone()).await {
                 Ok(refused) => {
                     for (at, (stream, upto)) in pieces.into_iter().enumerate() {
                         match refused.contains(&(at as u32)) {
@@ -174,13 +175,17 @@ impl Share {
     }
 
     /// Sends one message. Returns which of its pieces the member did not take.
-    async fn tell(&mut self, shared: &Shared, copies: Vec<LogCopy>) -> Result<Vec<u32>, String> {
+    async fn tell(
+        &mut self,
+        tls: &Arc<ClientTls>,
+        copies: Vec<LogCopy>,
+    ) -> Result<Vec<u32>, String> {
         let known = self.line.client.take().filter(|(address, _)| *address == self.address);
         let mut client = match known {
             Some((_, client)) => client,
             None => {
                 let expect = Expect::Only(Principal::Member(self.member));
-                link::client(&self.address, &shared.tls, expect).map_err(|e| e.to_string())?
+                link::client(&self.address, tls, expect).map_err(|e| e.to_string())?
             }
         };
         let answer = timeout(ANSWER, client.copy_logs(CopyLogsRequest { copies })).await;

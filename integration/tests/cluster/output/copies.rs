@@ -86,4 +86,14 @@ fn every_member_shows_the_copies_of_a_machine_that_is_cut_off() {
     }
     let ran = following.end();
     assert_eq!((ran.code, ran.out.as_str()), (0, "first\nlast\n"), "{ran}");
+    // Back again, it ends what is left of the first attempt, and runs the next.
+    for member in MEMBERS {
+        trio.network.heal(NODE, member);
+        trio.network.heal(member, NODE);
+    }
+    gate.open(0);
+    trio.yard(&["wait", &job, "--timeout", "1m"]).ok();
+    await_true("no shim is left", || {
+        std::fs::read_dir(trio.home.path("agent/shims")).is_ok_and(|mut left| left.next().is_none())
+    });
 }

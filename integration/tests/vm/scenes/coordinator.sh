@@ -12,8 +12,8 @@ grep -q '^CapBnd:\s0*$' "/proc/$coordinator/status" || fail "it could get capabi
 
 # An emulated machine takes seconds for what takes a real one less than a tenth of that.
 scene "a setting is changed in the file that was written"
-sed -i 's/^#longest_lease_ms = 3000$/longest_lease_ms = 60000/' /etc/yard/coordinator.toml
-grep -q '^longest_lease_ms = 60000$' /etc/yard/coordinator.toml || fail "no such setting"
+sed -i 's/^#longest_lease_ms = 3000$/longest_lease_ms = 30000/' /etc/yard/coordinator.toml
+grep -q '^longest_lease_ms = 30000$' /etc/yard/coordinator.toml || fail "no such setting"
 systemctl restart yard-coordinator
 await "the coordinator leads" yard cluster status
-yard pool set default --lease 1m
+yard pool set default --lease 30s

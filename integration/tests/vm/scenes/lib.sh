@@ -15,12 +15,11 @@ fail() {
 
 # await WHAT COMMAND...: waits until a command succeeds.
 await() {
-  local what="$1" tries=0
+  local what="$1" end=$((SECONDS + 180))
   shift
   until "$@" >/tmp/await.log 2>&1; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "it never came about: $what; last: $(tail -n 5 /tmp/await.log)"
-    sleep 0.2
+    [ "$SECONDS" -lt "$end" ] || fail "it never came about: $what: $(tail -n 5 /tmp/await.log)"
+    sleep 1
   done
 }
 
