@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn rows_that_are_none_are_passed_over() {
         let table = "  sl  local_address rem_address   st\n\
-             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 42 1\n\
-             1: 0100007F:1F91 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1000 0 43 1\n\
+             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 9 0 42 1\n\
+             1: 0100007F:1F91 0100007F:1F90 01 00000000:00000000 00:00000000 00000000 9 0 43 1\n\
              2: 01:1F91 x 0A\n\n x";
         let ours = if cfg!(target_endian = "little") { "127.0.0.1:8080" } else { "1.0.0.127:8080" };
         assert_eq!(listening(table), [(ours.parse().unwrap(), 42)]);

@@ -277,6 +277,16 @@ fn open(places: &Places, env: &dyn Env) -> Result<Opened, ServeError> {
     Ok(Opened { identity, authority })
 }
 
+/// Starts what a member does of its own accord.
+fn go_on(member: &Arc<Member>, tasks: &mut Tasks) {
+    let stop = || member.stop.clone();
+    tasks.spawn("leases", leases::live(Arc::clone(member), stop()));
+    tasks.spawn("catching up", catch_up::run(Arc::clone(member), stop()));
+    tasks.spawn("leader", leader::run(Arc::clone(member), stop()));
+    tasks.spawn("certificate", certificate::run(Arc::clone(member), stop()));
+    tasks.spawn("standing", stand(Arc::clone(member), stop()));
+}
+
 impl Service {
     /// Starts a member from its folder, and serves.
     ///
@@ -342,15 +352,11 @@ impl Service {
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
-        tasks.spawn("leases", leases::live(Arc::clone(&member), stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
-        tasks.spawn("catching up", catch_up::run(Arc::clone(&member), stop.clone()));
-        tasks.spawn("leader", leader::run(Arc::clone(&member), stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
-        tasks.spawn("certificate", certificate::run(Arc::clone(&member), stop.clone()));
-        tasks.spawn("standing", stand(Arc::clone(&member), stop.clone()));
         tasks.spawn("server", serve(server, incoming, stop));
+        go_on(&member, &mut tasks);
         let asked = CancellationToken::new();
         let handle = Handle { member: Arc::clone(&member), listen, asked };
         tracing::info!(member = %own.member, cluster = %own.cluster, %listen, "serves");

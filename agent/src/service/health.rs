@@ -31,14 +31,21 @@ impl std::str::FromStr for XidRule {
 pub(super) fn read(section: &mut Section<'_>) -> health::Options {
     let mut options = health::Options::default();
     let path = "the path of libnvidia-ml.so.1";
+    section.about("Where NVML is; if not set, where the system finds it");
     options.library = section.optional::<PathBuf>("nvml", path);
+    section.about("How often GPUs are looked at, in milliseconds");
     let every_ms = u64::try_from(options.every.as_millis()).unwrap_or(u64::MAX);
     options.every = Duration::from_millis(section.number("every_ms", every_ms, EVERY_MS));
+    section.about("How long NVML may take to answer, in milliseconds");
     let timeout_ms = section.number("timeout_ms", GPU_PROBE_MS, TIMEOUT_MS);
     options.patience = Duration::from_millis(timeout_ms);
+    section.about("Whether GPUs are checked before each job that gets some");
     options.before_jobs = section.flag("before_jobs", true);
+    section.about("A check of your own before each job: a program and its words");
     options.command = section.list("command", CHECK_WORDS_MAX, "a program and its words");
+    section.about("What XIDs mean here, where it is not what the table says");
     let rules = section.list::<XidRule>("xids", XID_RULES_MAX, "\"13=restart\"");
+    section.about("Where messages of the kernel are read");
     options.kmsg = section.path("kmsg", &options.kmsg);
     let mut seen = std::collections::BTreeMap::new();
     // Of two rules for one number the last one counts.

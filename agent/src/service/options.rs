@@ -261,7 +261,7 @@ mod tests {
         let fields: Vec<_> = error.problems().iter().map(|one| &*one.field).collect();
         assert_eq!(
             fields,
-            ["labels", "gpus_fake", "maintenance_ms", "health.every_ms", "health.xids", "adress"]
+            ["labels", "gpus_fake", "maintenance_ms", "adress", "health.every_ms", "health.xids"]
         );
     }
 }

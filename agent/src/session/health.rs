@@ -186,14 +186,14 @@ impl Observer {
                 }
                 match &outcome {
                     Err(Refused { step: PrepareStep::NodeCheck, why }) => self.found(Err(why)),
-                    Ok(()) => self.found(Ok(())),
+                    Ok(()) => self.found(Ok(&())),
                     Err(_) => {}
                 }
                 self.driver.checked(id, outcome).await?;
             }
-            Done::Again(outcome) => self.found(outcome.as_ref().map(|()| ())),
+            Done::Again(outcome) => self.found(outcome.as_ref()),
             Done::Asked(nth, round, outcome) => {
-                self.found(outcome.as_ref().map(|()| ()));
+                self.found(outcome.as_ref());
                 let devices = self.inventory.borrow().devices.clone();
                 if self.judge.check(&devices, &round.found.readings) {
                     tracing::info!("GPUs that had failed are well again");
@@ -205,7 +205,7 @@ impl Observer {
     }
 
     /// What the owner's check says.
-    fn found(&self, outcome: Result<(), &String>) {
+    fn found(&self, outcome: Result<&(), &String>) {
         if !self.command.is_there() {
             return;
         }

@@ -87,7 +87,10 @@ impl Visits {
 
     /// A process has ended; if it was a visitor's program, the visitor hears how.
     pub(super) fn on_ended(&mut self, pid: i32, status: WaitStatus) {
-        let is = |visitor: &Visitor| matches!(visitor, Visitor::Runs(_, of) | Visitor::Leaves(of, _) if *of == pid);
+        let is = |visitor: &Visitor| match visitor {
+            Visitor::Runs(_, of) | Visitor::Leaves(of, _) => *of == pid,
+            Visitor::Comes(_) | Visitor::Asks(..) | Visitor::Done(_) => false,
+        };
         let Some(at) = self.visitors.iter().position(is) else { return };
         let code = match status {
             WaitStatus::Exited(code) => code,

@@ -202,8 +202,8 @@ mod tests {
         assert_eq!(
             verbs.join(" "),
             "run submit ls show why logs files top exec forward cancel hold release set wait \
-             results node pool queue user login cluster dev coordinator agent doctor init schema config events \
-             completion"
+             results node pool queue user login cluster dev coordinator agent doctor init schema \
+             config events completion"
         );
         for verb in verbs {
             let line = help.lines().find(|line| line.trim().starts_with(&format!("{verb} ")));

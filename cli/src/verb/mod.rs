@@ -37,36 +37,11 @@ pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
         Verb::Doctor => return local::doctor(&global).await,
         Verb::Init(init) => return local::init(&init.file),
         Verb::Dev(args) => return dev::dev(args, &global, build).await,
-        Verb::Coordinator(CoordinatorVerb::Init(args)) => {
-            return daemon::coordinator::init(args).await;
-        }
-        Verb::Coordinator(CoordinatorVerb::Run(args)) => {
-            return daemon::coordinator::run(args, build).await;
-        }
-        Verb::Coordinator(CoordinatorVerb::Join(args)) => {
-            return daemon::coordinator::join(args, build).await;
-        }
-        Verb::Coordinator(CoordinatorVerb::Restore(args)) => {
-            return daemon::restore::restore(args, build).await;
-        }
+        Verb::Coordinator(verb) => return of_coordinator(verb, build).await,
+        Verb::Agent(verb) => return of_agent(verb, build).await,
         Verb::Cluster(ClusterVerb::Snapshot(SnapshotVerb::Show { file })) => {
             return backup::show(&global, file);
         }
-        Verb::Coordinator(CoordinatorVerb::Reset(args)) => {
-            return daemon::coordinator::reset(args);
-        }
-        Verb::Coordinator(CoordinatorVerb::Install(args)) => {
-            return install::coordinator(&args.install, args.user.as_deref());
-        }
-        Verb::Coordinator(CoordinatorVerb::Uninstall(args)) => {
-            return install::uninstall_coordinator(args);
-        }
-        Verb::Agent(AgentVerb::Install(args)) => return install::agent(args),
-        Verb::Agent(AgentVerb::Uninstall(args)) => {
-            return install::uninstall_agent(&args.uninstall, args.force);
-        }
-        Verb::Agent(AgentVerb::Join(args)) => return daemon::agent::join(args).await,
-        Verb::Agent(AgentVerb::Run(args)) => return daemon::agent::run(args, build).await,
         Verb::Schema => return local::schema(),
         Verb::Completion(completion) => return local::completion(completion.shell),
         Verb::Config(crate::args::ConfigVerb::Contexts) => return local::contexts(&global),
@@ -102,6 +77,29 @@ pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
     let code = ask(&session, &cli.verb).await;
     session.remember_members();
     code
+}
+
+/// The life of a coordinator on this machine.
+async fn of_coordinator(verb: &CoordinatorVerb, build: Build) -> Result<u8, Failure> {
+    match verb {
+        CoordinatorVerb::Init(args) => daemon::coordinator::init(args).await,
+        CoordinatorVerb::Run(args) => daemon::coordinator::run(args, build).await,
+        CoordinatorVerb::Join(args) => daemon::coordinator::join(args, build).await,
+        CoordinatorVerb::Restore(args) => daemon::restore::restore(args, build).await,
+        CoordinatorVerb::Reset(args) => daemon::coordinator::reset(args),
+        CoordinatorVerb::Install(args) => install::coordinator(&args.install, args.user.as_deref()),
+        CoordinatorVerb::Uninstall(args) => install::uninstall_coordinator(args),
+    }
+}
+
+/// The life of an agent on this machine.
+async fn of_agent(verb: &AgentVerb, build: Build) -> Result<u8, Failure> {
+    match verb {
+        AgentVerb::Join(args) => daemon::agent::join(args).await,
+        AgentVerb::Run(args) => daemon::agent::run(args, build).await,
+        AgentVerb::Install(args) => install::agent(args),
+        AgentVerb::Uninstall(args) => install::uninstall_agent(&args.uninstall, args.force),
+    }
 }
 
 /// Runs a verb that asks a cluster.

@@ -27,7 +27,7 @@ const END_PATIENCE: Duration = Duration::from_secs(30);
 /// The job of `run --pty`: it waits until a program was run beside it, and ends as that did. The
 /// program holds the other end of a pipe, so that this one hears of its end however it comes.
 const HOLDS: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; mkfifo -m 600 \"$f\" || exit 1; \
-                     code=129; read -r code < \"$f\"; exit \"${code:-129}\"";
+                     read -r code < \"$f\" || code=129; exit \"$code\"";
 /// What runs beside it.
 const ATTACHES: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; \
                         until [ -p \"$f\" ]; do sleep 0.02; done; exec 9> \"$f\"; \"$@\" 9>&-; \
@@ -61,7 +61,19 @@ async fn beside(
     };
     let mut exec = client.exec(start).await?;
     let mut typing = None;
-    while let Some(what) = exec.next().await? {
+    loop {
+        let what = match exec.next().await {
+            Ok(Some(what)) => what,
+            Ok(None) => {
+                let message = "the connection ended before the program did";
+                return Err(Failure::new(exit::NO_STATUS, message, ""));
+            }
+            // It ran, and nobody will know how it ends.
+            Err(error) if typing.is_some() => {
+                return Err(Failure { exit: exit::NO_STATUS, ..error.into() });
+            }
+            Err(error) => return Err(error.into()),
+        };
         match what {
             exec_output::What::Started(_) => {
                 // Not before: what is typed ahead of a refusal is for the shell here.
@@ -75,7 +87,6 @@ async fn beside(
             }
         }
     }
-    Err(Failure::new(exit::NO_STATUS, "the connection ended before the program did", ""))
 }
 
 fn write(mut to: impl Write, bytes: &[u8]) -> Result<(), Failure> {

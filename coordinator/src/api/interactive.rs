@@ -1,8 +1,8 @@
 //! Visits: programs and ports beside the ranks of a job that runs.
 //!
-//! Whoever visits acts as the job's user, so only its owner may, and an admin of its workspace. Each
-//! visit is a command first: it is judged by the state that everybody agrees on, and stays in the
-//! log. What the client sends then goes to the agent as it is, and back.
+//! Whoever visits acts as the job's user, so only its owner may, and an admin of its workspace.
+//! Each visit is a command first: it is judged by the state that everybody agrees on, and stays in
+//! the log. What the client sends then goes to the agent as it is, and back.
 
 use super::Api;
 use super::data::{failed, strange};
@@ -166,7 +166,8 @@ impl Api {
         let command = Command::Job(JobCommand::Visit { job, task, visit });
         self.change(who, &request, command).await?;
         let (user, attempt) = (who.user()?, to.attempt);
-        tracing::info!(%user, %job, task, %attempt, node = to.node_name, ?visit, "a job is visited");
+        let node = &to.node_name;
+        tracing::info!(%user, %job, task, %attempt, node, ?visit, "a job is visited");
         Ok(())
     }
 }
@@ -179,7 +180,8 @@ impl View {
         if self.has(least, job.workspace) {
             return Ok(job);
         }
-        let message = "this needs the owner of the job, or an admin of its workspace: whoever visits a job acts as its owner";
+        let message = "this needs the owner of the job, or an admin of its workspace: whoever \
+                       visits a job acts as its owner";
         Err(Refusal::new(Code::PermissionDenied, ErrorCode::NotAllowed, message))
     }
 }
@@ -251,7 +253,8 @@ fn parts<T: Send + 'static>(
             Ok(Some(what)) => Some((Ok(what), Some(answer))),
             Ok(None) => None,
             Err(status) => {
-                let message = format!("the agent's stream broke: {}", status.message());
+                tracing::debug!(%status, "a visit broke off");
+                let message = "the connection to the machine of the rank is lost";
                 Some((Err(Refusal::unavailable(message)), None))
             }
         }

@@ -57,8 +57,8 @@ struct Sticky {
 pub struct Judge {
     rules: Rules,
     sticky: BTreeMap<Key, Sticky>,
-    /// Since when looks show what does not hold, or do not show what holds.
-    differs: BTreeMap<Key, u64>,
+    /// Since when looks show what does not hold (true), or do not show what holds.
+    differs: BTreeMap<Key, (bool, u64)>,
     /// XIDs of the last day: device, number, time.
     faults: Vec<(u16, u32, u64)>,
 }
@@ -166,10 +166,14 @@ impl Judge {
             if now.is_some() == was.is_some() {
                 self.differs.remove(&key);
             } else {
-                self.differs.entry(key).or_insert(now_ms);
+                let differs = self.differs.entry(key).or_insert((now.is_some(), now_ms));
+                // What has just come to hold, and is gone at the next look, is gone since then.
+                if differs.0 != now.is_some() {
+                    *differs = (now.is_some(), now_ms);
+                }
             }
             let lasted = |ms: u64| {
-                let since_ms = self.differs.get(&key).copied().unwrap_or(now_ms);
+                let since_ms = self.differs.get(&key).map_or(now_ms, |(_, since_ms)| *since_ms);
                 now_ms.saturating_sub(since_ms) >= ms
             };
             let stays = match (now.is_some(), was.is_some()) {

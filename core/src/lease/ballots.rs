@@ -287,7 +287,7 @@ mod tests {
             ballots.count(MemberId(member), &[(NODE, 0)], &[]);
         }
         let lift = NodeCommand::Lift(Lift { node: NODE, lease: FIRST });
-        assert_eq!(judged(&mut ballots, &lab), [lift.clone()]);
+        assert_eq!(judged(&mut ballots, &lab), std::slice::from_ref(&lift));
         lab.does(Actor::Leader, Command::Node(lift));
         ballots.prepare(&lab.0);
         assert_eq!(judged(&mut ballots, &lab), []);

@@ -222,7 +222,7 @@ async fn idle() {
     for _ in 0..JOBS {
         start(&client, job("exec sleep 1000", 1, &folder)).await;
     }
-    let running = v1::JobState::Running.into();
+    let running: i32 = v1::JobState::Running.into();
     let end = Instant::now() + PATIENCE;
     while jobs(&client).await.iter().filter(|job| job.state == running).count() < JOBS {
         assert!(Instant::now() < end, "not all of them run");

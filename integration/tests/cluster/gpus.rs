@@ -110,11 +110,11 @@ fn a_job_sees_its_gpus_and_no_others() {
     let lab = Lab::new(4, "");
     let all: Vec<String> = (0..4).map(uuid).collect();
     // As torch does it: each rank indexes what it sees by its local rank.
-    let line = "IFS=, read -ra seen <<<\"$CUDA_VISIBLE_DEVICES\"; \
-                echo \"${#seen[@]} ${seen[$LOCAL_RANK]}\"";
+    let line = "cut -d, -f$((LOCAL_RANK + 1)) <<<\"$CUDA_VISIBLE_DEVICES\"";
     let flags = ["--gpus", "4", "--ranks-per-node", "4", "--launch", "torch"];
     let out = lab.run(&flags, line);
-    let found: BTreeSet<&str> = out.lines().filter_map(|line| line.split("4 ").nth(1)).collect();
+    let found: BTreeSet<&str> =
+        out.lines().filter_map(|line| line.split_once("] ")).map(|(_, uuid)| uuid).collect();
     assert_eq!(found, all.iter().map(String::as_str).collect(), "{out}");
     assert_eq!(lab.run(&["--gpus", "1"], "echo $CUDA_VISIBLE_DEVICES"), format!("{}\n", all[0]));
 

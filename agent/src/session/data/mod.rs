@@ -1,6 +1,6 @@
-//! Questions about logs and files, and visits: the agent dials back to the member that has one, shows its
-//! ticket, hears the question, and answers it. One connection each, so that no amount of output
-//! stands in the way of anything else.
+//! Questions about logs and files, and visits: the agent dials back to the member that has one,
+//! shows its ticket, hears the question, and answers it. One connection each, so that no amount of
+//! output stands in the way of anything else.
 
 mod beneath;
 mod exec;
