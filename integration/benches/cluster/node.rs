@@ -153,7 +153,7 @@ async fn kills() {
     let ended = all_ended(&client).await;
     let restarted = all.iter().filter(|seen| lines(&seen.starts).len() != 1).count();
     let exact = |seen: &&Seen| {
-        let cause = ended[&seen.job].cause.clone().unwrap_or_default();
+        let cause = ended[&seen.job].cause.unwrap_or_default();
         (cause.kind, cause.number) == (seen.end.0.into(), seen.end.1)
     };
     let inexact = all.len() - all.iter().filter(exact).count();

@@ -185,8 +185,9 @@ async fn serve(shared: &Arc<Shared>, call: DataCall) -> Result<(), String> {
     };
     answers.send(end).await.map_err(gone)?;
     drop(answers);
-    // What was sent must arrive before the connection goes.
-    let _ = timeout(PATIENCE, unwanted(&mut wants)).await;
+    // What was sent must arrive before the connection goes. What a visitor still types comes first.
+    let heard = async { while let Ok(Some(_)) = wants.message().await {} };
+    let _ = timeout(PATIENCE, heard).await;
     Ok(())
 }
 

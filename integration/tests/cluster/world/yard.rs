@@ -102,12 +102,12 @@ impl Yard {
     pub(crate) fn spawn(mut self) -> Running {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("yard can be started");
+        let out = gather(child.stdout.take().expect("it was piped"));
+        let err = gather(child.stderr.take().expect("it was piped"));
         let mut stdin = child.stdin.take().expect("it was piped");
         // A program that does not read it may have ended; what it said counts.
         let _ = stdin.write_all(&self.input);
         drop(stdin);
-        let out = gather(child.stdout.take().expect("it was piped"));
-        let err = gather(child.stderr.take().expect("it was piped"));
         Running { child, out: Some(out), err: Some(err), shown: self.shown }
     }
 
