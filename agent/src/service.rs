@@ -25,6 +25,7 @@ use crate::session::health::{Findings, Observer, conditions_of, judged};
 use crate::session::lease::{Keeper, Succession, not_held, times_of};
 use crate::session::maintenance::Ask;
 use crate::session::memory::{Memory, NodeFile};
+use crate::session::room;
 use crate::session::roster::{Roster, Rosters};
 use crate::session::told::{self, Place};
 use crate::session::{Fatal, MemoryError, Shared, control, maintenance, output};
@@ -323,6 +324,7 @@ impl Start {
         self.tasks.spawn("health", told(self.fatal.clone(), observed));
         let output = output::run(shared.clone(), stop.clone());
         self.tasks.spawn("output", told(self.fatal.clone(), output));
+        self.tasks.spawn("room", room::watch(shared.clone(), stop.clone()));
         self.tasks.spawn("samples", samples::take(shared.clone(), stop.clone()));
         let generation = self.certificates.clone();
         let renewer = Renewer { shared: shared.clone(), identity, generation };

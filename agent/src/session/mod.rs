@@ -27,6 +27,7 @@ pub(crate) mod link;
 pub(crate) mod maintenance;
 pub(crate) mod memory;
 pub(crate) mod output;
+pub(crate) mod room;
 pub(crate) mod roster;
 mod stream;
 pub(crate) mod told;

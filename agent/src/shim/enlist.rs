@@ -49,7 +49,11 @@ impl StandBy {
         // An agent that is gone already is seen below.
         let _ = self.stream.write_all(&wire::frame(&FromShim::Ready));
         let mut head = [0; 4];
-        let (count, files) = sys::receive_files(self.stream.as_fd(), &mut head)?;
+        let (count, files) = match sys::receive_files(self.stream.as_fd(), &mut head) {
+            // An agent that died had not heard that somebody stands by.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            received => received?,
+        };
         if count == 0 {
             return Ok(None);
         }
