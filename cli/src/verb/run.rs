@@ -49,6 +49,8 @@ struct Running<'a> {
     is_array: bool,
     /// The output of the present attempt.
     logs: Option<Logs>,
+    /// The attempt whose place was told last.
+    placed: u32,
     /// The attempt whose output was opened last.
     opened: u32,
     /// The ranks whose output that is; empty: all.
@@ -76,6 +78,7 @@ impl<'a> Running<'a> {
             told: String::new(),
             is_array: false,
             logs: None,
+            placed: 0,
             opened: 0,
             ranks: Vec::new(),
             complete: false,
@@ -128,8 +131,7 @@ impl<'a> Running<'a> {
     async fn happened(&mut self, event: &v1::Event) -> Result<Option<v1::Job>, Failure> {
         match &event.what {
             Some(What::Granted(granted)) => {
-                let nodes = granted.nodes.join(", ");
-                say(&format!("attempt {} is placed on {nodes}", granted.attempt));
+                self.place(granted.attempt, &granted.nodes);
             }
             Some(What::AttemptEnded(ended)) => {
                 // A short one may have ended before it was seen to run. Its output comes first.
@@ -197,9 +199,27 @@ impl<'a> Running<'a> {
         }
         self.close(false)?;
         self.opened = attempt;
+        if attempt > self.placed {
+            // A submit that was tried twice is answered after its job may have been placed.
+            let page = Some(v1::Page { size: 1, ..v1::Page::default() });
+            let request = v1::AttemptsRequest { job_id: self.job, page, ..Default::default() };
+            let attempts = self.session.client.attempts(request).await?.attempts;
+            if let Some(last) = attempts.first().filter(|last| last.attempt == attempt) {
+                let nodes: Vec<String> = last.shares.iter().map(|s| s.node.clone()).collect();
+                self.place(attempt, &nodes);
+            }
+        }
         self.ranks = telling_ranks(self.session, self.job, None).await?;
         self.follow_ranks(self.ranks.clone());
         Ok(())
+    }
+
+    /// Tells where an attempt is, once.
+    fn place(&mut self, attempt: u32, nodes: &[String]) {
+        if attempt > self.placed || self.is_array {
+            self.placed = attempt;
+            say(&format!("attempt {attempt} is placed on {}", nodes.join(", ")));
+        }
     }
 
     fn follow_ranks(&mut self, ranks: Vec<u32>) {
