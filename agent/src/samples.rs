@@ -160,7 +160,9 @@ fn look(paths: &Paths, known: &Known, position: u32) -> Sample {
     let streams = known.tasks.get(position as usize).and_then(|(task, attempt)| {
         AttemptLogs::new(paths, known.job, *task, *attempt).streams().ok()
     });
-    let log_bytes = streams.iter().flatten().map(|stream| stream.size).sum();
+    // A job may make a file as long as it likes.
+    let sizes = streams.iter().flatten().map(|stream| stream.size);
+    let log_bytes = sizes.fold(0u64, u64::saturating_add);
     Sample { at_ms: boot_ms(), position, usage: known.group.usage(), log_bytes }
 }
 

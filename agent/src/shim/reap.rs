@@ -64,7 +64,8 @@ impl Shim {
     fn other_ended(&mut self, pid: i32, status: WaitStatus) {
         self.visits.on_ended(pid, status);
         if self.peers.on_ended(pid, status) {
-            let inherited = self.living();
+            let mut inherited = self.living();
+            inherited.retain(|pid| !self.is_visitors(*pid));
             if let Some(running) = &mut self.running {
                 running.daemons.extend(inherited);
             }
@@ -98,9 +99,12 @@ impl Shim {
 
     /// Whether something that was started for others is left. Whoever visits does not count.
     fn is_helping(&self) -> bool {
-        self.living().into_iter().any(|pid| {
-            !process::fact(pid).is_some_and(|fact| self.visits.has_session(fact.session))
-        })
+        self.living().into_iter().any(|pid| !self.is_visitors(pid))
+    }
+
+    /// Whether a process is of somebody who visits.
+    fn is_visitors(&self, pid: i32) -> bool {
+        process::fact(pid).is_some_and(|fact| self.visits.has_session(fact.session))
     }
 
     /// Ends the task when its main processes are gone, and then whatever they left.

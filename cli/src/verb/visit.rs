@@ -18,20 +18,23 @@ use yard_proto::v1;
 use yard_proto::v1::{exec_input, exec_output, forward_input, forward_output};
 
 /// Connections that are forwarded at a time; further ones wait.
-const CONNECTIONS_MAX: usize = 48;
+const CONNECTIONS_MAX: usize = 24;
 /// Bytes that go to a port at a time.
 const CHUNK_BYTES: usize = 32 * 1024;
 /// How long a job may take to end after its terminal was closed.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The job of `run --pty`: it waits until a program was run beside it, and ends as that did. The
-/// program holds the other end of a pipe, so that this one hears of its end however it comes.
+/// program holds the other end of a pipe, so that this one hears of its end however it comes. If
+/// nobody comes within 5 minutes, such as when the terminal was closed meanwhile, it ends.
 const HOLDS: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; mkfifo -m 600 \"$f\" || exit 1; \
+                     (sleep 300; [ -e \"$f.on\" ] || : > \"$f\") & \
                      read -r code < \"$f\" || code=129; exit \"$code\"";
 /// What runs beside it.
 const ATTACHES: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; \
-                        until [ -p \"$f\" ]; do sleep 0.02; done; exec 9> \"$f\"; \"$@\" 9>&-; \
-                        code=$?; echo \"$code\" >&9; exit \"$code\"";
+                        until [ -p \"$f\" ]; do sleep 0.02; done; : > \"$f.on\"; \
+                        exec 9> \"$f\"; \"$@\" 9>&-; code=$?; echo \"$code\" >&9; \
+                        exit \"$code\"";
 
 /// Runs a program beside a rank.
 pub(crate) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, Failure> {
@@ -157,13 +160,14 @@ pub(crate) async fn run_on_terminal(global: &Global, source: &JobSource) -> Resu
     say(&format!("job {job} ({}) is submitted", prepared.spec.name()));
     let mut interrupts = super::run::interrupts()?;
     let runs = tokio::select! {
-        runs = until_it_runs(&session, job) => runs?,
-        _ = interrupts.recv() => false,
+        runs = until_it_runs(&session, job) => runs,
+        _ = interrupts.recv() => Ok(false),
     };
-    if !runs {
+    if !matches!(runs, Ok(true)) {
         let request = v1::CancelRequest { job_id: job, ..v1::CancelRequest::default() };
         // One that has ended needs none.
         let _ = session.client.cancel(request).await;
+        runs?;
         return super::wait::until_ended(&session, &[job], false, Some(END_PATIENCE)).await;
     }
     drop(interrupts);
@@ -260,7 +264,7 @@ async fn listen(client: Client, start: v1::ForwardStart, listener: TcpListener) 
         tokio::select! {
             Some(ended) = connections.join_next() => {
                 if let Ok(Err(failure)) = ended {
-                    if failure.exit != exit::REFUSED {
+                    if !passes(failure.exit) {
                         return failure;
                     }
                     say(&format!("note: a connection failed: {}", failure.message));
@@ -273,6 +277,12 @@ async fn listen(client: Client, start: v1::ForwardStart, listener: TcpListener) 
             }
         }
     }
+}
+
+/// Whether a connection that failed like that says nothing about the next one: a server may start
+/// again, and coordinators elect a leader.
+fn passes(code: u8) -> bool {
+    matches!(code, exit::REFUSED | exit::NOT_FOUND | exit::UNREACHABLE)
 }
 
 /// One connection, until the job closes it or this end is gone.

@@ -32,11 +32,20 @@ impl Api {
         job: JobId,
         answers: Answers<T>,
     ) -> Answers<T> {
-        self.while_it_holds(who, answers, move |api, who| {
-            who.admitted(api)?;
-            let (_, state) = api.raft.state();
-            api.view_of(state, who.user()?).may_visit(job).map(drop)
-        })
+        self.while_it_holds(who, answers, move |api, who| api.is_welcome(who, job))
+    }
+
+    /// Waits until somebody who visits a job would not be let in any more.
+    pub(super) async fn until_unwelcome(self, who: Who, job: JobId) {
+        while self.is_welcome(&who, job).is_ok() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn is_welcome(&self, who: &Who, job: JobId) -> Result<(), Refusal> {
+        who.admitted(self)?;
+        let (_, state) = self.raft.state();
+        self.view_of(state, who.user()?).may_visit(job).map(drop)
     }
 
     fn while_it_holds<T: Send + 'static>(

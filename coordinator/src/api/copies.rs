@@ -44,7 +44,9 @@ impl Api {
             let ranks = known
                 .entry((job, task, attempt))
                 .or_insert_with(|| ranks_on(self, node, (job, task, attempt)));
-            if !ranks.contains(&copy.rank) {
+            // No file is that long; what is counted from there on must not overflow.
+            let is_beyond = copy.offset > u64::MAX / 2;
+            if is_beyond || !ranks.contains(&copy.rank) {
                 refused.push(position);
                 continue;
             }

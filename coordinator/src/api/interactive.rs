@@ -85,6 +85,9 @@ impl Api {
         };
         let more = inputs.scan((), |(), input| ready(more_of_exec_input(input)));
         let question = member_data::What::Exec(want);
+        // Whoever does not read what comes is not seen by the look at the answer.
+        let unwelcome = self.clone().until_unwelcome(who.clone(), target.job);
+        let more = more.take_until(Box::pin(unwelcome));
         let answer = ask_on(self, target.node, question, Box::pin(more)).await?;
         let (name, job) = (target.node_name, target.job);
         let parts = parts(answer, move |what| match what {
@@ -119,6 +122,9 @@ impl Api {
         };
         let more = inputs.scan((), |(), input| ready(more_of_forward_input(input)));
         let question = member_data::What::Forward(want);
+        // Whoever does not read what comes is not seen by the look at the answer.
+        let unwelcome = self.clone().until_unwelcome(who.clone(), target.job);
+        let more = more.take_until(Box::pin(unwelcome));
         let answer = ask_on(self, target.node, question, Box::pin(more)).await?;
         let (name, job) = (target.node_name, target.job);
         let parts = parts(answer, move |what| match what {

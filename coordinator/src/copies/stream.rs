@@ -119,7 +119,7 @@ impl Extent {
         } else {
             let offset = offset.max(self.from);
             let lap = offset % LOG_COPY_TAIL_BYTES;
-            let lap_end = offset - lap + LOG_COPY_TAIL_BYTES;
+            let lap_end = (offset - lap).saturating_add(LOG_COPY_TAIL_BYTES);
             (offset, RING_AT + lap, self.upto.min(lap_end))
         };
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);

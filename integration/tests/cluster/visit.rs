@@ -44,6 +44,8 @@ fn a_program_beside_a_rank_is_as_the_rank_is() {
     assert_eq!(exec(&["sh", "-c", "echo out; echo err >&2"]).ok().out, "out\n");
     exec(&["sh", "-c", "exit 7"]).exits(7);
     exec(&["sh", "-c", "kill -9 $$"]).exits(137);
+    // What it leaves behind may write for ever, and is not waited for.
+    exec(&["sh", "-c", "yes & exit 4"]).exits(4);
     exec(&["no-such-program"]).exits(66).says(&["no-such-program did not start"]);
     // What is typed arrives whole, and so does what comes back.
     let long = "0123456789abcdef\n".repeat(100_000);
@@ -80,11 +82,22 @@ fn a_visitor_leaves_with_its_client_and_with_the_job() {
     let (client, program) = sleeper(&cluster, &job, "first");
     Process::find(client.id() as i32).expect("it runs").kill();
     program.await_end();
+    // So does that of a client that still had something to say, and nobody read it.
+    let file = cluster.home.path("deaf");
+    let script = format!("echo $$ > {}; exec sleep 1000", file.display());
+    let input = "x".repeat(300_000);
+    let words = ["exec", &job, "--", "sh", "-c", &script];
+    let deaf = cluster.yard(&words).input(&input).spawn_writing();
+    let pid = await_pids(&file, 1)[0];
+    let program = Process::find(pid).expect("it runs");
+    Process::find(deaf.id() as i32).expect("it runs").kill();
+    program.await_end();
     // The agent dies: nobody carries the output any more.
     let (client, program) = sleeper(&cluster, &job, "second");
     cluster.part("n1").kill();
     let ran = client.end();
-    assert_eq!(ran.code, 125, "{ran}");
+    // 1: it was lost before the client heard that it runs.
+    assert!(matches!(ran.code, 1 | 125), "{ran}");
     program.await_end();
     cluster.start_again();
     assert!(rank.lives(), "the rank is left alone");

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{Winsize, openpty};
-use nix::unistd::{Gid, Uid, fchown, pipe2};
+use nix::unistd::{Uid, fchown, pipe2};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,6 +25,10 @@ use yard_proto::v1::exec_input::What as Input;
 use yard_proto::v1::exec_output::What as Output;
 use yard_proto::v1::{ExecEnded, ExecOutput, ExecStarted, TerminalSize};
 use yard_runtime::shutdown::CancellationToken;
+
+/// What is read at most once the program has ended: more than a pipe or a terminal holds. What it
+/// left running may go on writing for ever.
+const LAST_BYTES: usize = 1 << 20;
 
 /// Our ends of a program's files.
 #[derive(Debug)]
@@ -141,6 +145,7 @@ async fn carry_out(
     answers: &Answers,
 ) -> Result<(), Gone> {
     let mut buffer = vec![0; VISIT_CHUNK_BYTES_MAX];
+    let mut rest = LAST_BYTES;
     loop {
         let read = match over.is_cancelled() {
             true => from.get_ref().read(&mut buffer),
@@ -160,7 +165,15 @@ async fn carry_out(
         };
         match read {
             Ok(0) => return Ok(()),
-            Ok(count) => say(answers, wrap(Bytes::copy_from_slice(&buffer[..count]))).await?,
+            Ok(count) => {
+                say(answers, wrap(Bytes::copy_from_slice(&buffer[..count]))).await?;
+                if over.is_cancelled() {
+                    rest = rest.saturating_sub(count);
+                    if rest == 0 {
+                        return Ok(());
+                    }
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Nothing is left after the end, or, on a terminal, everybody has left it.
             Err(_) => return Ok(()),
@@ -222,14 +235,15 @@ fn window(size: TerminalSize) -> Winsize {
 }
 
 /// A terminal of this size that belongs to the job's user.
-fn terminal(size: TerminalSize, owner: Option<(u32, u32)>) -> io::Result<(Files, [OwnedFd; 3])> {
+fn terminal(size: TerminalSize, owner: Option<u32>) -> io::Result<(Files, [OwnedFd; 3])> {
     let pty = openpty(Some(&window(size)), None)?;
     close_on_exec(&pty.master)?;
     close_on_exec(&pty.slave)?;
-    if let Some((uid, gid)) = owner
+    if let Some(uid) = owner
         && nix::unistd::geteuid().is_root()
     {
-        fchown(&pty.slave, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        // Its group stays that of all terminals: it may write.
+        fchown(&pty.slave, Some(Uid::from_raw(uid)), None)?;
     }
     let theirs = [pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave];
     let files = Files {

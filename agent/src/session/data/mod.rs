@@ -16,7 +16,7 @@ use super::{Shared, link};
 use crate::visit::VisitError;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -167,13 +167,27 @@ async fn serve(shared: &Arc<Shared>, call: DataCall) -> Result<(), String> {
     let Some(want) = want.and_then(|want| want.what) else {
         return Err("the member asked nothing".into());
     };
-    let answered = match want {
-        Want::Exec(want) => exec::answer(shared, want, &answers, &mut wants).await,
-        Want::Forward(want) => forward::answer(shared, want, &answers, &mut wants).await,
-        want => tokio::select! {
-            answered = answer(shared, want, &answers) => answered,
-            () = unwanted(&mut wants) => return Ok(()),
-        },
+    let outcome = async {
+        match want {
+            Want::Exec(want) => {
+                let _place = visit()?;
+                exec::answer(shared, want, &answers, &mut wants).await
+            }
+            Want::Forward(want) => {
+                let _place = visit()?;
+                forward::answer(shared, want, &answers, &mut wants).await
+            }
+            want => tokio::select! {
+                answered = answer(shared, want, &answers) => answered,
+                () = unwanted(&mut wants) => Err(Cut::Gone),
+            },
+        }
+    };
+    let answered = tokio::select! {
+        answered = outcome => answered,
+        // The member has given the stream up. A visitor's input may wait for a program that does
+        // not read, so that its end would not be heard.
+        () = answers.0.closed() => return Ok(()),
     };
     let end = match answered {
         Ok(()) => Said::End(DataEnd {}),
@@ -189,6 +203,18 @@ async fn serve(shared: &Arc<Shared>, call: DataCall) -> Result<(), String> {
     let heard = async { while let Ok(Some(_)) = wants.message().await {} };
     let _ = timeout(PATIENCE, heard).await;
     Ok(())
+}
+
+/// Visits last for days: questions keep room beside them.
+static VISITS: Semaphore = Semaphore::const_new(DATA_CALLS_MAX / 2);
+
+/// The place of a visit, for as long as it lasts.
+fn visit() -> Result<SemaphorePermit<'static>, Cut> {
+    let full = |_| {
+        let most = DATA_CALLS_MAX / 2;
+        Cut::from(DataError::limit(format!("{most} visits of this node at a time are the most")))
+    };
+    VISITS.try_acquire().map_err(full)
 }
 
 /// Waits until the member ends the stream. A second question ends it too.

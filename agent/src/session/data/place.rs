@@ -80,10 +80,9 @@ impl Place {
         Orders::from_bytes(&files::read(&path, 2 * DETAIL_BYTES_MAX).ok()?).ok()
     }
 
-    /// User and group of its ranks, as far as that is known.
-    pub(super) fn owner(&self) -> Option<(u32, u32)> {
-        let scratch = std::fs::symlink_metadata(self.scratch()).ok()?;
-        Some((scratch.uid(), scratch.gid()))
+    /// The user of its ranks, as far as that is known.
+    pub(super) fn owner(&self) -> Option<u32> {
+        Some(std::fs::symlink_metadata(self.scratch()).ok()?.uid())
     }
 
     /// The first of its ranks on this node, by number in the gang; none while nothing tells.

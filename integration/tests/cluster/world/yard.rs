@@ -100,15 +100,29 @@ impl Yard {
 
     /// Starts it, and lets it run.
     pub(crate) fn spawn(mut self) -> Running {
+        let input = std::mem::take(&mut self.input);
+        let mut running = self.start();
+        let mut stdin = running.child.stdin.take().expect("it was piped");
+        // A program that does not read it may have ended; what it said counts.
+        let _ = stdin.write_all(&input);
+        running
+    }
+
+    fn start(mut self) -> Running {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("yard can be started");
         let out = gather(child.stdout.take().expect("it was piped"));
         let err = gather(child.stderr.take().expect("it was piped"));
-        let mut stdin = child.stdin.take().expect("it was piped");
-        // A program that does not read it may have ended; what it said counts.
-        let _ = stdin.write_all(&self.input);
-        drop(stdin);
         Running { child, out: Some(out), err: Some(err), shown: self.shown }
+    }
+
+    /// Starts it, and writes to it on a thread: it may not read.
+    pub(crate) fn spawn_writing(mut self) -> Running {
+        let input = std::mem::take(&mut self.input);
+        let mut running = self.start();
+        let mut stdin = running.child.stdin.take().expect("it was piped");
+        std::thread::spawn(move || drop(stdin.write_all(&input)));
+        running
     }
 
     /// Runs it to its end.
