@@ -38,15 +38,21 @@ const ATTACHES: &str = "f=\"$YARD_JOB_TEMP/.terminal-$YARD_ATTEMPT\"; \
 
 /// Runs a program beside a rank.
 pub(crate) async fn exec(session: &Session, args: &ExecArgs) -> Result<u8, Failure> {
-    let chosen = choose_one(session, &args.job).await?;
-    let place = v1::RankPlace {
-        job_id: chosen.job,
-        task_index: chosen.only_task()?.unwrap_or(0),
-        attempt: args.attempt.unwrap_or(0),
-        rank: args.rank,
-    };
+    let place = place(session, &args.job, args.rank, args.attempt).await?;
     let on_terminal = args.pty || (!args.no_pty && terminal::is_there());
     beside(&session.client, place, args.words.clone(), on_terminal).await
+}
+
+/// The rank that a command line names.
+async fn place(
+    session: &Session,
+    job: &str,
+    rank: u32,
+    attempt: Option<u32>,
+) -> Result<v1::RankPlace, Failure> {
+    let chosen = choose_one(session, job).await?;
+    let task_index = chosen.only_task()?.unwrap_or(0);
+    Ok(v1::RankPlace { job_id: chosen.job, task_index, attempt: attempt.unwrap_or(0), rank })
 }
 
 /// Runs a program beside a rank until it ends; its code.
@@ -217,13 +223,7 @@ async fn until_it_runs(session: &Session, job_id: u64) -> Result<bool, Failure> 
 
 /// Ports of a job, on ports of this machine.
 pub(crate) async fn forward(session: &Session, args: &ForwardArgs) -> Result<u8, Failure> {
-    let chosen = choose_one(session, &args.job).await?;
-    let place = v1::RankPlace {
-        job_id: chosen.job,
-        task_index: chosen.only_task()?.unwrap_or(0),
-        attempt: args.attempt.unwrap_or(0),
-        rank: args.rank,
-    };
+    let place = place(session, &args.job, args.rank, args.attempt).await?;
     let mut listeners = JoinSet::new();
     for port in &args.ports {
         let start = v1::ForwardStart { place: Some(place), port: port.there.into(), probe: false };
@@ -234,7 +234,7 @@ pub(crate) async fn forward(session: &Session, args: &ForwardArgs) -> Result<u8,
             Failure::usage(message, hint)
         })?;
         let here = listener.local_addr().map_err(|error| Failure::local(&error, ""))?;
-        say(&format!("http://{here} is port {} of job {} on {node}", port.there, chosen.job));
+        say(&format!("http://{here} is port {} of job {} on {node}", port.there, place.job_id));
         listeners.spawn(listen(session.client.clone(), start, listener));
     }
     let mut interrupts = super::run::interrupts()?;

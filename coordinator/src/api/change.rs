@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 use yard_common::ErrorCode;
-use yard_common::id::{MemberId, RequestId};
+use yard_common::id::MemberId;
 use yard_core::command::{Cluster, Command, Scope};
 use yard_core::state::State;
 use yard_proto::convert::error::Refused;
@@ -208,8 +208,7 @@ impl Api {
 
     /// Has a change written down. Done twice it is as done once, so that any request id will do.
     async fn ask_for(&self, who: &Who, change: Cluster) -> Result<(), Refusal> {
-        let bits = u128::from(self.env.random()) << 64 | u128::from(self.env.random());
-        let request = convert::request_id_bytes(RequestId::from_u128(bits));
+        let request = self.any_request_id();
         self.change(who, &request, Command::Cluster(change)).await.map(drop)
     }
 

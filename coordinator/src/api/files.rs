@@ -94,8 +94,7 @@ impl Api {
             return Err(Refusal::invalid("place.path", &problem));
         }
         let (id, job) = view.job(place.job_id)?;
-        let least = if job.owner == view.user { Role::User } else { Role::Operator };
-        if !view.has(least, job.workspace) {
+        if !view.owns_or_is(job, Role::Operator) {
             let message = "this needs the owner of the job, or an operator of its workspace";
             let code = yard_common::ErrorCode::NotAllowed;
             return Err(Refusal::new(tonic::Code::PermissionDenied, code, message));

@@ -11,13 +11,13 @@ use super::jobs::positions;
 use super::read::View;
 use super::refusal::Refusal;
 use crate::sessions::{Answer, Answers, ask_on};
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use std::future::ready;
 use std::time::Duration;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 use yard_common::ErrorCode;
-use yard_common::id::{AttemptNumber, JobId, NodeId, RequestId, TaskIndex};
+use yard_common::id::{AttemptNumber, JobId, NodeId, TaskIndex};
 use yard_common::limits::{
     TERMINAL_NAME_BYTES_MAX, TERMINAL_SIZE_MAX, VISIT_CHUNK_BYTES_MAX, VISIT_WORDS_BYTES_MAX,
     VISIT_WORDS_MAX,
@@ -26,8 +26,8 @@ use yard_core::command::{Command, JobCommand, Role, Visit};
 use yard_core::state::Job;
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{AssignmentRef, ExecWant, ForwardWant, MemberData, member_data};
+use yard_proto::v1;
 use yard_proto::v1::interactive_service_server::InteractiveService;
-use yard_proto::{convert, v1};
 
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,10 +85,7 @@ impl Api {
         };
         let more = inputs.scan((), |(), input| ready(more_of_exec_input(input)));
         let question = member_data::What::Exec(want);
-        // Whoever does not read what comes is not seen by the look at the answer.
-        let unwelcome = self.clone().until_unwelcome(who.clone(), target.job);
-        let more = more.take_until(Box::pin(unwelcome));
-        let answer = ask_on(self, target.node, question, Box::pin(more)).await?;
+        let answer = self.visit(who, &target, question, more).await?;
         let (name, job) = (target.node_name, target.job);
         let parts = parts(answer, move |what| match what {
             What::Exec(mut output) => {
@@ -122,10 +119,7 @@ impl Api {
         };
         let more = inputs.scan((), |(), input| ready(more_of_forward_input(input)));
         let question = member_data::What::Forward(want);
-        // Whoever does not read what comes is not seen by the look at the answer.
-        let unwelcome = self.clone().until_unwelcome(who.clone(), target.job);
-        let more = more.take_until(Box::pin(unwelcome));
-        let answer = ask_on(self, target.node, question, Box::pin(more)).await?;
+        let answer = self.visit(who, &target, question, more).await?;
         let (name, job) = (target.node_name, target.job);
         let parts = parts(answer, move |what| match what {
             What::Forward(mut output) => {
@@ -137,6 +131,23 @@ impl Api {
             other => Err(other),
         });
         Ok(self.while_welcome(who, job, parts))
+    }
+
+    /// Asks the agent, and lets what the client sends follow, as long as it may.
+    async fn visit<S>(
+        &self,
+        who: &Who,
+        target: &Target,
+        question: member_data::What,
+        more: S,
+    ) -> Result<Answer, Refusal>
+    where
+        S: Stream<Item = Result<MemberData, Status>> + Send + 'static,
+    {
+        // Whoever does not read what comes is not seen by the look at the answer.
+        let unwelcome = self.clone().until_unwelcome(who.clone(), target.job);
+        let more = more.take_until(Box::pin(unwelcome));
+        Ok(ask_on(self, target.node, question, Box::pin(more)).await?)
     }
 
     /// Where a rank is, if the caller may visit it.
@@ -166,8 +177,7 @@ impl Api {
 
     /// Lets the log say who visited what, before anything happens.
     async fn write_down(&self, who: &Who, to: &Target, visit: Visit) -> Result<(), Refusal> {
-        let bits = u128::from(self.env.random()) << 64 | u128::from(self.env.random());
-        let request = convert::request_id_bytes(RequestId::from_u128(bits));
+        let request = self.any_request_id();
         let (job, task) = (to.job, to.task);
         let command = Command::Job(JobCommand::Visit { job, task, visit });
         self.change(who, &request, command).await?;
@@ -182,8 +192,7 @@ impl View {
     /// A job that the user may visit.
     pub(super) fn may_visit(&self, id: JobId) -> Result<&Job, Refusal> {
         let (_, job) = self.job(id.0)?;
-        let least = if job.owner == self.user { Role::User } else { Role::Admin };
-        if self.has(least, job.workspace) {
+        if self.owns_or_is(job, Role::Admin) {
             return Ok(job);
         }
         let message = "this needs the owner of the job, or an admin of its workspace: whoever \

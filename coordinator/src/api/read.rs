@@ -72,6 +72,12 @@ impl View {
         self.state.principals.get(self.user).is_some_and(|user| user.has(role, Some(workspace)))
     }
 
+    /// Whether a job is the user's own, or the user has this role where the job is.
+    pub(super) fn owns_or_is(&self, job: &Job, role: Role) -> bool {
+        let least = if job.owner == self.user { Role::User } else { role };
+        self.has(least, job.workspace)
+    }
+
     /// Whether the user has a role in the whole cluster.
     pub(super) fn has_everywhere(&self, role: Role) -> bool {
         self.state.principals.get(self.user).is_some_and(|user| user.has(role, None))

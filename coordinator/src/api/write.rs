@@ -53,6 +53,12 @@ impl Api {
         self.write(Actor::User(user), request_id, command).await
     }
 
+    /// The id of a request that the client gave none, since it may be asked again.
+    pub(super) fn any_request_id(&self) -> bytes::Bytes {
+        let bits = u128::from(self.env.random()) << 64 | u128::from(self.env.random());
+        convert::request_id_bytes(RequestId::from_u128(bits))
+    }
+
     /// Asks for a change that answers nothing.
     pub(super) async fn changed(
         &self,
