@@ -237,6 +237,8 @@ pub const LOG_READ_BYTES_MAX: usize = 256 * 1024;
 pub const LOG_STREAMS_MAX: usize = 2 * RANKS_PER_NODE_MAX as usize + 8;
 /// Accounts with the rights of root that a node may name for its jobs.
 pub const ROOT_LOGINS_MAX: usize = 16;
+/// Addresses that a node may keep its jobs from. The programs that do so grow with them.
+pub const REFUSED_ADDRESSES_MAX: usize = 64;
 /// Processes and threads that an assignment may have at the least, if its job does not say.
 pub const ASSIGNMENT_PIDS_MIN: u32 = 1_024;
 /// How long processes may take to end once they are killed, in milliseconds, until people are told.

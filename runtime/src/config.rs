@@ -251,20 +251,44 @@ impl<'a> Section<'a> {
         what: &str,
     ) -> Vec<T> {
         self.note(key, &format!("a list of {what}"), Some("[]".into()));
-        let Some(value) = self.take(key) else { return Vec::new() };
+        self.entries(key, count_max, what).unwrap_or_default()
+    }
+
+    /// A list of values that are read from strings, which is not empty unless it is said to be.
+    pub fn list_or<T: FromStr<Err: Display> + Display>(
+        &mut self,
+        key: &'static str,
+        default: Vec<T>,
+        count_max: usize,
+        what: &str,
+    ) -> Vec<T> {
+        let entries: Vec<_> = default.iter().map(|entry| format!("\"{entry}\"")).collect();
+        let entries = format!("[{}]", entries.join(", "));
+        self.note(key, &format!("a list of {what}"), Some(entries));
+        self.entries(key, count_max, what).unwrap_or(default)
+    }
+
+    /// What is in a list; none: it is not there.
+    fn entries<T: FromStr<Err: Display>>(
+        &mut self,
+        key: &'static str,
+        count_max: usize,
+        what: &str,
+    ) -> Option<Vec<T>> {
+        let value = self.take(key)?;
         let at = place(self.text, value.span().start);
         let Some(list) = value.get_ref().as_array() else {
             self.wrong_type(key, value, &format!("a list of {what}"));
-            return Vec::new();
+            return Some(Vec::new());
         };
         if list.len() > count_max {
             let count = list.len().to_string();
             let message = format!("more than {count_max} entries");
             let fix = format!("leave at most {count_max}");
             self.complain(ErrorCode::OutOfRange, at, key, &count, &message, &fix);
-            return Vec::new();
+            return Some(Vec::new());
         }
-        list.iter().filter_map(|entry| self.text_of(key, entry, what)).collect()
+        Some(list.iter().filter_map(|entry| self.text_of(key, entry, what)).collect())
     }
 
     /// A whole number within a range.

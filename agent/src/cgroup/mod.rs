@@ -16,7 +16,8 @@ pub use limits::{CpuBound, GroupLimits};
 use crate::sys;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -51,6 +52,8 @@ pub struct Support {
     pub v1: Vec<(String, PathBuf)>,
     /// Whether groups of version 2 may have programs that keep GPUs apart.
     pub programs: bool,
+    /// Whether jobs are kept from the addresses that they shall not reach.
+    pub refuses: bool,
 }
 
 /// The group of one assignment's ranks.
@@ -141,6 +144,23 @@ impl Support {
         gone.for_each(|(_, group)| drop(fs::remove_dir(group)));
     }
 
+    /// Keeps all groups of this agent from these addresses, and from no others.
+    pub fn refuse(&mut self, addresses: &[IpAddr]) {
+        let refused = match &self.v2 {
+            Some(at) => fs::File::open(at).and_then(|group| {
+                // Those of version 1 have nothing of the kind.
+                sys::refuse_addresses(group.as_fd(), addresses)
+            }),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        if let Err(error) = &refused
+            && !addresses.is_empty()
+        {
+            tracing::warn!(%error, ?addresses, "jobs are not kept from these addresses");
+        }
+        self.refuses = refused.is_ok() || addresses.is_empty();
+    }
+
     /// Whether a job can have CPUs for itself.
     pub(crate) fn has_cpusets(&self) -> bool {
         let v2 = self.controllers.iter().any(|name| name == CPUSET);
@@ -156,7 +176,8 @@ impl Support {
     #[must_use]
     pub fn describe(&self) -> String {
         let gpus = if self.keeps_gpus_apart() { "" } else { "; GPUs not kept apart" };
-        format!("{}{gpus}", self.describe_limits())
+        let addresses = if self.refuses { "" } else { "; no address refused" };
+        format!("{}{gpus}{addresses}", self.describe_limits())
     }
 
     fn describe_limits(&self) -> String {
@@ -406,20 +427,24 @@ mod tests {
     fn what_is_used_is_said() {
         let v1 = vec![("memory".to_string(), PathBuf::from("/m")), ("pids".into(), "/p".into())];
         let cases = [
-            (Support::none(), "none: process groups and /proc; GPUs not kept apart"),
             (
-                Support { v1: v1.clone(), ..Support::none() },
+                Support::none(),
+                "none: process groups and /proc; GPUs not kept apart; no address refused",
+            ),
+            (
+                Support { v1: v1.clone(), refuses: true, ..Support::none() },
                 "v1 (memory, pids); GPUs not kept apart",
             ),
             (
-                Support { v1, v2: Some("/c".into()), controllers: Vec::new(), programs: true },
-                "v1 (memory, pids), v2 for kill and emptiness",
+                Support { v1, v2: Some("/c".into()), programs: true, ..Support::none() },
+                "v1 (memory, pids), v2 for kill and emptiness; no address refused",
             ),
             (
                 Support {
                     v2: Some("/c".into()),
                     controllers: vec!["memory".into()],
                     programs: true,
+                    refuses: true,
                     ..Support::none()
                 },
                 "v2 (memory)",

@@ -99,6 +99,8 @@ impl Site {
             controllers: self.cgroup_controllers.clone(),
             v1: self.cgroup_v1.iter().map(|(n, path)| (n.clone(), path.into())).collect(),
             programs: self.cgroup_programs,
+            // For the whole of the agent, which does it itself.
+            refuses: false,
         }
     }
 }

@@ -5,15 +5,21 @@ use crate::driver;
 use crate::health::{self, Ours};
 use crate::inventory;
 use crate::session::memory::NodeFile;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use yard_common::id::Sequence;
 use yard_common::limits::{
-    LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX, ROOT_LOGINS_MAX,
+    LABELS_MAX, MAINTENANCE_MS_MAX, MEMBERS_MAX, NODE_DEVICES_MAX, REFUSED_ADDRESSES_MAX,
+    ROOT_LOGINS_MAX,
 };
 use yard_runtime::config::{self, ConfigError, Section, Setting};
 
 /// How long an agent may be away unless asked otherwise, in milliseconds.
 const MAINTENANCE_MS: u64 = 120_000;
+
+/// Where machines of a cloud get what they are and may: Azure, AWS, Google and others; Azure's host
+/// agent; AWS for containers; AWS by version 6.
+const METADATA: [&str; 4] = ["169.254.169.254", "168.63.129.16", "169.254.170.2", "fd00:ec2::254"];
 
 /// What an agent needs to know. Who it is stands in its directory, since it has joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +51,8 @@ pub struct Options {
     pub cpus_bound: bool,
     /// Accounts with the rights of root that jobs may run as.
     pub root_logins: Vec<String>,
+    /// Addresses that jobs may not reach, but to ask for names.
+    pub refused_addresses: Vec<IpAddr>,
     /// How long it may be away when it is stopped on purpose.
     pub maintenance_ms: u64,
     /// How its health is looked at.
@@ -72,6 +80,7 @@ impl Options {
             jobs_as_agent: false,
             cpus_bound: true,
             root_logins: Vec::new(),
+            refused_addresses: METADATA.iter().filter_map(|text| text.parse().ok()).collect(),
             maintenance_ms: MAINTENANCE_MS,
             health: health::Options::default(),
         }
@@ -122,6 +131,15 @@ impl Options {
         options.cpus_bound = root.flag("cpus_bound", true);
         root.about("Accounts with the rights of root that may run jobs here");
         options.root_logins = root.list("root_logins", ROOT_LOGINS_MAX, "\"root\"");
+        root.about(
+            "Addresses that jobs may not reach, such as those that tell a machine's secrets",
+        );
+        options.refused_addresses = root.list_or(
+            "refused_addresses",
+            options.refused_addresses,
+            REFUSED_ADDRESSES_MAX,
+            "\"169.254.169.254\"",
+        );
         root.about("How long it may be away when it is stopped on purpose, in milliseconds");
         let range = 1_000..=MAINTENANCE_MS_MAX;
         options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
@@ -173,6 +191,7 @@ impl Options {
         if !self.cpus_bound {
             cgroups.forget_cpus();
         }
+        cgroups.refuse(&self.refused_addresses);
         cgroups
     }
 

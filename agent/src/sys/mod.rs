@@ -1,15 +1,18 @@
 //! The system calls that no safe wrapper gives: the boot clock, waiting for children without
-//! reaping them, starting a process with everything set up between fork and exec, and a filter for
-//! the devices of a control group.
+//! reaping them, starting a process with everything set up between fork and exec, and filters for
+//! the devices and the addresses of a control group.
 //!
 //! **Invariant:** this is the only module with `unsafe`. Between fork and exec nothing is
 //! allocated and nothing is locked: all that the child needs is laid out before.
 #![allow(unsafe_code)]
 
+mod addresses;
+mod bpf;
 mod child;
 mod devices;
 mod start;
 
+pub(crate) use addresses::refuse_addresses;
 pub(crate) use devices::{DeviceRule, can_filter_devices, filter_devices};
 pub(crate) use start::{
     Identity, ProcessLimit, Program, Standing, StartError, StartStep, Starting, start,

@@ -1,6 +1,7 @@
 //! What a job may use, and that its neighbours keep what is theirs.
 
 use crate::world::{Node, Root, assignment, cgroups, eventually, id, one, wanted};
+use std::net::{TcpListener, TcpStream};
 use yard_agent::cgroup::{GpuNodes, Support};
 use yard_agent::launch::{Assignment, GrantedGpu};
 use yard_agent::logs::{Kind, Writer};
@@ -159,6 +160,46 @@ async fn a_job_opens_its_own_gpus_and_no_others() {
         assert_eq!(out, seen, "{err}");
     }
     node.handle.shutdown().await.unwrap();
+}
+
+/// Addresses of this machine stand for the metadata services of clouds.
+#[tokio::test]
+async fn a_job_does_not_reach_what_it_shall_not() {
+    let [there, refused] =
+        ["127.0.0.78:0", "127.0.0.77:0"].map(|at| TcpListener::bind(at).unwrap());
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let command = format!(
+        "command: 'reach() {{ exec 3<>/dev/$1/$2/$3 && echo $1 $2 && exec 3>&-; }}; \
+         reach tcp 127.0.0.78 {open}; reach tcp 127.0.0.77 {closed}; \
+         reach tcp ::ffff:127.0.0.77 {closed}; reach udp 127.0.0.77 {closed}; \
+         reach udp 127.0.0.77 53; echo done'",
+        open = port(&there),
+        closed = port(&refused),
+    );
+    let root = Root::new();
+    let mut support = cgroups(root.path());
+    support.refuse(&[refused.local_addr().unwrap().ip()]);
+    // As after a restart of the agent with other settings, and back.
+    let kept = support.clone();
+    support.refuse(&[]);
+    support.refuse(&[refused.local_addr().unwrap().ip()]);
+    assert_eq!(kept, support);
+    let is_kept = support.refuses;
+    let mut node = Node::with(root, "n1", |options| options.cgroups = support).await;
+    assert_eq!(node.end_of(1, &command).await, ExitCause::Exited(0));
+    let out = node.output(0, Writer::Rank(0), Kind::Out);
+    let err = node.output(0, Writer::Rank(0), Kind::Err);
+    let reached = match is_kept {
+        true => "tcp 127.0.0.78\nudp 127.0.0.77\ndone\n",
+        false => {
+            "tcp 127.0.0.78\ntcp 127.0.0.77\ntcp ::ffff:127.0.0.77\nudp 127.0.0.77\n\
+                  udp 127.0.0.77\ndone\n"
+        }
+    };
+    assert_eq!(out, reached, "{err}");
+    assert!(!is_kept || err.contains("Operation not permitted"), "{err}");
+    // It is for jobs alone.
+    drop(TcpStream::connect(refused.local_addr().unwrap()).unwrap());
 }
 
 #[tokio::test]
