@@ -5,7 +5,8 @@ use bytes::Bytes;
 use tonic::{Request, Streaming};
 use yard_proto::convert;
 use yard_proto::v1::{self, cluster_service_client, holder_service_client, job_service_client};
-use yard_proto::v1::{node_service_client, sample_service_client, user_service_client};
+use yard_proto::v1::{interactive_service_client, node_service_client};
+use yard_proto::v1::{sample_service_client, user_service_client};
 
 /// Largest answer that is taken, in bytes: a page of jobs with all that belongs to them.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -101,6 +102,13 @@ calls! {
         change remove_node = remove(RemoveNodeRequest) -> Changed;
         /// A token with which a machine joins.
         change join_token = create_join_token(CreateJoinTokenRequest) -> CreateJoinTokenResponse;
+    }
+}
+
+calls! {
+    interactive_service_client::InteractiveServiceClient {
+        /// Asks a job for a checkpoint.
+        read checkpoint = checkpoint(CheckpointRequest) -> CheckpointResponse;
     }
 }
 

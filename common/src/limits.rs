@@ -235,6 +235,8 @@ pub const DRIVER_QUEUE_LEN_MAX: usize = 64;
 pub const LOG_READ_BYTES_MAX: usize = 256 * 1024;
 /// Streams of one attempt on one node that a listing names.
 pub const LOG_STREAMS_MAX: usize = 2 * RANKS_PER_NODE_MAX as usize + 8;
+/// Machines that an answer names which could not be asked.
+pub const MISSING_NODES_MAX: usize = 100;
 /// Accounts with the rights of root that a node may name for its jobs.
 pub const ROOT_LOGINS_MAX: usize = 16;
 /// Addresses that a node may keep its jobs from. The programs that do so grow with them.

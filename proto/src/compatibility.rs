@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/published.txt");
 
 /// Calls that change something and carry no request id, and why that does no harm.
-const WITHOUT_REQUEST_ID: [&str; 7] = [
+const WITHOUT_REQUEST_ID: [&str; 8] = [
     // Within the submission.
     "/yard.v1.JobService/Replace",
     // Done twice, these are as done once.
@@ -20,6 +20,7 @@ const WITHOUT_REQUEST_ID: [&str; 7] = [
     "/yard.v1.ClusterService/RemoveMember",
     "/yard.v1.ClusterService/TransferLeader",
     // A visit lasts as long as its stream, and changes nothing that outlasts it.
+    "/yard.v1.InteractiveService/Checkpoint",
     "/yard.v1.InteractiveService/Exec",
     "/yard.v1.InteractiveService/Forward",
     // What it saves is saved by whoever asked.

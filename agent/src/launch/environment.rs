@@ -3,6 +3,7 @@
 
 use super::account::Account;
 use super::assignment::Assignment;
+use super::checkpoint;
 use super::files::TaskFiles;
 use super::orders::{Orders, Site};
 use std::collections::BTreeMap;
@@ -108,6 +109,8 @@ impl Scene<'_> {
         }
         if let Some(checkpoint) = &self.spec.checkpoint {
             set(all, "YARD_CHECKPOINT_DIR", &checkpoint.dir);
+            let request = checkpoint::path(self.scratch);
+            set(all, "YARD_CHECKPOINT_REQUEST", request.display());
         }
         if let Some(end_s) = self.end_s {
             set(all, "YARD_END_TIME", end_s);

@@ -8,6 +8,7 @@
 
 mod account;
 mod assignment;
+mod checkpoint;
 mod command;
 mod environment;
 mod error;
@@ -20,6 +21,7 @@ mod rlimits;
 
 pub use account::own_login;
 pub use assignment::{Assignment, GangNode, GrantedGpu, ShownTasks, TaskParams};
+pub(crate) use checkpoint::CheckpointRequest;
 pub(crate) use environment::mark;
 pub use error::PrepareError;
 pub(crate) use files::open_stream;

@@ -1,6 +1,7 @@
 //! What a shim runs: prepared once, then asked for each task of its chain.
 
 use super::account::{self, Account};
+use super::checkpoint::CheckpointRequest;
 use super::command;
 use super::environment::{Scene, Variables};
 use super::error::PrepareError;
@@ -195,14 +196,19 @@ impl Plan {
 
     /// The signal that asks ranks to stop.
     pub(crate) fn stop_signal(&self) -> i32 {
-        match self.spec.stop.signal.0 {
-            SignalName::Hup => libc::SIGHUP,
-            SignalName::Int => libc::SIGINT,
-            SignalName::Quit => libc::SIGQUIT,
-            SignalName::Usr1 => libc::SIGUSR1,
-            SignalName::Usr2 => libc::SIGUSR2,
-            SignalName::Term => libc::SIGTERM,
-        }
+        number(self.spec.stop.signal.0)
+    }
+
+    /// How a checkpoint is asked for; none: the job has none.
+    pub(crate) fn checkpoint(&self) -> Option<CheckpointRequest<'_>> {
+        let checkpoint = self.spec.checkpoint.as_ref()?;
+        let limit_ms = self.orders.assignment.time_limit_ms;
+        Some(CheckpointRequest {
+            scratch: &self.scratch,
+            owner: self.owner(),
+            signal: checkpoint.signal.map(|signal| number(signal.0)),
+            due_ms: limit_ms.map(|limit| limit.saturating_sub(checkpoint.notice.ms())),
+        })
     }
 
     /// Whether the signal goes to every process, not to the main ones alone.
@@ -412,6 +418,17 @@ fn is_launched(launch: Launch) -> bool {
         | Launch::Caffe
         | Launch::Caffe2
         | Launch::Ray => false,
+    }
+}
+
+fn number(signal: SignalName) -> i32 {
+    match signal {
+        SignalName::Hup => libc::SIGHUP,
+        SignalName::Int => libc::SIGINT,
+        SignalName::Quit => libc::SIGQUIT,
+        SignalName::Usr1 => libc::SIGUSR1,
+        SignalName::Usr2 => libc::SIGUSR2,
+        SignalName::Term => libc::SIGTERM,
     }
 }
 

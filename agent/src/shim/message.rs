@@ -5,7 +5,7 @@
 
 use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
-use yard_common::id::{AttemptNumber, TaskIndex};
+use yard_common::id::{AttemptNumber, TaskIndex, TaskRange};
 use yard_core::agent::Ending;
 
 /// From the agent.
@@ -145,6 +145,9 @@ pub(crate) enum VisitRequest {
     /// Asks which processes belong to the assignment.
     #[n(1)]
     Members,
+    /// Wants a checkpoint of the task that runs, if it is one of these.
+    #[n(2)]
+    Checkpoint(#[n(0)] Option<TaskRange>),
 }
 
 /// A program to run beside a rank.
@@ -185,4 +188,7 @@ pub(crate) enum VisitReply {
     /// The processes.
     #[n(3)]
     Members(#[n(0)] Vec<i32>),
+    /// So many main processes were asked for a checkpoint.
+    #[n(4)]
+    Asked(#[n(0)] u32),
 }

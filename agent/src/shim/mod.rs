@@ -16,6 +16,7 @@
 //! exec. A rank's status is in the record before it is reaped. When the shim says `Reaped`, no
 //! process of the assignment is left: it has no child, and its cgroup is empty.
 
+mod checkpoint;
 mod dial;
 mod enlist;
 pub(crate) mod message;

@@ -145,6 +145,7 @@ impl Shim {
             self.listen_to_peers()?;
             self.listen_to_visitors();
             self.look_at_deadline()?;
+            self.look_at_checkpoint();
             self.go_on()?;
             self.look_at_output();
             self.make_durable()?;
@@ -243,8 +244,9 @@ impl Shim {
         let siblings = self.running.as_ref().and_then(|running| running.kill_at_ms);
         let prepare = self.preparation.as_ref().and_then(Preparation::due_ms);
         let (flush, news, output) = (self.flush_at_ms, self.news.due_ms, self.output_at_ms);
-        let visits = self.visits.due_ms();
-        let due = [deadline, lease, kill, prepare, siblings, flush, news, output, visits];
+        let (visits, checkpoint) = (self.visits.due_ms(), self.checkpoint_due_ms());
+        let due =
+            [deadline, lease, kill, prepare, siblings, flush, news, output, visits, checkpoint];
         let Some(next_ms) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         let wait_ms = next_ms.saturating_sub(now_ms).min(60_000);
         PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX)

@@ -3,7 +3,7 @@
 use super::ShimError;
 use super::record::{Entry, KillReason, MainProcess};
 use super::run::{Shim, Work};
-use crate::launch::{Part, Plan, PrepareError, Process, TaskPlan};
+use crate::launch::{CheckpointRequest, Part, Plan, PrepareError, Process, TaskPlan};
 use crate::lease_file::LeaseFile;
 use crate::process;
 use crate::sys::{self, Program, Standing, StartError, StartStep, Starting, WaitStatus};
@@ -31,6 +31,8 @@ pub(super) struct Running {
     pub(super) daemons: BTreeSet<i32>,
     /// Kills for lack of memory before it started.
     oom_kills: u64,
+    /// When it is asked for a checkpoint by itself.
+    pub(super) checkpoint_at_ms: Option<u64>,
 }
 
 /// A main process of the task.
@@ -121,8 +123,11 @@ impl Shim {
                 return Ok(false);
             }
         };
+        let checkpoint = plan.checkpoint().inspect(CheckpointRequest::clear);
+        let due_ms = checkpoint.and_then(|checkpoint| checkpoint.due_ms);
         let mut running = Running {
             position,
+            checkpoint_at_ms: due_ms.map(|due_ms| sys::boot_ms() + due_ms),
             oom_kills: plan.group.oom_kills(),
             plan: task,
             mains: Vec::new(),

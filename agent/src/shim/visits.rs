@@ -178,6 +178,10 @@ impl Shim {
                 Ok(pid) => (VisitReply::Started, Some(pid)),
                 Err(problem) => (VisitReply::Refused(problem), None),
             },
+            VisitRequest::Checkpoint(tasks) => match self.ask_for_checkpoint(*tasks, "user") {
+                Ok(count) => (VisitReply::Asked(count), None),
+                Err(problem) => (VisitReply::Refused(problem), None),
+            },
         };
         // One that has gone is noticed at the next look.
         let _ = wire.send(&reply);

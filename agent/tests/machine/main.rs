@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adoption;
+mod checkpoint;
 mod clean;
 mod cuts;
 mod disk;

@@ -90,6 +90,8 @@ pub(crate) enum Verb {
     Exec(ExecArgs),
     /// Reach ports of a job that runs, such as TensorBoard or Jupyter
     Forward(ForwardArgs),
+    /// Ask jobs that run for a checkpoint
+    Checkpoint(JobsArgs),
     /// End jobs, or tasks of them
     Cancel(CancelArgs),
     /// Start nothing more of a job until it is released
@@ -201,9 +203,9 @@ mod tests {
             command().get_subcommands().map(|verb| verb.get_name().to_string()).collect();
         assert_eq!(
             verbs.join(" "),
-            "run submit ls show why logs files top exec forward cancel hold release set wait \
-             results node pool queue user login cluster dev coordinator agent doctor init schema \
-             config events completion"
+            "run submit ls show why logs files top exec forward checkpoint cancel hold release \
+             set wait results node pool queue user login cluster dev coordinator agent doctor \
+             init schema config events completion"
         );
         for verb in verbs {
             let line = help.lines().find(|line| line.trim().starts_with(&format!("{verb} ")));

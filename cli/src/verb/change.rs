@@ -30,6 +30,35 @@ fn ranges(chosen: &Chosen) -> Vec<Option<v1::TaskRange>> {
     }
 }
 
+/// Asks jobs for a checkpoint. Nobody waits until it is written.
+pub(crate) async fn checkpoint(session: &Session, args: &JobsArgs) -> Result<u8, Failure> {
+    let mut code = 0;
+    for one in chosen(session, args, "checkpoint").await? {
+        let (mut ranks, mut nodes, mut missing) = (0, 0, Vec::new());
+        let mut problem = String::new();
+        for tasks in ranges(&one) {
+            let request = v1::CheckpointRequest { job_id: one.job, tasks };
+            let asked = session.client.checkpoint(request).await?;
+            (ranks, nodes) = (ranks + asked.ranks, nodes + asked.nodes);
+            missing.extend(asked.missing_nodes);
+            problem = if problem.is_empty() { asked.problem } else { problem };
+        }
+        let of = |count: u32, what: &str| match count {
+            1 => format!("1 {what}"),
+            count => format!("{count} {what}s"),
+        };
+        match ranks {
+            0 => say(&format!("{one}: nothing of it that could be asked runs")),
+            ranks => say(&format!("{one}: asked {} on {}", of(ranks, "rank"), of(nodes, "node"))),
+        }
+        if !missing.is_empty() {
+            say(&format!("{one}: not asked on {}: {problem}", missing.join(", ")));
+        }
+        code |= u8::from(ranks == 0 || !missing.is_empty());
+    }
+    Ok(code)
+}
+
 /// Ends jobs.
 pub(crate) async fn cancel(session: &Session, args: &CancelArgs) -> Result<u8, Failure> {
     for one in chosen(session, &args.jobs, "cancel").await? {

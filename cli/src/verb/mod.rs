@@ -115,6 +115,7 @@ async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
         Verb::Exec(args) => visit::exec(session, args).await,
         Verb::Forward(args) => visit::forward(session, args).await,
         Verb::Events(args) => events::events(session, args).await,
+        Verb::Checkpoint(args) => change::checkpoint(session, args).await,
         Verb::Cancel(args) => change::cancel(session, args).await,
         Verb::Hold(args) => change::hold(session, args).await,
         Verb::Release(args) => change::release(session, args).await,

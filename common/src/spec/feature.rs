@@ -109,8 +109,9 @@ features! {
     LogDirs = "log directories" ["logs.dir"];
     /// How much output is kept, and for how long.
     LogLimits = "limits of logs" ["logs.max_per_rank", "logs.keep"];
-    /// Requested and published checkpoints.
-    Checkpoints = "checkpoints" ["checkpoint"];
+    /// Checkpoints that are published, asked for again and again, or waited for at a stop.
+    Checkpoints = "published and periodic checkpoints"
+        ["checkpoint.mode=published", "checkpoint.every", "checkpoint.max_grace"];
     /// Isolation beyond the default.
     StrictIsolation = "strict leases" ["isolation.class=strict", "isolation.lease"];
     /// Jobs that are neither moved nor killed.

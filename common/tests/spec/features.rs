@@ -40,7 +40,7 @@ fn job(feature: Feature) -> (&'static str, &'static str) {
         Feature::Inputs => ("inputs: {a: /a}", "inputs"),
         Feature::Outputs => ("outputs: [a]", "outputs"),
         Feature::LogDirs => ("logs: {dir: /a}", "logs.dir"),
-        Feature::Checkpoints => ("checkpoint: {dir: /a}", "checkpoint"),
+        Feature::Checkpoints => ("checkpoint: {dir: /a, every: 1h}", "checkpoint.every"),
         Feature::StrictIsolation => ("isolation: strict", "isolation.class"),
         Feature::TolerantIsolation => ("isolation: {class: tolerant}", "isolation.class"),
         Feature::MpiKinds => ("launch: mpi\nlaunch_options: {mpi: mpich}", "launch_options.mpi"),

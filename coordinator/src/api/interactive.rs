@@ -36,7 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Target {
     job: JobId,
     task: TaskIndex,
-    attempt: AttemptNumber,
     node: NodeId,
     node_name: String,
     assignment: AssignmentRef,
@@ -63,6 +62,14 @@ impl InteractiveService for Api {
         let who = Who::of(&request);
         Ok(Response::new(self.reach_port(&who, request.into_inner()).await?))
     }
+
+    async fn checkpoint(
+        &self,
+        request: Request<v1::CheckpointRequest>,
+    ) -> Result<Response<v1::CheckpointResponse>, Status> {
+        let who = Who::of(&request);
+        Ok(Response::new(self.ask_for_checkpoint(&who, request.into_inner()).await?))
+    }
 }
 
 impl Api {
@@ -77,7 +84,7 @@ impl Api {
         };
         check(&start)?;
         let target = self.target(who, start.place.as_ref()).await?;
-        self.write_down(who, &target, Visit::Exec).await?;
+        self.write_down(who, target.job, target.task, Visit::Exec).await?;
         let want = ExecWant {
             assignment: Some(target.assignment),
             local_rank: target.local_rank,
@@ -111,7 +118,7 @@ impl Api {
         let port = u16::try_from(start.port).ok().filter(|port| *port > 0);
         let port = port.ok_or_else(|| Refusal::invalid("start.port", "it is 1 to 65535"))?;
         let target = self.target(who, start.place.as_ref()).await?;
-        self.write_down(who, &target, Visit::Forward(port)).await?;
+        self.write_down(who, target.job, target.task, Visit::Forward(port)).await?;
         let want = ForwardWant {
             assignment: Some(target.assignment),
             port: u32::from(port),
@@ -167,7 +174,6 @@ impl Api {
         Ok(Target {
             job: id,
             task,
-            attempt: spot.attempt,
             node: share.node,
             node_name: node.map_or(String::new(), |node| node.name.to_string()),
             assignment: share.assignment,
@@ -176,14 +182,18 @@ impl Api {
     }
 
     /// Lets the log say who visited what, before anything happens.
-    async fn write_down(&self, who: &Who, to: &Target, visit: Visit) -> Result<(), Refusal> {
+    pub(super) async fn write_down(
+        &self,
+        who: &Who,
+        job: JobId,
+        task: TaskIndex,
+        visit: Visit,
+    ) -> Result<(), Refusal> {
         let request = self.any_request_id();
-        let (job, task) = (to.job, to.task);
         let command = Command::Job(JobCommand::Visit { job, task, visit });
         self.change(who, &request, command).await?;
-        let (user, attempt) = (who.user()?, to.attempt);
-        let node = &to.node_name;
-        tracing::info!(%user, %job, task, %attempt, node, ?visit, "a job is visited");
+        let user = who.user()?;
+        tracing::info!(%user, %job, task, ?visit, "a job is visited");
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod agents;
 mod backup;
 mod certify;
 mod change;
+mod checkpoint;
 mod cluster;
 mod copies;
 mod data;

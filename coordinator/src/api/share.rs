@@ -299,6 +299,7 @@ impl Share {
             | What::Exec(_)
             | What::Forward(_)
             | What::Samples(_)
+            | What::Checkpoint(_)
             | What::End(_) => {
                 return Err(strange());
             }

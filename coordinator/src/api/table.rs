@@ -83,6 +83,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.HolderService/SetPool", Cluster(Operator)),
     ("/yard.v1.HolderService/SetQueue", Cluster(Operator)),
     ("/yard.v1.HolderService/SetSetting", Cluster(Admin)),
+    ("/yard.v1.InteractiveService/Checkpoint", Somewhere(Role::User)),
     ("/yard.v1.InteractiveService/Exec", Somewhere(Role::User)),
     ("/yard.v1.InteractiveService/Forward", Somewhere(Role::User)),
     ("/yard.v1.JobService/Adjust", Somewhere(Role::User)),

@@ -108,6 +108,9 @@ pub enum Visit {
     /// Speaks to a port on which it listens.
     #[n(1)]
     Forward(#[n(0)] u16),
+    /// Asks it for a checkpoint.
+    #[n(2)]
+    Checkpoint,
 }
 
 /// A new job.

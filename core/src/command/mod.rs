@@ -112,6 +112,7 @@ impl Command {
             Command::Node(_) => "node",
             Command::Job(JobCommand::Visit { visit: Visit::Exec, .. }) => "exec",
             Command::Job(JobCommand::Visit { visit: Visit::Forward(_), .. }) => "forward",
+            Command::Job(JobCommand::Visit { visit: Visit::Checkpoint, .. }) => "checkpoint",
             Command::Job(_) => "job",
             Command::Plan(_) => "plan",
             Command::Report(_) => "report",

@@ -1,7 +1,8 @@
 //! What the agent of one node withstands, and what it costs.
 //!
 //! - it is killed a hundred times while ranks run, start and end: ranks whose process changed, that
-//!   ran more than once, whose end was not told exactly, or whose output has a gap;
+//!   ran more than once, whose end was not told exactly, or whose output has a gap; and the same
+//!   with another file in the place of the program each time;
 //! - 500 ranks of one job: until all of them run;
 //! - memory of agent and shims with 1,000 ranks; CPU of the agent while 100 jobs do nothing;
 //! - tasks of an array that do nothing, as a share of what the machine starts and reaps at best.
@@ -42,7 +43,8 @@ pub(crate) fn run() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime can be made");
     shim_start();
-    runtime.block_on(kills());
+    runtime.block_on(kills("agent_kills", false));
+    runtime.block_on(kills("agent_replaced", true));
     runtime.block_on(many_ranks(500));
     runtime.block_on(many_ranks(1_000));
     runtime.block_on(idle());
@@ -117,7 +119,7 @@ struct Seen {
     end: (v1::ExitKind, i64),
 }
 
-async fn kills() {
+async fn kills(name: &str, replaces: bool) {
     let world = World::start(1);
     let (client, folder) = (world.client(), world.scratch());
     let gate = folder.join("gate");
@@ -129,6 +131,9 @@ async fn kills() {
             world.signal(world.pid("n1"), "KILL");
             let agent = world.pid("n1");
             until("the agent is dead", || !Path::new(&format!("/proc/{agent}/exe")).exists()).await;
+            if replaces {
+                world.replace_program();
+            }
             world.start_again();
         }
         let (how, kind, code) = ENDS[(number % 5) as usize];
@@ -162,11 +167,11 @@ async fn kills() {
         let found = lines(&out);
         found.is_empty() || found.iter().enumerate().any(|(at, line)| *line != at.to_string())
     });
-    println!("agent_kills {KILLS} times");
-    println!("agent_kills_ranks_that_ended {} of_{RANKS}", RANKS as usize - survived);
-    println!("agent_kills_not_started_once {restarted} of_{}", all.len());
-    println!("agent_kills_exits_not_exact {inexact} of_{}", all.len());
-    println!("agent_kills_output_not_exact {} of_{RANKS}", gaps.count());
+    println!("{name} {KILLS} times");
+    println!("{name}_ranks_that_ended {} of_{RANKS}", RANKS as usize - survived);
+    println!("{name}_not_started_once {restarted} of_{}", all.len());
+    println!("{name}_exits_not_exact {inexact} of_{}", all.len());
+    println!("{name}_output_not_exact {} of_{RANKS}", gaps.count());
 }
 
 /// One job with so many ranks: until all run, and what agent and shim hold then.

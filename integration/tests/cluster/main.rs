@@ -11,6 +11,7 @@ mod array;
 mod calls;
 #[path = "../shared/chance.rs"]
 mod chance;
+mod checkpoint;
 mod coordinator;
 mod cuts;
 mod dev;

@@ -82,7 +82,7 @@ pub(super) async fn answer(
     match visit.hear().await.map_err(DataError::from)? {
         VisitReply::Started => {}
         VisitReply::Refused(problem) => return Err(DataError::not_found(problem).into()),
-        VisitReply::Ended(_) | VisitReply::Members(_) => {
+        VisitReply::Ended(_) | VisitReply::Members(_) | VisitReply::Asked(_) => {
             return Err(DataError::from(VisitError::Strange).into());
         }
     }

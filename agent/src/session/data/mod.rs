@@ -3,6 +3,7 @@
 //! output stands in the way of anything else.
 
 mod beneath;
+mod checkpoint;
 mod exec;
 mod files;
 mod forward;
@@ -228,6 +229,7 @@ async fn answer(shared: &Arc<Shared>, want: Want, answers: &Answers) -> Result<(
         Want::Files(want) => files::list(shared, want, answers).await,
         Want::File(want) => files::read(shared, want, answers).await,
         Want::Samples(want) => samples::answer(shared, want, answers).await,
+        Want::Checkpoint(want) => checkpoint::answer(shared, want, answers).await,
         Want::Exec(_) | Want::Forward(_) | Want::ExecInput(_) | Want::ForwardInput(_) => {
             Err(DataError::not_allowed("this is no question").into())
         }
