@@ -59,8 +59,11 @@ pub(crate) struct TaskPlan {
     /// What to start at once.
     pub(crate) processes: Vec<Process>,
     files: TaskFiles,
-    /// Variables of a process that is no rank.
-    variables: Variables,
+    task: TaskIndex,
+    attempt: AttemptNumber,
+    end_s: Option<u64>,
+    /// Variables of the gang's launcher and of what it starts; none: there is no launcher.
+    launcher: Option<Variables>,
 }
 
 /// An assignment that is ready to run.
@@ -283,10 +286,10 @@ impl Plan {
             Launch::Mpi => Part::Launcher,
             _ => Part::Ranks,
         };
-        let mut variables = scene.variables(None);
-        if let (Launch::Mpi, Some(socket)) = (self.spec.launch, &self.socket) {
+        let mut launcher = (part != Part::Ranks).then(|| scene.variables(None));
+        if let (Some(variables), Some(socket)) = (&mut launcher, &self.socket) {
             let script = socket.with_file_name(mpi::SCRIPT);
-            mpi::settings(&self.spec, assignment, &script, self.account.uid, &mut variables);
+            mpi::settings(&self.spec, assignment, &script, self.account.uid, variables);
             for rank in self.ranks() {
                 let owner = assignment.first_rank().saturating_add(rank).to_string();
                 for stream in files.streams(&owner) {
@@ -294,15 +297,15 @@ impl Plan {
                 }
             }
         }
-        let processes = match part {
-            Part::Helpers => Vec::new(),
-            Part::Launcher => {
-                let command = command::words(&self.spec, self.command()?, &variables);
+        let processes = match (part, &launcher) {
+            (Part::Launcher, Some(variables)) => {
+                let command = command::words(&self.spec, self.command()?, variables);
                 let hostfile = &files.hostfile;
                 let words = mpi::launcher(&self.spec, assignment, hostfile, command);
-                vec![process(None, &words, &variables, files.streams("launcher"))?]
+                vec![process(None, &words, variables, files.streams("launcher"))?]
             }
-            Part::Ranks => {
+            (Part::Helpers | Part::Launcher, _) => Vec::new(),
+            (Part::Ranks, _) => {
                 let mut processes = Vec::new();
                 for local_rank in self.ranks() {
                     let variables = scene.variables(Some(local_rank));
@@ -314,7 +317,7 @@ impl Plan {
                 processes
             }
         };
-        Ok(TaskPlan { part, processes, files, variables })
+        Ok(TaskPlan { part, processes, files, task, attempt, end_s, launcher })
     }
 
     /// Whether the job has a command of its own to run before its tasks.
@@ -368,14 +371,18 @@ impl Plan {
 
 impl TaskPlan {
     /// A program that the launcher of the gang asks this node to run.
-    pub(crate) fn helper(&self, words: &[String]) -> Result<Process, PrepareError> {
+    pub(crate) fn helper(&self, plan: &Plan, words: &[String]) -> Result<Process, PrepareError> {
         // The words are Open MPI's own, made for a shell: this is what `ssh` does with them.
         let line = ["/bin/sh".to_string(), "-c".to_string(), words.join(" ")];
-        process(None, &line, &self.variables, self.files.streams("launcher"))
+        process(None, &line, &self.variables(plan), self.files.streams("launcher"))
     }
-}
 
-impl TaskPlan {
+    /// Variables of a process that is no rank.
+    fn variables(&self, plan: &Plan) -> Variables {
+        let scene = || plan.scene(&self.files, self.task, self.attempt, self.end_s);
+        self.launcher.clone().unwrap_or_else(|| scene().variables(None))
+    }
+
     /// A program that somebody runs beside a rank, with the rank's variables. Without words it is
     /// a shell.
     pub(crate) fn visitor(
@@ -387,7 +394,7 @@ impl TaskPlan {
     ) -> Result<Process, PrepareError> {
         let rank = self.processes.iter().find(|process| process.local_rank == Some(local_rank));
         // Ranks that somebody else starts, such as `mpirun`, have what all of them have.
-        let mut variables = rank.map_or_else(|| self.variables.clone(), Process::variables);
+        let mut variables = rank.map_or_else(|| self.variables(plan), Process::variables);
         if let Some(term) = term {
             variables.insert("TERM".into(), term.into());
         }

@@ -235,15 +235,14 @@ impl Shim {
             return Ok(());
         };
         let strict_ms = self.lease.as_ref().and_then(LeaseFile::read).map_or(0, |l| l.strict_ms);
-        let process = match running.plan.helper(&request.words) {
+        let process = match running.plan.helper(&work.plan, &request.words) {
             Ok(process) => process,
             Err(error) => {
                 peer.refuse(error.to_string());
                 return Ok(());
             }
         };
-        let started = start_one(&work.plan, &process, strict_ms);
-        match started.and_then(crate::sys::Starting::confirm) {
+        match start_one(&work.plan, &process, strict_ms) {
             Ok(pid) => {
                 running.has_helped |= running.plan.part == Part::Helpers;
                 peer.state = PeerState::Runs(pid);

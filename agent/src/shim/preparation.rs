@@ -9,7 +9,7 @@ use super::ShimError;
 use super::message::FromShim;
 use super::record::Entry;
 use super::run::Shim;
-use super::task::{cause_of, cause_of_start, reap_failed, start_one};
+use super::task::{cause_of, cause_of_start, start_one};
 use crate::launch::Plan;
 use crate::lease_file::LeaseFile;
 use crate::sys::{self, StartError, StartStep, WaitStatus, Waited};
@@ -127,11 +127,7 @@ impl Shim {
             }
         };
         let errors = process.streams[1].clone();
-        let started = start_one(plan, &process, strict_ms).and_then(|starting| {
-            let pid = starting.pid;
-            starting.confirm().inspect_err(|_| reap_failed(pid))
-        });
-        match started {
+        match start_one(plan, &process, strict_ms) {
             Ok(pid) => {
                 self.waits_for_lease = false;
                 let until_ms = sys::boot_ms().saturating_add(plan.prepare_ms());

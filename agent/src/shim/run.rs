@@ -47,6 +47,8 @@ pub(super) struct Shim {
     pub(super) news: News,
     /// What runs now.
     pub(super) running: Option<Running>,
+    /// Kills for lack of memory in the group, when the last task ended.
+    pub(super) oom_kills: Option<u64>,
     /// Ended and not reaped: position and process.
     pub(super) zombies: Vec<(u32, i32)>,
     /// Ends that are on disk, here or with the agent.
@@ -103,6 +105,7 @@ impl Shim {
             visits: Visits::default(),
             news: News::default(),
             running: None,
+            oom_kills: None,
             zombies: Vec::new(),
             durable: 0,
             flush_at_ms: None,

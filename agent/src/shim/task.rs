@@ -6,7 +6,7 @@ use super::run::{Shim, Work};
 use crate::launch::{CheckpointRequest, Part, Plan, PrepareError, Process, TaskPlan};
 use crate::lease_file::LeaseFile;
 use crate::process;
-use crate::sys::{self, Program, Standing, StartError, StartStep, Starting, WaitStatus};
+use crate::sys::{self, Program, Standing, StartError, StartStep, WaitStatus};
 use nix::libc;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -128,7 +128,8 @@ impl Shim {
         let mut running = Running {
             position,
             checkpoint_at_ms: due_ms.map(|due_ms| sys::boot_ms() + due_ms),
-            oom_kills: plan.group.oom_kills(),
+            // Between two tasks nothing of the job runs that could be killed.
+            oom_kills: self.oom_kills.unwrap_or_else(|| plan.group.oom_kills()),
             plan: task,
             mains: Vec::new(),
             blame: None,
@@ -197,6 +198,7 @@ impl Shim {
         let Some(running) = self.running.take() else { return Ok(()) };
         let stopped = self.history.signalled || self.history.killing.is_some();
         let oom_kills = self.work.as_ref().map_or(0, |work| work.plan.group.oom_kills());
+        self.oom_kills = Some(oom_kills);
         let (mut status, rank) = running.blame.unwrap_or((ExitCause::Exited(0), None));
         // A shell tells of a child that was killed by 128 and the signal.
         let killed = matches!(status, ExitCause::Signaled(9) | ExitCause::Exited(137));
@@ -228,44 +230,19 @@ impl Shim {
     }
 }
 
-/// Starts every process of a task. Those that run are in `running`; the first error is returned.
+/// Starts every process of a task. Those that run are in `running`; the error is returned.
 fn start_all(plan: &Plan, running: &mut Running, strict_ms: u64) -> Option<StartError> {
-    let mut starting: Vec<(Option<u32>, Starting)> = Vec::new();
-    let mut failed = None;
     for process in &running.plan.processes {
         match start_one(plan, process, strict_ms) {
-            Ok(started) => starting.push((process.local_rank, started)),
-            Err(error) => {
-                failed = Some(error);
-                break;
-            }
+            Ok(pid) => running.mains.push(Main { rank: process.local_rank, pid, status: None }),
+            Err(error) => return Some(error),
         }
     }
-    for (rank, started) in starting {
-        let pid = started.pid;
-        match started.confirm() {
-            Ok(pid) => running.mains.push(Main { rank, pid, status: None }),
-            Err(error) => {
-                reap_failed(pid);
-                failed = failed.or(Some(error));
-            }
-        }
-    }
-    failed
-}
-
-/// Reaps a process that ended before it was a program: it says nothing that anybody waits for.
-pub(super) fn reap_failed(pid: i32) {
-    let pid = nix::unistd::Pid::from_raw(pid);
-    while let Err(nix::errno::Errno::EINTR) = nix::sys::wait::waitpid(pid, None) {}
+    None
 }
 
 /// Starts one process.
-pub(super) fn start_one(
-    plan: &Plan,
-    process: &Process,
-    strict_ms: u64,
-) -> Result<Starting, StartError> {
+pub(super) fn start_one(plan: &Plan, process: &Process, strict_ms: u64) -> Result<i32, StartError> {
     let failed = |step| {
         move |error: std::io::Error| StartError {
             step,
@@ -287,7 +264,7 @@ pub(super) fn start_on(
     stdio: [BorrowedFd<'_>; 3],
     standing: Standing,
     strict_ms: u64,
-) -> Result<Starting, StartError> {
+) -> Result<i32, StartError> {
     sys::start(&Program {
         paths: &process.paths,
         words: &process.words,

@@ -10,7 +10,7 @@ use super::run::Shim;
 use super::task::start_on;
 use crate::lease_file::LeaseFile;
 use crate::process;
-use crate::sys::{self, Standing, Starting, WaitStatus};
+use crate::sys::{self, Standing, WaitStatus};
 use crate::wire::{Wire, is_trusted};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags};
@@ -230,7 +230,7 @@ impl Shim {
         let stdio = [input.as_fd(), output.as_fd(), errors.as_fd()];
         let started = start_on(&work.plan, &process, stdio, standing, strict_ms);
         let name = process.words.first().map(|word| word.to_string_lossy().into_owned());
-        let pid = started.and_then(Starting::confirm).map_err(|error| {
+        let pid = started.map_err(|error| {
             let why = io::Error::from_raw_os_error(error.errno);
             format!("{} did not start ({:?}): {why}", name.unwrap_or_default(), error.step)
         })?;

@@ -1,31 +1,28 @@
-//! Between fork and exec.
+//! Between the start of a child and its program.
 //!
-//! **Invariant:** nothing here allocates or locks: another thread may have held the lock when the
-//! process was copied.
+//! **Invariant:** nothing here allocates, locks or panics, and nothing is changed but the child's
+//! own state and its word to the parent: the memory is the parent's, which stands still.
 
 use super::boot_ms;
-use super::start::{Layout, ProcessLimit, STEPS, Standing, StartStep};
+use super::start::{Layout, ProcessLimit, Standing, StartStep};
 use nix::libc;
 use std::os::fd::RawFd;
 use std::ptr;
 
+/// Why a child is not the program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) step: StartStep,
+    pub(super) errno: i32,
+}
+
 /// What the child does until it is the program.
-///
-/// # Safety
-/// Only right after a fork. Every pointer of the layout is valid.
-// SAFETY: for callers, see above.
-pub(super) unsafe fn child(layout: &Layout) -> ! {
-    // SAFETY: as for this function.
+pub(super) extern "C" fn child(layout: &Layout) -> ! {
+    // SAFETY: this is the child: it is what `start` runs.
     let (step, errno) = unsafe { run(layout) };
-    let position = STEPS.iter().position(|known| *known == step).unwrap_or(1) as i32;
-    let mut report = [0u8; 8];
-    report[..4].copy_from_slice(&position.to_ne_bytes());
-    report[4..].copy_from_slice(&errno.to_ne_bytes());
-    // SAFETY: the buffer is ours; _exit never returns and runs no handler.
-    unsafe {
-        libc::write(layout.pipe, report.as_ptr().cast(), report.len());
-        libc::_exit(127)
-    }
+    layout.failure.set(Some(Failure { step, errno }));
+    // SAFETY: it never returns and runs no handler.
+    unsafe { libc::_exit(127) }
 }
 
 fn errno() -> i32 {
@@ -47,7 +44,7 @@ unsafe fn run(layout: &Layout) -> (StartStep, i32) {
         };
         // If the shim dies, its ranks have no witness: they end with it.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-        reset_signals();
+        reset_signals(layout.ignored);
         if let Some(procs) = layout.procs
             && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
         {
@@ -142,9 +139,10 @@ unsafe fn become_user(layout: &Layout) -> bool {
             }
         }
         if let Some((uid, gid, groups)) = &layout.identity {
-            let done = libc::setgroups(groups.len(), groups.as_ptr()) == 0
-                && libc::setresgid(*gid, *gid, *gid) == 0
-                && libc::setresuid(*uid, *uid, *uid) == 0;
+            // The calls themselves: those of the library would speak to other threads of the parent.
+            let done = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
+                && libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) == 0
+                && libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) == 0;
             if !done || !has_become(*uid, *gid, groups.len()) {
                 return false;
             }
@@ -171,7 +169,7 @@ unsafe fn has_become(uid: u32, gid: u32, groups: usize) -> bool {
             && mains == [gid; 3]
             && libc::getgroups(0, ptr::null_mut()) == groups as libc::c_int;
         // Last: it leaves the error number of the refusal that is wanted.
-        let stays = uid == 0 || libc::setresuid(0, 0, 0) != 0;
+        let stays = uid == 0 || libc::syscall(libc::SYS_setresuid, 0, 0, 0) != 0;
         is_so && stays
     }
 }
@@ -198,25 +196,24 @@ unsafe fn drop_privileges() -> bool {
     }
 }
 
-/// Signals as a program expects them: none blocked, none ignored.
+/// Signals as a program expects them: none blocked, none ignored. Those that are caught go back to
+/// their default with the program.
 ///
 /// # Safety
 /// Only in the child.
 // SAFETY: for callers, see above.
-unsafe fn reset_signals() {
-    // SAFETY: the set is ours; setting a default needs no handler. Errors are for numbers that
-    // cannot be set, such as SIGKILL.
+unsafe fn reset_signals(ignored: &[libc::c_int]) {
+    // SAFETY: the set is ours; setting a default needs no handler.
     unsafe {
+        // All zeros are the default.
+        let default = [0u64; 4];
+        for signal in ignored {
+            let (new, old) = (default.as_ptr(), ptr::null_mut::<u64>());
+            libc::syscall(libc::SYS_rt_sigaction, *signal, new, old, 8usize);
+        }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &set, ptr::null_mut());
-        // The call itself rather than the library's, which refuses the two that it uses. All zeros
-        // are the default; no kernel's structure is longer.
-        let default = [0u64; 4];
-        for signal in 1..=64 {
-            let (new, old) = (default.as_ptr(), ptr::null_mut::<u64>());
-            libc::syscall(libc::SYS_rt_sigaction, signal, new, old, 8usize);
-        }
     }
 }
 

@@ -2,21 +2,20 @@
 //! reaping them, starting a process with everything set up between fork and exec, and filters for
 //! the devices and the addresses of a control group.
 //!
-//! **Invariant:** this is the only module with `unsafe`. Between fork and exec nothing is
-//! allocated and nothing is locked: all that the child needs is laid out before.
+//! **Invariant:** this is the only module with `unsafe`. Between the start of a child and its
+//! program nothing is allocated and nothing is locked: all that it needs is laid out before.
 #![allow(unsafe_code)]
 
 mod addresses;
 mod bpf;
 mod child;
 mod devices;
+mod spawn;
 mod start;
 
 pub(crate) use addresses::refuse_addresses;
 pub(crate) use devices::{DeviceRule, can_filter_devices, filter_devices};
-pub(crate) use start::{
-    Identity, ProcessLimit, Program, Standing, StartError, StartStep, Starting, start,
-};
+pub(crate) use start::{Identity, ProcessLimit, Program, Standing, StartError, StartStep, start};
 
 use nix::libc;
 use std::fs::File;
