@@ -39,6 +39,7 @@ pub mod process;
 mod samples;
 pub mod service;
 pub mod session;
+pub mod setup;
 pub mod shim;
 pub mod store;
 mod sys;

@@ -8,6 +8,7 @@
 //!                  visit.sock, shim.log
 //!   jobs/812/57-0/ its scratch directory, of the job's user
 //!   logs/812/3.1/  output of the ranks of task 3, attempt 1
+//!   setup/         what runs of the pool's setup wrote
 //!   identity/      who the node is: certificate, key, and what the agent knows of itself
 //!   lock           held by the agent
 //!   trash/         what is being removed
@@ -76,6 +77,12 @@ impl Paths {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
+    }
+
+    /// What runs of the pool's setup wrote.
+    #[must_use]
+    pub fn setup(&self) -> PathBuf {
+        self.root.join("setup")
     }
 
     /// Output of one attempt on this node.

@@ -21,7 +21,7 @@ use crate::paths::Paths;
 use crate::samples::Samples;
 use crate::session::certificate::{self, Renewer};
 use crate::session::facts;
-use crate::session::health::{Findings, Observer, conditions_of, judged};
+use crate::session::health::{Findings, Observer, conditions_of, judged, with_setup};
 use crate::session::lease::{Keeper, Succession, not_held, times_of};
 use crate::session::maintenance::Ask;
 use crate::session::memory::{Memory, NodeFile};
@@ -29,6 +29,7 @@ use crate::session::room;
 use crate::session::roster::{Roster, Rosters};
 use crate::session::told::{self, Place};
 use crate::session::{Fatal, MemoryError, Shared, control, maintenance, output};
+use crate::setup::{self, Heard, SetupFile};
 use crate::sys::boot_ms;
 use std::io;
 use std::path::PathBuf;
@@ -188,8 +189,10 @@ impl Service {
         // Before anything else: ranks may live on the last seconds of their lease.
         let (held, successions) = start.renew(rosters.watch())?;
         let asked = watch::Sender::new(start.memory.asked()?);
-        let looked = start.look(&options, cgroups, wanted, asked.subscribe()).await;
-        let observer = looked?;
+        let setup = start.memory.setup()?;
+        let looked = start.look(&options, cgroups.clone(), wanted, asked.subscribe(), &setup).await;
+        let (observer, setup_told) = looked?;
+        let heard = Heard { wanted: setup.wanted.clone(), is_confirmed: false };
         let shared = Arc::new(Shared {
             name: start.node.name.clone(),
             tls: start.tls.clone(),
@@ -205,8 +208,10 @@ impl Service {
             successions,
             certificate: start.certificates.subscribe(),
             fence: watch::Sender::new(start.driver.found_fence()),
+            setup: watch::Sender::new(heard),
             asked,
         });
+        start.set_up(&shared, &options, cgroups, (setup, setup_told));
         start.go_on(&shared, observer, identity)?;
         let Start { node, driver, tasks, certificates, .. } = start;
         let maintenance_ms = options.maintenance_ms;
@@ -261,7 +266,8 @@ impl Start {
         cgroups: Support,
         wanted: mpsc::Receiver<Wanted>,
         asked: watch::Receiver<u32>,
-    ) -> Result<Observer, ServiceError> {
+        setup: &SetupFile,
+    ) -> Result<(Observer, watch::Sender<setup::Told>), ServiceError> {
         let look = options.inventory(&self.node);
         let threads = |source| ServiceError::Threads(source);
         let probe = facts::probe(&look, &options.health, options.ours(&self.node));
@@ -282,14 +288,15 @@ impl Start {
         let before = before.unwrap_or_else(|| base.clone());
         let told_before = conditions_of(&before, base.boot);
         let mut judge = Judge::new(options.health.rules.clone(), told_before);
-        let findings = Findings::new();
+        let (findings, told) = (Findings::new(), watch::Sender::new(setup.told(base.boot)));
+        with_setup(&mut base, &mut findings.clone(), &told.borrow());
         let found = judged(&mut judge, &before, base.clone(), &round, &findings);
         self.memory.save_inventory(&found)?;
         let xids = match options.gpus_fake {
             Some(_) => Xids::none(),
             None => Xids::start(&options.health).map_err(threads)?,
         };
-        Ok(Observer {
+        let observer = Observer {
             options: look,
             cgroups,
             memory: self.memory.clone(),
@@ -301,13 +308,42 @@ impl Start {
             before_jobs: options.health.before_jobs,
             command: Arc::new(Command::new(options.health.command.clone())),
             findings: watch::Sender::new(findings),
+            setup: told.subscribe(),
             asked,
             base,
             inventory: watch::Sender::new(found),
             facts: watch::Sender::new(told::facts(&place, &round)),
             place,
             checks: JoinSet::new(),
-        })
+        };
+        Ok((observer, told))
+    }
+
+    /// Starts what does what the pool wants before the machine takes work.
+    fn set_up(
+        &mut self,
+        shared: &Arc<Shared>,
+        options: &Options,
+        cgroups: Support,
+        (file, told): (SetupFile, watch::Sender<setup::Told>),
+    ) {
+        let site = setup::Site {
+            options: options.setup.clone(),
+            node: self.node.name.clone(),
+            paths: shared.paths.clone(),
+            cgroups,
+            boot: shared.inventory.borrow().boot,
+        };
+        let runner = setup::Runner {
+            site,
+            memory: self.memory.clone(),
+            file,
+            heard: shared.setup.subscribe(),
+            asked: shared.asked.subscribe(),
+            told,
+        };
+        let running = runner.run(self.tasks.token());
+        self.tasks.spawn("setup", crate::service::told(self.fatal.clone(), running));
     }
 
     /// Starts everything else.

@@ -124,6 +124,8 @@ words! {
     node_condition(NodeCondition, "NODE_CONDITION_");
     /// What is wrong with a machine.
     condition_kind(ConditionKind, "CONDITION_KIND_");
+    /// How far the setup of its pool is on a machine.
+    setup_stage(SetupStage, "SETUP_STAGE_");
     /// What that keeps from running.
     bars(Bars, "BARS_");
     /// Why a task waits.

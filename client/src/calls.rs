@@ -139,6 +139,8 @@ calls! {
         change create_pool = create_pool(CreatePoolRequest) -> Changed;
         /// Changes a pool.
         change set_pool = set_pool(SetPoolRequest) -> Changed;
+        /// Changes or removes what machines of a pool do before they take work.
+        change set_pool_setup = set_pool_setup(SetPoolSetupRequest) -> Changed;
         /// Removes a pool.
         change remove_pool = remove_pool(RemovePoolRequest) -> Changed;
         /// A page of settings.
@@ -197,6 +199,22 @@ impl Client {
         let open = |channel| async move {
             let mut client = cluster_service_client::ClusterServiceClient::new(channel);
             client.save_snapshot(v1::SaveSnapshotRequest {}).await
+        };
+        self.attempt(open).await
+    }
+
+    /// What the setup of its pool wrote on a node, in pieces. One that breaks off is begun anew.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn setup_log(
+        &self,
+        request: v1::SetupLogRequest,
+    ) -> Result<Streaming<v1::SetupLogResponse>, ClientError> {
+        let open = |channel| {
+            let mut client = node_service_client::NodeServiceClient::new(channel);
+            let request = request.clone();
+            async move { client.setup_log(request).await }
         };
         self.attempt(open).await
     }

@@ -46,6 +46,9 @@ pub enum ConditionKind {
     /// The machine's clock differs from the coordinator's.
     #[n(11)]
     ClockOff,
+    /// The setup of its pool runs there, or failed, or is not allowed.
+    #[n(12)]
+    Setup,
 }
 
 /// What a condition keeps from running.
@@ -61,7 +64,7 @@ pub enum Bars {
 
 impl ConditionKind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [ConditionKind; 12] = [
+    pub const ALL: [ConditionKind; 13] = [
         ConditionKind::GpuGone,
         ConditionKind::GpuUnresponsive,
         ConditionKind::GpuFault,
@@ -74,6 +77,7 @@ impl ConditionKind {
         ConditionKind::DiskPressure,
         ConditionKind::CheckFailed,
         ConditionKind::ClockOff,
+        ConditionKind::Setup,
     ];
 
     /// Its name, as users read it.
@@ -92,6 +96,7 @@ impl ConditionKind {
             ConditionKind::DiskPressure => "DiskPressure",
             ConditionKind::CheckFailed => "CheckFailed",
             ConditionKind::ClockOff => "ClockOff",
+            ConditionKind::Setup => "Setup",
         }
     }
 
@@ -110,7 +115,9 @@ impl ConditionKind {
             | ConditionKind::GpuSlow
             | ConditionKind::Driver
             | ConditionKind::ClockOff => Bars::Nothing,
-            ConditionKind::DiskPressure | ConditionKind::CheckFailed => Bars::Node,
+            ConditionKind::DiskPressure | ConditionKind::CheckFailed | ConditionKind::Setup => {
+                Bars::Node
+            }
         }
     }
 }

@@ -336,6 +336,31 @@ pub const DISKS_MAX: usize = 64;
 /// Processes of one GPU that are told.
 pub const GPU_PROCESSES_MAX: usize = 64;
 
+// --- The setup of a pool ----------------------------------------------------------------------
+
+/// Text of the setup of a pool.
+pub const SETUP_BYTES_MAX: usize = 16 * 1024;
+/// Variables that it gets of its own.
+pub const SETUP_VARIABLES_MAX: usize = 32;
+/// Name and value of one of them.
+pub const SETUP_VARIABLE_BYTES_MAX: usize = 1_024;
+/// How long it may take, in milliseconds: at least.
+pub const SETUP_MS_MIN: u64 = 1_000;
+/// At most: a day.
+pub const SETUP_MS_MAX: u64 = 24 * 3_600 * 1_000;
+/// Unless somebody says otherwise: 15 minutes.
+pub const SETUP_MS: u64 = 15 * 60 * 1_000;
+/// Output of one run of it that a node keeps; what was written first goes first.
+pub const SETUP_LOG_BYTES_MAX: u64 = 1024 * 1024;
+/// Runs of it of which a node keeps the output.
+pub const SETUP_LOGS_MAX: u32 = 4;
+/// The first pause after a failure, in milliseconds; it doubles with each further one.
+pub const SETUP_PAUSE_MS: u64 = 60_000;
+/// The longest: 16 minutes.
+pub const SETUP_PAUSE_MS_MAX: u64 = 16 * 60_000;
+/// How long what a failed run left is killed until that is given up, in milliseconds.
+pub const SETUP_KILL_MS: u64 = 10_000;
+
 // --- An agent and its coordinator -------------------------------------------------------------
 
 /// Members that an agent knows, those without a vote included; it takes no longer list.
@@ -527,5 +552,9 @@ const _: () = assert!(STRANGER_BYTES_MAX < PUBLIC_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX < INTERNAL_MESSAGE_BYTES_MAX);
 const _: () = assert!(SPEC_BYTES_MAX < PAYLOAD_BYTES_MAX, "a job fits a forwarded command");
 
+const _: () = assert!(
+    SETUP_BYTES_MAX + SETUP_VARIABLES_MAX * SETUP_VARIABLE_BYTES_MAX < SMALL_PAYLOAD_BYTES_MAX / 2
+);
+const _: () = assert!(SETUP_MS_MIN <= SETUP_MS && SETUP_MS <= SETUP_MS_MAX);
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

@@ -40,6 +40,8 @@ pub enum Unfit {
     Cordoned,
     /// Something is wrong with it.
     Unwell,
+    /// It has not done the setup of its pool.
+    Setup,
     /// Its agent is away for maintenance.
     Maintenance,
     /// It is being drained.
@@ -177,6 +179,9 @@ pub fn open(node: &Node, now_ms: u64, time_limit_ms: Option<u64>) -> Result<(), 
     }
     if node.unwell {
         return Err(Unfit::Unwell);
+    }
+    if node.setup_due {
+        return Err(Unfit::Setup);
     }
     if node.is_away(now_ms) {
         return Err(Unfit::Maintenance);

@@ -94,7 +94,10 @@ fn who(command: &Command) -> &'static str {
             Access::PutSecret { .. } | Access::DropSecret { .. } => "Aa",
         },
         Command::Holder(command) => match command {
-            Holder::AddWorkspace(_) | Holder::RemoveWorkspace(_) | Holder::SetSetting(..) => "A",
+            Holder::AddWorkspace(_)
+            | Holder::RemoveWorkspace(_)
+            | Holder::SetSetup(..)
+            | Holder::SetSetting(..) => "A",
             Holder::AddPool(..)
             | Holder::SetPool(..)
             | Holder::RemovePool(_)
@@ -183,6 +186,7 @@ fn holder_commands(cast: &Cast) -> Vec<Command> {
         Holder::AddMount { workspace, name, definition },
         Holder::SetMount(mount, String::new()),
         Holder::RemoveMount(mount),
+        Holder::SetSetup(pool, None),
     ];
     all.into_iter().map(Command::Holder).collect()
 }

@@ -94,6 +94,7 @@ fn what_does_not_exist_is_not_found() {
         Holder::SetSetting("absent".into(), None),
         Holder::SetMount(MountId(404), String::new()),
         Holder::RemoveMount(MountId(404)),
+        Holder::SetSetup(pool, None),
     ] {
         let why = refused(&mut lab, command.clone());
         assert_eq!(why.code(), ErrorCode::NotFound, "{command:?}");

@@ -114,6 +114,16 @@ fn pool_change() -> impl Strategy<Value = PoolChange> {
     lease_ms.prop_map(|lease_ms| PoolChange { description: String::new(), lease_ms })
 }
 
+fn setup() -> impl Strategy<Value = Setup> {
+    let command = prop_oneof![Just(""), Just("true")];
+    let variables = prop_oneof![Just(vec![]), Just(vec![("A".to_string(), String::new()); 2])];
+    (command, variables, 999..1_002u64).prop_map(|(command, variables, timeout_ms)| Setup {
+        command: command.into(),
+        variables,
+        timeout_ms,
+    })
+}
+
 fn limit() -> impl Strategy<Value = (LimitScope, Option<HolderLimit>)> {
     let scope = (id(), 0..4u8).prop_map(|(id, kind)| match kind {
         0 => LimitScope::Queue(QueueId(id)),
@@ -145,6 +155,7 @@ fn holder() -> impl Strategy<Value = Command> {
         }),
         (mount(), text()).prop_map(|(id, definition)| Holder::SetMount(id, definition)),
         mount().prop_map(Holder::RemoveMount),
+        (pool(), option::of(setup())).prop_map(|(id, setup)| Holder::SetSetup(id, setup)),
     ]
     .prop_map(Command::Holder)
 }

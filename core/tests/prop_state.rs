@@ -217,7 +217,7 @@ impl World {
             reason: String::new(),
         };
         let gpu = || format!("GPU-n{}-{}", node.0, what % 3);
-        let command = match what % 13 {
+        let command = match what % 14 {
             0 => NodeCommand::Suspect { node, lease },
             1 | 2 => NodeCommand::Lost(yard_core::lease::Lost { node, lease, membership }),
             3 | 4 => NodeCommand::Returned { node, lease },
@@ -228,6 +228,7 @@ impl World {
             9 => NodeCommand::UndrainGpu { node, gpu: gpu() },
             10 => NodeCommand::Check(node),
             11 => return self.change_health(node, what),
+            12 => return self.change_setup(what),
             _ => {
                 self.boots += 1;
                 let inventory = inventory(&format!("n{}", node.0), 4, &["h100"; 2], self.boots);
@@ -246,11 +247,27 @@ impl World {
         self.try_command(actor, Command::Node(command));
     }
 
+    /// The pool wants another setup, or none.
+    fn change_setup(&mut self, what: u8) {
+        let setup = Setup {
+            command: format!("echo {}", what % 3),
+            variables: Vec::new(),
+            timeout_ms: 1_000,
+        };
+        let setup = Some(setup).filter(|_| !what.is_multiple_of(5));
+        let command = Command::Holder(Holder::SetSetup(self.lab.pool, setup));
+        self.try_command(self.lab.user(), command);
+    }
+
     /// The node does the check that it was asked for, and finds other things wrong than before.
     fn change_health(&mut self, node: NodeId, what: u8) {
         let Some(found) = self.lab.state.nodes.get(node) else { return };
         let mut inventory = (*found.facts).clone();
         inventory.checked = found.check;
+        let id = self.lab.state.pools[found.pool].setup_id;
+        let stages = [SetupStage::Running, SetupStage::Failed, SetupStage::Done];
+        let stage = stages[usize::from(what) % stages.len()];
+        inventory.setup = Some(SetupReport { id, stage, since_wall_ms: 1 });
         let kinds = [ConditionKind::GpuFault, ConditionKind::CheckFailed, ConditionKind::ClockOff];
         let some = kinds.into_iter().filter(|kind| what.is_multiple_of(2 + *kind as u8));
         let condition = |kind| Condition {

@@ -61,6 +61,8 @@ fn people(lab: &mut Lab) {
 
 fn holders(lab: &mut Lab) {
     let (user, queue) = (lab.user(), lab.queue);
+    let variables = vec![("A".to_string(), "b".to_string())];
+    let setup = Setup { command: "true".into(), variables, timeout_ms: 60_000 };
     let limit = HolderLimit { jobs: Some(100), ..HolderLimit::default() };
     for command in [
         Holder::AddPool("h100".into(), PoolChange::default()),
@@ -68,6 +70,7 @@ fn holders(lab: &mut Lab) {
         Holder::SetSetting("a".into(), Some("b".into())),
         Holder::SetLimit(LimitScope::Queue(queue), Some(limit)),
         Holder::AddMount { workspace: lab.workspace, name: "data".into(), definition: "{}".into() },
+        Holder::SetSetup(PoolId(lab.pool.0 + 1), Some(setup)),
     ] {
         lab.ok(user, Command::Holder(command));
     }

@@ -27,7 +27,7 @@ const WITHOUT_REQUEST_ID: [&str; 8] = [
     "/yard.v1.ClusterService/SaveSnapshot",
 ];
 /// How calls are named that change nothing. A new certificate changes nothing of the old one.
-const READING: [&str; 13] = [
+const READING: [&str; 14] = [
     "List",
     "Get",
     "Attempts",
@@ -35,6 +35,7 @@ const READING: [&str; 13] = [
     "Watch",
     "Latest",
     "Logs",
+    "SetupLog",
     "ReadFile",
     "WhoAmI",
     "Status",

@@ -67,6 +67,7 @@ fn every_payload_comes_back() {
         version: "0.1.0".into(),
         conditions: Vec::new(),
         checked: 0,
+        setup: None,
     };
     comes_back(&inventory);
     let command = Command::Cluster(Cluster::Tick);

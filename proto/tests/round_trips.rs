@@ -8,7 +8,7 @@ use yard_common::condition::{Bars, ConditionKind};
 use yard_common::id::{ClusterId, RequestId, TaskRange, TokenId};
 use yard_common::state::{AssignmentState, AttemptState, JobState, NodeState, TaskState};
 use yard_common::{Amounts, ExitCause, PendingReason};
-use yard_core::command::{HolderLimit, PoolChange, Role, Stamp};
+use yard_core::command::{HolderLimit, PoolChange, Role, SetupStage, Stamp};
 use yard_core::fit::Unfit;
 use yard_core::job::IsolationClass;
 use yard_proto::convert::{self, ConvertError, TaskIndices, known, known_all};
@@ -44,9 +44,10 @@ fn enums_have_the_same_values_on_both_sides() {
         Fault: 5,
         IsolationClass: 3,
         Role: 4,
-        Unfit: 21,
-        ConditionKind: 12,
+        Unfit: 22,
+        ConditionKind: 13,
         Bars: 3,
+        SetupStage: 4,
     );
     let states = known_all::<v1::JobState, JobState>("states", &[1, 6]).unwrap();
     assert_eq!(states, [JobState::Queued, JobState::Failed]);

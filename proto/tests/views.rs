@@ -70,6 +70,7 @@ impl Lab {
             version: "0.1.0".into(),
             conditions: Vec::new(),
             checked: 0,
+            setup: None,
         };
         let name = name.to_string();
         let join = NodeCommand::Join { token, secret_sha256, name, inventory };

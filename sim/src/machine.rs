@@ -106,6 +106,7 @@ impl Machine {
             version: "0.1.0".into(),
             conditions: Vec::new(),
             checked: 0,
+            setup: None,
         }
     }
 }

@@ -88,6 +88,7 @@ pub fn take(
         version: options.version.clone(),
         conditions: Vec::new(),
         checked: 0,
+        setup: None,
     };
     let kernel = System::kernel_version().unwrap_or_default();
     Ok(Facts {

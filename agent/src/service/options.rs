@@ -5,6 +5,7 @@ use crate::driver;
 use crate::health::{self, Ours};
 use crate::inventory;
 use crate::session::memory::NodeFile;
+use crate::setup;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use yard_common::id::Sequence;
@@ -57,6 +58,8 @@ pub struct Options {
     pub maintenance_ms: u64,
     /// How its health is looked at.
     pub health: health::Options,
+    /// How the setup of its pool runs.
+    pub setup: setup::Options,
 }
 
 impl Options {
@@ -83,6 +86,7 @@ impl Options {
             refused_addresses: METADATA.iter().filter_map(|text| text.parse().ok()).collect(),
             maintenance_ms: MAINTENANCE_MS,
             health: health::Options::default(),
+            setup: setup::Options::default(),
         }
     }
 
@@ -144,6 +148,7 @@ impl Options {
         let range = 1_000..=MAINTENANCE_MS_MAX;
         options.maintenance_ms = root.number("maintenance_ms", MAINTENANCE_MS, range);
         options.health = root.section("health", super::health::read);
+        options.setup = root.section("setup", read_setup);
         options
     }
 
@@ -212,6 +217,16 @@ impl Options {
     pub(super) fn ours(&self, node: &NodeFile) -> Ours {
         Ours::new(self.group_name(node), self.program.clone())
     }
+}
+
+/// Reads the section `[setup]`.
+fn read_setup(section: &mut Section<'_>) -> setup::Options {
+    let defaults = setup::Options::default();
+    section.about("Whether the setup of the pool may run here, as the account of the agent");
+    let allowed = section.flag("allowed", defaults.allowed);
+    section.about("PATH of the setup");
+    let path = section.value("path", defaults.path, "\"/usr/sbin:/usr/bin:/sbin:/bin\"");
+    setup::Options { allowed, path }
 }
 
 /// A label of a configuration file.

@@ -215,6 +215,7 @@ mod tests {
             version: "1".into(),
             conditions: Vec::new(),
             checked: 0,
+            setup: None,
         }
     }
 

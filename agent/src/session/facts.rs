@@ -84,6 +84,7 @@ mod tests {
             version: "1".into(),
             conditions: Vec::new(),
             checked: 0,
+            setup: None,
         }
     }
 

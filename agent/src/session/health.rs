@@ -14,6 +14,7 @@ use crate::health::command::Command;
 use crate::health::probe::{Probe, Round};
 use crate::health::xids::{Xid, Xids};
 use crate::inventory::{self, GpuFinding};
+use crate::setup::Told;
 use crate::sys::boot_ms;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub(crate) struct Observer {
     pub(crate) command: Arc<Command>,
     /// What the owner's check found, and what others found.
     pub(crate) findings: watch::Sender<Findings>,
+    /// How far the setup of the pool is.
+    pub(crate) setup: watch::Receiver<Told>,
     /// The last check of itself that the coordinator asked for.
     pub(crate) asked: watch::Receiver<u32>,
     /// Everything but the GPUs, as last looked at.
@@ -113,6 +116,12 @@ impl Observer {
                     continue;
                 }
                 _ = findings.changed() => Ok(()),
+                changed = self.setup.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    Ok(())
+                }
                 () = self.probe.changed() => Ok(()),
                 _ = looks.tick() => {
                     self.look().await;
@@ -249,10 +258,9 @@ impl Observer {
             !same
         });
         let before = self.inventory.borrow().clone();
-        let new = {
-            let findings = self.findings.borrow();
-            judged(&mut self.judge, &before, self.base.clone(), &round, &findings)
-        };
+        let mut findings = self.findings.borrow().clone();
+        with_setup(&mut self.base, &mut findings, &self.setup.borrow());
+        let new = judged(&mut self.judge, &before, self.base.clone(), &round, &findings);
         if new == before {
             return;
         }
@@ -268,6 +276,12 @@ impl Observer {
         }
         self.inventory.send_replace(new);
     }
+}
+
+/// What is told of the setup, beside all else.
+pub(crate) fn with_setup(base: &mut Inventory, findings: &mut Findings, told: &Told) {
+    base.setup = told.report;
+    findings.extend(told.why.clone().map(|why| (ConditionKind::Setup, why)));
 }
 
 /// Tells that something is wrong with the machine, and why, or is not any more.

@@ -9,6 +9,7 @@
 //!   members        where the members are
 //!   lease          which lease it renews
 //!   inventory      what it told of the machine last
+//!   setup          what the pool wants of the machine, and what of it was done
 //!   begun          the automaton has a memory: a start without it would be a lie
 //!   away           it asked to be left alone for a while
 //! ```
@@ -16,6 +17,7 @@
 //! **Invariants:** a file is whole or not there. The request is on disk before it is sent, so that
 //! a retry finds the same node.
 
+use crate::setup::SetupFile;
 use minicbor::{Decode, Encode};
 use std::fs::DirBuilder;
 use std::io;
@@ -223,6 +225,15 @@ impl Memory {
 
     pub(crate) fn save_asked(&self, check: u32) -> Result<(), MemoryError> {
         self.write("check", &check)
+    }
+
+    /// What the pool wants of the machine, and what of it was done.
+    pub(crate) fn setup(&self) -> Result<SetupFile, MemoryError> {
+        Ok(self.read("setup")?.unwrap_or_default())
+    }
+
+    pub(crate) fn save_setup(&self, setup: &SetupFile) -> Result<(), MemoryError> {
+        self.write("setup", setup)
     }
 
     pub(crate) fn has_begun(&self) -> bool {

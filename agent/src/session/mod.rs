@@ -37,6 +37,7 @@ pub use memory::MemoryError;
 use crate::driver;
 use crate::paths::Paths;
 use crate::samples::Samples;
+use crate::setup::Heard;
 use lease::Succession;
 use memory::Memory;
 use roster::Rosters;
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) fence: watch::Sender<Fence>,
     /// What parts of the agent find wrong with the machine.
     pub(crate) findings: watch::Sender<health::Findings>,
+    /// What the pool wants of the machine before it takes work.
+    pub(crate) setup: watch::Sender<Heard>,
     /// The last check of itself that the node is asked for.
     pub(crate) asked: watch::Sender<u32>,
 }

@@ -11,6 +11,7 @@ use super::told::wall_ms;
 use super::{Fatal, Shared, data, detail, health, link};
 use crate::driver::DriverError;
 use crate::launch::Assignment;
+use crate::setup::Heard;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use yard_common::limits::{
 };
 use yard_core::agent::{AssignmentId, Desired, Report};
 use yard_core::command::Inventory;
+use yard_proto::convert::setup_told;
 use yard_proto::internal;
 use yard_proto::internal::agent_message::What as Out;
 use yard_proto::internal::coordinator_message::What as In;
@@ -84,6 +86,9 @@ pub(super) enum StreamError {
     /// A message that cannot be read.
     #[error("the leader sent what cannot be read: {0}")]
     Payload(#[from] PayloadError),
+    /// A setup that breaks a bound.
+    #[error("the leader sent a setup that breaks a bound: {0}")]
+    Setup(String),
     /// Too much ahead of a set.
     #[error("the details ahead of a set have {0} bytes, at most {DETAILS_AHEAD_BYTES_MAX}")]
     Details(usize),
@@ -131,6 +136,8 @@ struct Stream<'a> {
     /// Batches that were sent.
     sent: u64,
     lease_ms: u64,
+    /// The life of the cluster that the member is of.
+    life: Incarnation,
     /// When the machine was last told of.
     facts_at: Option<Instant>,
     /// Details that came ahead of their set, with their bytes.
@@ -155,6 +162,7 @@ pub(super) async fn serve(
         batch: None,
         sent: 0,
         lease_ms: yard_common::limits::LEASE_MS,
+        life: Incarnation(0),
         facts_at: None,
         ahead: BTreeMap::new(),
         ahead_bytes: 0,
@@ -284,7 +292,9 @@ impl Stream<'_> {
             In::Goodbye(goodbye) => return Err(StreamError::Goodbye(goodbye)),
             In::Members(members) => self.learn(&members).await?,
             In::Pong(_) => {}
-            In::Desired(_) | In::Reported(_) | In::DataCall(_) if welcomed.is_none() => {
+            In::Desired(_) | In::Reported(_) | In::DataCall(_) | In::Setup(_)
+                if welcomed.is_none() =>
+            {
                 return Err(StreamError::Protocol("it came before the welcome"));
             }
             In::Desired(desired) => return self.desired(desired),
@@ -292,6 +302,7 @@ impl Stream<'_> {
                 self.shared.driver.acknowledged(Sequence(reported.sequence)).await?;
             }
             In::DataCall(call) => self.calls.answer(call),
+            In::Setup(setup) => self.hear_setup(setup)?,
         }
         Ok(None)
     }
@@ -304,6 +315,7 @@ impl Stream<'_> {
             return Err(StreamError::FormerLife { found, obeyed });
         }
         self.compare_clocks(welcome.wall_ms);
+        self.life = found;
         if welcome.lease_ms > 0 {
             self.lease_ms = welcome.lease_ms;
         }
@@ -325,6 +337,21 @@ impl Stream<'_> {
         let is_off = member_wall_ms > 0 && off_ms > CLOCK_OFF_MS;
         let why = format!("{} s from the clock of the coordinator", off_ms / 1_000);
         health::tell(&self.shared.findings, ConditionKind::ClockOff, is_off.then_some(why));
+    }
+
+    /// Hands on what the pool wants. The text is with it if the agent has not got it.
+    fn hear_setup(&self, told: internal::PoolSetup) -> Result<(), StreamError> {
+        let pool = told.pool.clone();
+        let (id, setup) = setup_told(told).map_err(StreamError::Setup)?;
+        let before = self.shared.setup.borrow().wanted.clone();
+        let after = before.after(self.life, id, setup, pool);
+        match after.map_err(StreamError::Protocol)? {
+            Some(wanted) => {
+                self.shared.setup.send_replace(Heard { wanted, is_confirmed: true });
+            }
+            None => tracing::debug!(%id, "an old setup is not heard"),
+        }
+        Ok(())
     }
 
     async fn learn(&self, members: &internal::Members) -> Result<(), StreamError> {
@@ -379,6 +406,7 @@ impl Stream<'_> {
             held_lease_id: held_now(&self.shared.held.borrow()).map(|lease| lease.0),
             sent: self.sent,
             agent_version: inventory.version,
+            setup: Some(self.shared.setup.borrow().wanted.id.into()),
         })))
     }
 

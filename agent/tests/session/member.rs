@@ -327,6 +327,15 @@ macro_rules! node_service {
                 Ok(Response::new(v1::Changed { applied_index: 3 }))
             }
 
+            type SetupLogStream = tokio_stream::Empty<Result<v1::SetupLogResponse, Status>>;
+
+            async fn setup_log(
+                &self,
+                _request: Request<v1::SetupLogRequest>,
+            ) -> Result<Response<Self::SetupLogStream>, Status> {
+                Err(Status::unimplemented("no agent asks for this"))
+            }
+
             $(async fn $name(
                 &self,
                 _request: Request<v1::$request>,

@@ -34,6 +34,14 @@ pub(crate) enum NodeVerb {
         #[arg(required = true)]
         nodes: Vec<String>,
     },
+    /// Show what the setup of its pool wrote on a machine
+    Logs {
+        /// Its name
+        node: String,
+        /// Of the run before the last one
+        #[arg(long)]
+        previous: bool,
+    },
     /// Say that machines are off: nothing of them runs any more
     ConfirmDead {
         /// Their names
@@ -109,6 +117,29 @@ pub(crate) struct PoolArgs {
     /// Lease of its nodes; 0s: the cluster's
     #[arg(long, value_name = "DURATION")]
     pub(crate) lease: Option<DurationMs>,
+    #[command(flatten)]
+    pub(crate) setup: SetupArgs,
+}
+
+/// What machines of a pool do before they take work.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SetupArgs {
+    /// A script that each machine runs before it takes work: at join, once a boot, and when it
+    /// changes; an empty one takes it away
+    #[arg(long, value_name = "FILE", conflicts_with = "setup_command")]
+    pub(crate) setup: Option<PathBuf>,
+    /// The same as a line for bash
+    #[arg(long, value_name = "LINE")]
+    pub(crate) setup_command: Option<String>,
+    /// How long it may take [default: 15m]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) setup_timeout: Option<DurationMs>,
+    /// A variable for it, in place of all that it had; not for secrets
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) setup_env: Vec<String>,
+    /// Take it away
+    #[arg(long, conflicts_with_all = ["setup", "setup_command", "setup_timeout", "setup_env"])]
+    pub(crate) no_setup: bool,
 }
 
 #[derive(Debug, Subcommand)]

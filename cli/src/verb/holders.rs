@@ -1,5 +1,6 @@
 //! Queues, pools, and settings of the cluster.
 
+use super::setup;
 use crate::args::{ConfigVerb, PoolArgs, PoolVerb, QueueArgs, QueueVerb};
 use crate::failure::Failure;
 use crate::output::{Format, Listing, say};
@@ -30,7 +31,10 @@ pub(crate) async fn pool(session: &Session, verb: &PoolVerb) -> Result<u8, Failu
         }
         PoolVerb::Show { pool } => {
             let found = get_pool(session, pool).await?;
-            show_one(session, view::holder::pools(&[found]))?;
+            let listing = view::holder::pools(std::slice::from_ref(&found));
+            let text = listing.render(Format::Wide) + &view::setup::describe(&found);
+            let row = listing.rows.into_iter().next().unwrap_or_default();
+            session.one(listing.kind, &row, &text)?;
         }
         PoolVerb::Create(args) => {
             let settings = pool_settings(v1::PoolSettings::default(), args);
@@ -40,16 +44,22 @@ pub(crate) async fn pool(session: &Session, verb: &PoolVerb) -> Result<u8, Failu
                 ..v1::CreatePoolRequest::default()
             };
             session.client.create_pool(request).await?;
+            setup::change(session, args).await?;
             say(&format!("pool {} is added", args.pool));
         }
         PoolVerb::Set(args) => {
             let present = get_pool(session, &args.pool).await?.settings.unwrap_or_default();
-            let request = v1::SetPoolRequest {
-                pool: args.pool.clone(),
-                settings: Some(pool_settings(present, args)),
-                ..v1::SetPoolRequest::default()
-            };
-            session.client.set_pool(request).await?;
+            let settings = pool_settings(present.clone(), args);
+            // Who changes the setup alone need not be asked for the rest.
+            if settings != present || !setup::is_named(&args.setup) {
+                let request = v1::SetPoolRequest {
+                    pool: args.pool.clone(),
+                    settings: Some(settings),
+                    ..v1::SetPoolRequest::default()
+                };
+                session.client.set_pool(request).await?;
+            }
+            setup::change(session, args).await?;
             say(&format!("pool {} is changed", args.pool));
         }
         PoolVerb::Rm { pool } => {
@@ -61,7 +71,7 @@ pub(crate) async fn pool(session: &Session, verb: &PoolVerb) -> Result<u8, Failu
     Ok(0)
 }
 
-async fn get_pool(session: &Session, name: &str) -> Result<v1::Pool, Failure> {
+pub(super) async fn get_pool(session: &Session, name: &str) -> Result<v1::Pool, Failure> {
     let answer = session.client.pool(v1::GetPoolRequest { pool: name.to_string() }).await?;
     Ok(answer.pool.unwrap_or_default())
 }

@@ -12,6 +12,7 @@ mod logs;
 mod nodes;
 mod printer;
 mod run;
+mod setup;
 mod submit;
 mod top;
 mod users;

@@ -1,5 +1,6 @@
 //! Machines.
 
+use super::setup;
 use crate::args::{DrainArgs, NodeVerb};
 use crate::failure::Failure;
 use crate::input::confirm;
@@ -33,6 +34,7 @@ pub(crate) async fn node(session: &Session, verb: &NodeVerb) -> Result<u8, Failu
                 say(&format!("{node}: looks at itself anew; see `yard node show {node}`"));
             }
         }
+        NodeVerb::Logs { node, previous } => setup::log(session, node, *previous).await?,
         NodeVerb::ConfirmDead { nodes, yes } => {
             let what = "If one of them still runs, two attempts of a job may run at once. Are \
                         these machines off:";

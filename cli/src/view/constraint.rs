@@ -93,6 +93,7 @@ fn unfit_of(count: &v1::UnfitCount) -> &'static str {
         v1::Unfit::NotUp => "not up",
         v1::Unfit::Cordoned => "cordoned",
         v1::Unfit::Unwell => "not well",
+        v1::Unfit::Setup => "where the setup of the pool is not done",
         v1::Unfit::Maintenance => "in maintenance",
         v1::Unfit::Draining => "drained",
         v1::Unfit::PlannedDrain => "to be drained before it could end",

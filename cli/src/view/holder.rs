@@ -82,6 +82,7 @@ pub(crate) fn pools(pools: &[v1::Pool]) -> Listing {
         column("MEM").right(),
         column("GPUS").right(),
         column("LEASE").right(),
+        column("SETUP"),
         column("DESCRIPTION"),
     ];
     let row = |pool: &v1::Pool| {
@@ -99,6 +100,7 @@ pub(crate) fn pools(pools: &[v1::Pool]) -> Listing {
                 } else {
                     text::duration(settings.lease_ms)
                 },
+                super::setup::cell(pool),
                 settings.description.clone(),
             ],
             value: json!({
@@ -109,6 +111,7 @@ pub(crate) fn pools(pools: &[v1::Pool]) -> Listing {
                 "nodes": pool.nodes,
                 "floor": amounts(floor),
                 "floor_gpus": pool.floor_gpus,
+                "setup": super::setup::value(pool),
             }),
             name: pool.name.clone(),
             tones: Vec::new(),

@@ -13,6 +13,7 @@ pub(crate) mod lines;
 pub(crate) mod machine;
 pub(crate) mod node;
 pub(crate) mod results;
+pub(crate) mod setup;
 pub(crate) mod timeline;
 pub(crate) mod top;
 

@@ -165,6 +165,7 @@ pub(crate) fn value(node: &v1::Node) -> Value {
         "held_back": held_back,
         "check_asked": node.check_asked,
         "check_done": node.check_done,
+        "setup": super::setup::node_value(node),
         "job_ids": node.job_ids,
         "silent_ms": node.silent_ms,
     })
@@ -196,6 +197,7 @@ pub(crate) fn describe(node: &v1::Node) -> String {
         ("agent", node.agent_version.clone()),
         ("seen", seen(node).trim_matches('-').to_string()),
         ("jobs", jobs.join(" ")),
+        ("setup", super::setup::node_line(node)),
     ]);
     for gpu in &node.gpus {
         let health = match (gpu.held_back, gpu.healthy) {

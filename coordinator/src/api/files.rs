@@ -108,7 +108,7 @@ impl Api {
 }
 
 /// The next part of an answer. An agent that says nothing for long is given up.
-async fn part_of(answer: &mut Answer) -> Result<Option<What>, Status> {
+pub(super) async fn part_of(answer: &mut Answer) -> Result<Option<What>, Status> {
     let next = timeout(PART, answer.next()).await;
     next.unwrap_or_else(|_| Err(Status::deadline_exceeded("nothing came for too long")))
 }
@@ -127,6 +127,6 @@ async fn part(answer: &mut Answer) -> Result<Option<v1::ReadFileResponse>, Refus
     }
 }
 
-fn broken(status: &Status) -> Refusal {
+pub(super) fn broken(status: &Status) -> Refusal {
     Refusal::unavailable(format!("the agent's stream broke: {}", status.message()))
 }

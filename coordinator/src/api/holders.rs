@@ -6,7 +6,10 @@ use super::gate::Who;
 use super::read::page_of;
 use super::refusal::Refusal;
 use super::serve::serve;
-use yard_core::command::{Command, Holder, HolderLimit, PoolChange};
+use std::collections::BTreeMap;
+use yard_common::id::PoolId;
+use yard_core::command::{Command, Holder, HolderLimit, PoolChange, Role};
+use yard_proto::convert::SetupCounts;
 use yard_proto::convert::page;
 use yard_proto::v1::holder_service_server::HolderService;
 use yard_proto::{convert, v1};
@@ -22,6 +25,7 @@ serve!(HolderService [] {
     create_pool: v1::CreatePoolRequest => v1::Changed = add_pool;
     set_pool: v1::SetPoolRequest => v1::Changed = change_pool;
     remove_pool: v1::RemovePoolRequest => v1::Changed = drop_pool;
+    set_pool_setup: v1::SetPoolSetupRequest => v1::Changed = set_pool_setup;
     list_workspaces: v1::ListWorkspacesRequest => v1::ListWorkspacesResponse = workspaces;
     get_workspace: v1::GetWorkspaceRequest => v1::GetWorkspaceResponse = workspace;
     create_workspace: v1::CreateWorkspaceRequest => v1::Changed = add_workspace;
@@ -32,6 +36,10 @@ serve!(HolderService [] {
     set_setting: v1::SetSettingRequest => v1::Changed = change_setting;
     list_experiments: v1::ListExperimentsRequest => v1::ListExperimentsResponse = experiments;
 });
+
+fn count_of(counts: &BTreeMap<PoolId, SetupCounts>, id: PoolId) -> SetupCounts {
+    counts.get(&id).copied().unwrap_or_default()
+}
 
 impl Api {
     async fn queues(
@@ -108,7 +116,11 @@ impl Api {
         let after = page::after_number::<u32>(request.page.as_ref())?;
         let pools = view.state.pools.iter();
         let behind = pools.filter(|(id, _)| after.is_none_or(|after| id.0 > after));
-        let rows = behind.map(|(id, pool)| (id, convert::pool(id, pool)));
+        let counts = convert::setup_counts(&view.state);
+        let rows = behind.map(|(id, pool)| {
+            let setup = convert::pool_setup(pool, count_of(&counts, id), false);
+            (id, v1::Pool { setup, ..convert::pool(id, pool) })
+        });
         let (pools, next_key) = page_of(rows, request.page.as_ref());
         Ok(v1::ListPoolsResponse { pools, page: Some(view.page_info(next_key)) })
     }
@@ -120,7 +132,13 @@ impl Api {
     ) -> Result<v1::GetPoolResponse, Refusal> {
         let view = self.view(who, None).await?;
         let id = convert::pool_id(&view.state, &request.pool)?;
-        let pool = view.state.pools.get(id).map(|pool| convert::pool(id, pool));
+        // Nothing in it is a secret, and somebody may have put one there all the same.
+        let whole = view.has_everywhere(Role::Operator);
+        let counts = convert::setup_counts(&view.state);
+        let pool = view.state.pools.get(id).map(|pool| {
+            let setup = convert::pool_setup(pool, count_of(&counts, id), whole);
+            v1::Pool { setup, ..convert::pool(id, pool) }
+        });
         Ok(v1::GetPoolResponse { pool, applied_index: view.applied_index() })
     }
 

@@ -29,6 +29,7 @@ mod read;
 mod refusal;
 mod samples;
 mod serve;
+mod setup;
 mod share;
 mod strangers;
 mod submit;

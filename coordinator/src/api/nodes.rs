@@ -5,6 +5,7 @@ use super::gate::Who;
 use super::read::{View, page_of};
 use super::refusal::Refusal;
 use super::serve::serve;
+use crate::sessions::Answers;
 use std::collections::BTreeSet;
 use tonic::Code;
 use yard_common::ErrorCode;
@@ -16,7 +17,7 @@ use yard_proto::v1::node_service_server::NodeService;
 use yard_proto::{convert, v1};
 use yard_runtime::identity::TokenKind;
 
-serve!(NodeService [] {
+serve!(NodeService [SetupLogStream = v1::SetupLogResponse] {
     list: v1::ListNodesRequest => v1::ListNodesResponse = list_nodes;
     get: v1::GetNodeRequest => v1::GetNodeResponse = get_node;
     drain: v1::DrainRequest => v1::Changed = drain_node;
@@ -25,6 +26,7 @@ serve!(NodeService [] {
     remove: v1::RemoveNodeRequest => v1::Changed = remove_node;
     maintenance: v1::MaintenanceRequest => v1::Changed = maintain_node;
     check: v1::CheckNodeRequest => v1::Changed = check_node;
+    setup_log: v1::SetupLogRequest => Answers<v1::SetupLogResponse> = setup_log;
     create_join_token: v1::CreateJoinTokenRequest => v1::CreateJoinTokenResponse = join_token;
 });
 

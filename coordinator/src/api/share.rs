@@ -298,6 +298,7 @@ impl Share {
             | What::File(_)
             | What::Exec(_)
             | What::Forward(_)
+            | What::SetupLog(_)
             | What::Samples(_)
             | What::Checkpoint(_)
             | What::End(_) => {

@@ -81,6 +81,8 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.HolderService/RemoveWorkspace", Cluster(Admin)),
     ("/yard.v1.HolderService/SetLimit", Cluster(Operator)),
     ("/yard.v1.HolderService/SetPool", Cluster(Operator)),
+    // What it sets runs as root where agents do.
+    ("/yard.v1.HolderService/SetPoolSetup", Cluster(Admin)),
     ("/yard.v1.HolderService/SetQueue", Cluster(Operator)),
     ("/yard.v1.HolderService/SetSetting", Cluster(Admin)),
     ("/yard.v1.InteractiveService/Checkpoint", Somewhere(Role::User)),
@@ -112,6 +114,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.v1.NodeService/List", Somewhere(Viewer)),
     ("/yard.v1.NodeService/Maintenance", AgentOrCluster(Operator)),
     ("/yard.v1.NodeService/Remove", Cluster(Operator)),
+    ("/yard.v1.NodeService/SetupLog", Cluster(Operator)),
     ("/yard.v1.NodeService/Undrain", Cluster(Operator)),
     ("/yard.v1.SampleService/Latest", Somewhere(Viewer)),
     ("/yard.v1.UserService/Add", Cluster(Admin)),

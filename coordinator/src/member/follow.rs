@@ -110,7 +110,10 @@ impl News {
                 Event::Desired { node, .. } | Event::Node { node, .. } => {
                     self.sessions.insert(*node);
                 }
-                Event::Changed(Object::Cluster | Object::Definition) => self.all_sessions = true,
+                // Machines of a pool may have a setup to do.
+                Event::Changed(Object::Cluster | Object::Definition | Object::Pool(_)) => {
+                    self.all_sessions = true;
+                }
                 Event::Changed(_)
                 | Event::Job { .. }
                 | Event::Tasks { .. }

@@ -205,7 +205,8 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | Holder::AddPool(..)
             | Holder::AddQueue(..)
             | Holder::AddMount { .. }
-            | Holder::SetMount(..) => true,
+            | Holder::SetMount(..)
+            | Holder::SetSetup(_, Some(_)) => true,
             Holder::RemoveWorkspace(_)
             | Holder::SetPool(..)
             | Holder::RemovePool(_)
@@ -213,6 +214,7 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | Holder::RemoveQueue(_)
             | Holder::SetLimit(..)
             | Holder::SetSetting(..)
+            | Holder::SetSetup(_, None)
             | Holder::RemoveMount(_) => false,
         },
         Command::Node(command) => match command {

@@ -19,10 +19,11 @@ use tonic::{Status, Streaming};
 use yard_common::id::{BootId, LeaseId, NodeId};
 use yard_common::limits::{FACTS_BYTES_MAX, SESSION_SILENT_MS};
 use yard_core::agent::{AssignmentId, Fence, Report};
-use yard_core::command::{Actor, Command, Inventory, NodeCommand, Rejection, Reply};
+use yard_core::command::{Actor, Command, Inventory, NodeCommand, Rejection, Reply, SetupId};
 use yard_core::lease::MembershipId;
+use yard_core::state::{Node, State};
 use yard_proto::convert::detail::{detail, messages};
-use yard_proto::convert::facts_len;
+use yard_proto::convert::{facts_len, setup_for};
 use yard_proto::internal::agent_message::What as Said;
 use yard_proto::internal::coordinator_message::What;
 use yard_proto::internal::{
@@ -59,6 +60,7 @@ pub(crate) fn control(
         sent: Fence::NONE,
         told: BTreeSet::new(),
         members_told: None,
+        setup: SetupId::default(),
         batches_heard: 0,
         over: false,
     };
@@ -102,6 +104,8 @@ struct Session {
     /// Assignments of that set whose details were told on this stream.
     told: BTreeSet<AssignmentId>,
     members_told: Option<MembershipId>,
+    /// The setup of its pool that the agent has, as far as this stream knows.
+    setup: SetupId,
     batches: Batches,
     batches_heard: u64,
     heard: Instant,
@@ -232,6 +236,8 @@ impl Session {
                 incarnation: state.incarnation.0,
                 wall_ms: self.member.env.wall_ms(),
             }));
+            self.setup = hello.setup.map(SetupId::from).unwrap_or_default();
+            self.say_setup(&state, node, true);
         }
         self.agent = Some(inventory.boot);
         if *node.facts != inventory {
@@ -293,7 +299,21 @@ impl Session {
             let members = self.member.members(&state);
             self.say(What::Members(members));
         }
+        if let Some(node) = state.nodes.get(self.node) {
+            self.say_setup(&state, node, false);
+        }
         self.push()
+    }
+
+    /// Says what the pool wants before it gives work. The agent does nothing before it was told
+    /// once that what it has still holds; its text goes to those alone who have another one.
+    fn say_setup(&mut self, state: &State, node: &Node, is_first: bool) {
+        let pool = &state.pools[node.pool];
+        let (told, wanted) = (self.setup, pool.setup_id);
+        self.setup = wanted;
+        if told != wanted || is_first && wanted.is_some() {
+            self.say(What::Setup(setup_for(pool, told)));
+        }
     }
 
     /// Sends the desired set, if it is newer than what the agent has.

@@ -55,6 +55,7 @@ pub(crate) fn inventory(name: &str) -> Inventory {
         version: "0.1.0".into(),
         conditions: Vec::new(),
         checked: 0,
+        setup: None,
     }
 }
 
@@ -132,6 +133,7 @@ impl Agent {
             held_lease_id: Some(self.lease.0),
             sent: 0,
             agent_version: "0.1.0".into(),
+            setup: None,
         };
         to.send(AgentMessage { what: Some(Say::Hello(hello)) }).await.unwrap();
         let stream = self.client(cluster).control(ReceiverStream::new(messages)).await.unwrap();

@@ -94,6 +94,8 @@ impl State {
             Command::Holder(command) => match command {
                 Holder::AddWorkspace(_)
                 | Holder::RemoveWorkspace(_)
+                // It runs as root where agents do.
+                | Holder::SetSetup(..)
                 | Holder::SetSetting(..) => Need::Cluster(Role::Admin),
                 Holder::AddPool(..)
                 | Holder::SetPool(..)

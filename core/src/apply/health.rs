@@ -93,6 +93,7 @@ impl State {
     pub(super) fn settle_health(&mut self, context: &mut Context, id: NodeId, checked: u32) {
         let node = &mut self.nodes[id];
         node.unwell = node.facts.is_unwell();
+        node.setup_due = self.pools[node.pool].is_setup_due(&node.facts);
         let Some(cordon) = node.cordon.as_ref().filter(|_| node.cordoned) else { return };
         // The last check that was asked for, since its time had come, and done just now.
         let due = cordon.check_at_ms <= context.now_ms;

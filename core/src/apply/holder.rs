@@ -8,6 +8,7 @@ use super::bound::{at_most_bytes, between, legal_name, room};
 use super::cluster::DEFAULT;
 use crate::command::{
     Holder, HolderLimit, LimitScope, Object, PoolChange, QueueChange, Rejection, Reply, Scope,
+    Setup, SetupId,
 };
 use crate::lease::{LEASE_MS_MAX, LEASE_MS_MIN};
 use crate::state::{Mount, Pool, Queue, State, Workspace};
@@ -39,6 +40,7 @@ impl State {
             }
             Holder::SetMount(id, definition) => self.set_mount(context, *id, definition),
             Holder::RemoveMount(id) => self.remove_mount(context, *id),
+            Holder::SetSetup(id, setup) => self.set_setup(context, *id, setup.as_ref()),
         }
     }
 
@@ -97,7 +99,14 @@ impl State {
             return Err(Rejection::AlreadyExists(Object::Pool(taken)));
         }
         room("pools", self.pools.len(), HOLDERS_MAX)?;
-        let pool = Pool { name: name.into(), set: set.clone(), nodes: 0, floor: None };
+        let pool = Pool {
+            name: name.into(),
+            set: set.clone(),
+            nodes: 0,
+            floor: None,
+            setup: None,
+            setup_id: SetupId::default(),
+        };
         Ok(made(context, Object::Pool(self.pools.push(name, pool))))
     }
 
@@ -110,6 +119,35 @@ impl State {
         legal_pool(set)?;
         let pool = self.pools.get_mut(id).ok_or(Rejection::NotFound(Object::Pool(id)))?;
         pool.set = set.clone();
+        context.changed(Object::Pool(id));
+        Ok(Reply::Done)
+    }
+
+    /// What machines have not done keeps new work from them from this command on, whenever they
+    /// hear of it. The same once more is no change: nothing is done again.
+    fn set_setup(
+        &mut self,
+        context: &mut Context,
+        id: PoolId,
+        setup: Option<&Setup>,
+    ) -> Result<Reply, Rejection> {
+        if let Some(Err((field, problem))) = setup.map(Setup::check) {
+            return Err(Rejection::invalid(field, problem));
+        }
+        let pool = self.pools.get_mut(id).ok_or(Rejection::NotFound(Object::Pool(id)))?;
+        if pool.setup.as_ref() == setup {
+            return Ok(Reply::Done);
+        }
+        pool.setup = setup.cloned();
+        pool.setup_id = pool.setup_id.next(setup);
+        let pool = pool.clone();
+        let here = self.nodes.iter().filter(|(_, node)| node.pool == id);
+        let due = here.map(|(id, node)| (id, node.setup_due, pool.is_setup_due(&node.facts)));
+        let changed: Vec<_> = due.filter(|(_, before, after)| before != after).collect();
+        for (node, _, due) in changed {
+            self.nodes[node].setup_due = due;
+            context.changed(Object::Node(node));
+        }
         context.changed(Object::Pool(id));
         Ok(Reply::Done)
     }

@@ -77,6 +77,7 @@ impl State {
         let (lease, generation) = (LeaseId(1), Generation(1));
         let device_parts = Shared::from(vec![0; facts.devices.len()]);
         let unwell = facts.is_unwell();
+        let setup_due = self.pools[pool].is_setup_due(&facts);
         let node = Node {
             name: name.into(),
             pool,
@@ -100,6 +101,7 @@ impl State {
             cordons: 0,
             check: 0,
             unwell,
+            setup_due,
         };
         let id = self.nodes.push(name, node);
         let gpus = inventory.devices.len() as u32;

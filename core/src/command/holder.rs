@@ -1,5 +1,6 @@
 //! Commands about what holds jobs and nodes: workspaces, pools, queues, limits, settings, mounts.
 
+use super::Setup;
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
 use yard_common::id::{MountId, PoolId, PrincipalId, QueueId, WorkspaceId};
@@ -57,6 +58,9 @@ pub enum Holder {
     /// Removes a volume.
     #[n(12)]
     RemoveMount(#[n(0)] MountId),
+    /// Sets or, with none, removes what the machines of a pool do before they take work.
+    #[n(13)]
+    SetSetup(#[n(0)] PoolId, #[n(1)] Option<Setup>),
 }
 
 /// What can be changed of a pool. The whole of it is given each time.

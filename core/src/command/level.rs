@@ -70,7 +70,8 @@ fn of_holder(command: &Holder) -> FeatureLevel {
         | Holder::SetSetting(..)
         | Holder::AddMount { .. }
         | Holder::SetMount(..)
-        | Holder::RemoveMount(_) => FIRST,
+        | Holder::RemoveMount(_)
+        | Holder::SetSetup(..) => FIRST,
     }
 }
 

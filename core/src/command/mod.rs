@@ -12,6 +12,7 @@ mod level;
 mod node;
 mod plan;
 mod reply;
+mod setup;
 
 pub use access::{Access, Grant, Role, Scope};
 pub use cluster::{Cluster, Raise};
@@ -21,6 +22,7 @@ pub use level::{FEATURE_LEVEL_MAX, requires};
 pub use node::{Condition, DrainPlan, Inventory, NodeCommand};
 pub use plan::{Placement, Plan, Promise, ShareChoice, Stop};
 pub use reply::{Object, Rejection, Reply};
+pub use setup::{Setup, SetupId, SetupReport, SetupStage};
 
 use crate::agent::Report;
 use minicbor::{Decode, Encode};

@@ -1,5 +1,6 @@
 //! Commands about the life of a node.
 
+use super::SetupReport;
 use crate::lease::{Lift, Lost};
 use minicbor::{Decode, Encode};
 use yard_common::Amounts;
@@ -167,13 +168,19 @@ pub struct Inventory {
     #[n(7)]
     #[cbor(default)]
     pub checked: u32,
+    /// How far the setup of its pool is in this boot; none: it has heard of none.
+    #[n(8)]
+    #[cbor(default)]
+    pub setup: Option<SetupReport>,
 }
 
 impl Inventory {
-    /// Whether something keeps all new work from the machine.
+    /// Whether something keeps all new work from the machine, apart from the setup of its pool:
+    /// of that the state knows by itself, see [`Node::setup_due`](crate::state::Node).
     #[must_use]
     pub fn is_unwell(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.kind.bars() == Bars::Node)
+        let bars = |kind: ConditionKind| kind.bars() == Bars::Node && kind != ConditionKind::Setup;
+        self.conditions.iter().any(|condition| bars(condition.kind))
     }
 }
 

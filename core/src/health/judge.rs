@@ -137,7 +137,9 @@ impl Judge {
         }
         let conditions = holds.into_iter().take(CONDITIONS_MAX).map(|(key, (why, until_boot))| {
             // A text that changes from look to look would be news each time.
-            let old = before.get(&key).filter(|old| old.until_boot == until_boot);
+            // That of a setup says how far it is.
+            let is_news = |old: &Condition| key.0 == ConditionKind::Setup && old.why != short(&why);
+            let old = before.get(&key).filter(|old| old.until_boot == until_boot && !is_news(old));
             let since_wall_ms = old.map_or(seen.wall_ms, |old| old.since_wall_ms);
             let why = old.map_or_else(|| short(&why), |old| old.why.clone());
             Condition { kind: key.0, device: key.1, since_wall_ms, why, until_boot }
@@ -213,7 +215,8 @@ fn patience_ms(kind: ConditionKind) -> (u64, u64) {
         | ConditionKind::GpuResetDue
         | ConditionKind::DiskPressure
         | ConditionKind::CheckFailed
-        | ConditionKind::ClockOff => (0, 0),
+        | ConditionKind::ClockOff
+        | ConditionKind::Setup => (0, 0),
     }
 }
 

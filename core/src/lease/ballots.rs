@@ -199,6 +199,7 @@ mod tests {
                 version: "0.1.0".into(),
                 conditions: Vec::new(),
                 checked: 0,
+                setup: None,
             };
             let name = "n1".to_string();
             let join = NodeCommand::Join { token, secret_sha256, name, inventory };

@@ -201,6 +201,6 @@ pub(super) fn is_member(node: &Node, now_ms: u64) -> bool {
         NodeState::Up | NodeState::Suspect => true,
         NodeState::Lost | NodeState::Removed => false,
     };
-    let in_use = in_touch && !node.cordoned && !node.unwell;
+    let in_use = in_touch && !node.cordoned && !node.unwell && !node.setup_due;
     in_use && node.drain.as_ref().is_none_or(|drain| drain.at_ms > now_ms)
 }

@@ -49,6 +49,7 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         version: String::new(),
         conditions: Vec::new(),
         checked: 0,
+        setup: None,
     };
     Node {
         name: "a".into(),
@@ -73,6 +74,7 @@ fn node(models: &[&str], held: &[u16]) -> Node {
         cordons: 0,
         check: 0,
         unwell: false,
+        setup_due: false,
     }
 }
 

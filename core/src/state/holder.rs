@@ -1,6 +1,6 @@
 //! Workspaces, experiments, pools, queues and mounts.
 
-use crate::command::{PoolChange, QueueChange};
+use crate::command::{Inventory, PoolChange, QueueChange, Setup, SetupId, SetupStage};
 use crate::job::Floor;
 use minicbor::{Decode, Encode};
 use yard_common::id::WorkspaceId;
@@ -48,6 +48,24 @@ pub struct Pool {
     /// The smallest of its nodes; none while it has none.
     #[n(3)]
     pub floor: Option<Floor>,
+    /// What its machines do before they take work.
+    #[n(4)]
+    #[cbor(default)]
+    pub setup: Option<Setup>,
+    /// Which one that is, or which change took the last one away.
+    #[n(5)]
+    #[cbor(default)]
+    pub setup_id: SetupId,
+}
+
+impl Pool {
+    /// Whether a machine that tells this has not done the setup.
+    #[must_use]
+    pub fn is_setup_due(&self, facts: &Inventory) -> bool {
+        let done = |stage| stage == SetupStage::Done;
+        let report = facts.setup.filter(|report| report.id == self.setup_id && done(report.stage));
+        self.setup.is_some() && report.is_none()
+    }
 }
 
 /// An ordered holder of pending tasks. The order itself is in [`super::job::Pending`].

@@ -85,6 +85,10 @@ pub struct Node {
     #[n(21)]
     #[cbor(default)]
     pub unwell: bool,
+    /// Whether it has not done the setup of its pool: until then nothing new runs there.
+    #[n(22)]
+    #[cbor(default)]
+    pub setup_due: bool,
 }
 
 /// A GPU that an operator holds back.
@@ -201,6 +205,7 @@ impl Node {
         self.state == NodeState::Up
             && !self.cordoned
             && !self.unwell
+            && !self.setup_due
             && !self.is_away(now_ms)
             && self.drain.as_ref().is_none_or(|drain| drain.at_ms > now_ms)
     }

@@ -330,6 +330,7 @@ pub fn inventory(name: &str, cpus: u64, gpus: &[&str], boot: u128) -> Inventory 
         version: "0.1.0".into(),
         conditions: Vec::new(),
         checked: 0,
+        setup: None,
     }
 }
 

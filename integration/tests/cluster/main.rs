@@ -26,6 +26,7 @@ mod output;
 mod refused;
 mod restore;
 mod run;
+mod setup;
 mod shim;
 #[path = "../shared/teller.rs"]
 mod teller;

@@ -60,6 +60,7 @@ pub(crate) fn inventory(node: u32) -> Inventory {
         version: "0.1.0".into(),
         conditions: Vec::new(),
         checked: 0,
+        setup: None,
     }
 }
 
@@ -161,6 +162,7 @@ impl Agent {
             held_lease_id: Some(self.lease.load(Ordering::Relaxed)),
             sent: 0,
             agent_version: "0.1.0".into(),
+            setup: None,
         };
         let hello = AgentMessage { what: Some(Say::Hello(hello)) };
         to.try_send(hello).expect("there is room");
@@ -191,7 +193,7 @@ impl Agent {
                             self.reports.retain(|report| report.sequence.0 > told.sequence);
                         }
                         What::Goodbye(told) => return told.leader.map(|leader| leader.address),
-                        What::DataCall(_) | What::Members(_) | What::Pong(_) => (),
+                        What::DataCall(_) | What::Members(_) | What::Pong(_) | What::Setup(_) => (),
                     }
                 }
                 _ = pings.tick() => {

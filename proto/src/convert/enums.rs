@@ -10,7 +10,7 @@ use yard_common::PendingReason;
 use yard_common::cause::{Fault, LostReason, PrepareStep};
 use yard_common::condition::{Bars, ConditionKind};
 use yard_common::state::{AssignmentState, AttemptState, JobState, NodeState, TaskState};
-use yard_core::command::Role;
+use yard_core::command::{Role, SetupStage};
 use yard_core::fit::Unfit;
 use yard_core::job::IsolationClass;
 
@@ -61,7 +61,7 @@ same! {
     }
     ConditionKind {
         GpuGone, GpuUnresponsive, GpuFault, GpuMemory, GpuResetDue, GpuForeign, GpuDirty, GpuSlow,
-        Driver, DiskPressure, CheckFailed, ClockOff,
+        Driver, DiskPressure, CheckFailed, ClockOff, Setup,
     }
     Bars { Nothing, Gpu, Node }
     LostReason { Shim, Reboot, Record, Unknown, LeaseExpired }
@@ -71,8 +71,9 @@ same! {
     Unfit {
         Pool, Excluded, NotNamed, Label, GpuKind, CpusEver, MemoryEver, DiskEver, GpusEver, NotUp,
         Cordoned, Unwell, Maintenance, Draining, PlannedDrain, NotIdle, Full, Cpus, Memory, Disk,
-        Gpus,
+        Gpus, Setup,
     }
+    SetupStage { Running, Failed, Done, Refused }
 }
 
 /// The value of the domain that a field's number stands for.

@@ -64,7 +64,7 @@ pub fn queue_change(
     })
 }
 
-/// A pool.
+/// A pool, without its setup.
 #[must_use]
 pub fn pool(id: PoolId, pool: &Pool) -> v1::Pool {
     v1::Pool {
@@ -74,6 +74,7 @@ pub fn pool(id: PoolId, pool: &Pool) -> v1::Pool {
         nodes: pool.nodes,
         floor: pool.floor.as_ref().map(|floor| (&floor.amounts).into()),
         floor_gpus: pool.floor.as_ref().map_or(0, |floor| floor.gpus),
+        setup: None,
     }
 }
 

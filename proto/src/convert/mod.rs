@@ -16,6 +16,7 @@ mod id;
 mod job;
 mod names;
 mod node;
+mod setup;
 mod task;
 mod user;
 
@@ -39,6 +40,7 @@ pub use id::{
 pub use job::job;
 pub use names::{job_id, node_id, pool_id, queue_id, user_id, workspace_id};
 pub use node::{facts_len, node, node_row};
+pub use setup::{SetupCounts, pool_setup, setup_counts, setup_for, setup_told};
 pub use task::{TaskIndices, attempts, parameters, task_runs};
 pub use user::{grants, user};
 

@@ -77,6 +77,7 @@ pub fn node_row(state: &State, id: NodeId, node: &Node, silent_ms: Option<u64>) 
         held_back: node.held_back.iter().map(held_back).collect(),
         check_asked: node.check,
         check_done: facts.checked,
+        setup: super::setup::node_setup(state, node),
         ..v1::Node::default()
     };
     message.set_state(node.state.into());
@@ -108,6 +109,9 @@ fn conditions(node: &Node, now_ms: u64) -> Vec<NodeCondition> {
         Some(drain) if drain.at_ms <= now_ms => found.push(NodeCondition::Draining),
         Some(_) => found.push(NodeCondition::DrainPlanned),
         None => (),
+    }
+    if node.setup_due {
+        found.push(NodeCondition::Setup);
     }
     if node.unwell {
         found.push(NodeCondition::Unwell);

@@ -10,6 +10,7 @@ mod forward;
 mod logs;
 mod place;
 mod samples;
+mod setup;
 
 pub(super) use place::{needs_note, note};
 
@@ -230,6 +231,7 @@ async fn answer(shared: &Arc<Shared>, want: Want, answers: &Answers) -> Result<(
         Want::File(want) => files::read(shared, want, answers).await,
         Want::Samples(want) => samples::answer(shared, want, answers).await,
         Want::Checkpoint(want) => checkpoint::answer(shared, want, answers).await,
+        Want::SetupLog(want) => setup::answer(shared, want, answers).await,
         Want::Exec(_) | Want::Forward(_) | Want::ExecInput(_) | Want::ForwardInput(_) => {
             Err(DataError::not_allowed("this is no question").into())
         }

@@ -64,7 +64,7 @@ pub(super) fn ever_starts(question: &Question<'_>) -> bool {
         }
         let node = &mut world.nodes[id];
         (node.state, node.cordoned, node.maintenance_until_ms) = (NodeState::Up, false, 0);
-        node.unwell = false;
+        (node.unwell, node.setup_due) = (false, false);
         if mutant!("full_is_never") {
             continue;
         }

@@ -40,6 +40,8 @@ fn check_lists(state: &State, id: NodeId, node: &Node, findings: &mut Findings) 
     }
     let unwell = node.facts.is_unwell();
     findings.same(Rule::NodeBooks, || format!("node {id}, unwell"), &node.unwell, &unwell);
+    let due = state.pools[node.pool].is_setup_due(&node.facts);
+    findings.same(Rule::NodeBooks, || format!("node {id}, setup"), &node.setup_due, &due);
     findings.expect(Rule::NodeBooks, node.state != NodeState::Removed, || {
         format!("node {id} was removed, but is here")
     });
