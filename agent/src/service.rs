@@ -13,7 +13,7 @@ mod samples;
 pub use options::Options;
 
 use crate::cgroup::Support;
-use crate::driver::{self, Driver, DriverError, Wanted};
+use crate::driver::{self, Check, Driver, DriverError};
 use crate::health::command::Command;
 use crate::health::xids::Xids;
 use crate::inventory::InventoryError;
@@ -44,6 +44,7 @@ use yard_core::agent::Lease;
 use yard_core::health::Judge;
 use yard_core::lease::Holder;
 use yard_core::lease::times::maintenance_until_ms;
+use yard_proto::v1;
 use yard_runtime::files::{FileError, FolderLock};
 use yard_runtime::identity::{Identity, Principal};
 use yard_runtime::notify::Manager;
@@ -190,7 +191,9 @@ impl Service {
         let (held, successions) = start.renew(rosters.watch())?;
         let asked = watch::Sender::new(start.memory.asked()?);
         let setup = start.memory.setup()?;
-        let looked = start.look(&options, cgroups.clone(), wanted, asked.subscribe(), &setup).await;
+        let stuck = watch::Sender::new(Vec::new());
+        let watched = (asked.subscribe(), stuck.subscribe());
+        let looked = start.look(&options, cgroups.clone(), wanted, watched, &setup).await;
         let (observer, setup_told) = looked?;
         let heard = Heard { wanted: setup.wanted.clone(), is_confirmed: false };
         let shared = Arc::new(Shared {
@@ -209,6 +212,7 @@ impl Service {
             certificate: start.certificates.subscribe(),
             fence: watch::Sender::new(start.driver.found_fence()),
             setup: watch::Sender::new(heard),
+            stuck,
             asked,
         });
         start.set_up(&shared, &options, cgroups, (setup, setup_told));
@@ -264,8 +268,8 @@ impl Start {
         &self,
         options: &Options,
         cgroups: Support,
-        wanted: mpsc::Receiver<Wanted>,
-        asked: watch::Receiver<u32>,
+        wanted: mpsc::Receiver<Check>,
+        (asked, stuck): (watch::Receiver<u32>, watch::Receiver<Vec<v1::StuckProcesses>>),
         setup: &SetupFile,
     ) -> Result<(Observer, watch::Sender<setup::Told>), ServiceError> {
         let look = options.inventory(&self.node);
@@ -308,6 +312,7 @@ impl Start {
             before_jobs: options.health.before_jobs,
             command: Arc::new(Command::new(options.health.command.clone())),
             findings: watch::Sender::new(findings),
+            stuck,
             setup: told.subscribe(),
             asked,
             base,

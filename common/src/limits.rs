@@ -319,6 +319,9 @@ pub const GPU_FAULT_WINDOW_MS: u64 = 24 * 60 * 60 * 1_000;
 pub const XID_RULES_MAX: usize = 256;
 /// How long a check before a job may take in milliseconds; one that takes longer has failed.
 pub const CHECK_MS: u64 = 10_000;
+/// How long a good answer of a configured check counts, in milliseconds; and for how long one check
+/// after a failure does for all further failures.
+pub const CHECK_GOOD_MS: u64 = 5_000;
 /// Output of a configured check that is kept.
 pub const CHECK_OUTPUT_BYTES_MAX: usize = 1_024;
 /// Words of the command of a configured check.
@@ -333,6 +336,8 @@ pub const FACTS_BYTES_MAX: usize = 256 * 1024;
 pub const NETWORKS_MAX: usize = 64;
 /// Disks of a machine that are told; the others are left out.
 pub const DISKS_MAX: usize = 64;
+/// Assignments with processes that do not end, of which a node tells; the others are left out.
+pub const STUCK_TOLD_MAX: usize = 32;
 /// Processes of one GPU that are told.
 pub const GPU_PROCESSES_MAX: usize = 64;
 

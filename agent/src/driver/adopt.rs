@@ -1,6 +1,5 @@
 //! The start of a driver: which shims are there, and what they have done meanwhile.
 
-use super::ready::Ready;
 use super::shims::Shim;
 use crate::paths::{Paths, from_tag};
 use crate::shim::RECORD;
@@ -26,12 +25,7 @@ pub(super) struct Adopted {
 }
 
 /// Looks at every directory of a shim.
-pub(super) fn look(
-    paths: &Paths,
-    kept: &Kept,
-    boot: BootId,
-    ready: &mut Ready,
-) -> std::io::Result<Adopted> {
+pub(super) fn look(paths: &Paths, kept: &Kept, boot: BootId) -> std::io::Result<Adopted> {
     let mut adopted = Adopted::default();
     for entry in std::fs::read_dir(paths.shims())? {
         let entry = entry?;
@@ -45,12 +39,10 @@ pub(super) fn look(
             if record_of.is_none() {
                 let _ = std::fs::remove_dir_all(entry.path());
             } else if kept.boot == boot && record_of.is_some_and(is_expected) {
-                // The agent died between writing and making it. Made now, it is the witness that
-                // nothing ran.
-                if let Ok(shim) = Shim::make(entry.path(), id, ready) {
-                    adopted.found.push(History::default().found(id, true, boot, 0, None, 0));
-                    adopted.shims.insert(id, shim);
-                }
+                // The agent died between writing and making it, or while it was checked for: it is
+                // told anew to prepare it, and whatever comes before that comes again. No lock and
+                // no record are the witnesses that nothing ran.
+                adopted.found.push(History::default().found(id, true, boot, 0, None, 0));
             }
             continue;
         }

@@ -7,19 +7,30 @@ use super::shims::Shim;
 use super::turn::Turn;
 use crate::launch::Orders;
 use crate::shim::DETAIL;
+use crate::sys::boot_ms;
 use tokio::sync::mpsc;
 use yard_common::ExitCause;
-use yard_common::cause::PrepareStep;
+use yard_common::cause::{Fault, PrepareStep};
 use yard_common::gpu::GPU_PARTS;
-use yard_core::agent::{AssignmentId, Input, Order, ShimEvent};
+use yard_common::limits::CHECK_GOOD_MS;
+use yard_core::agent::{AssignmentId, Ending, Input, Order, ShimEvent, Stop};
 
 /// Which assignments are checked, and by whom.
 #[derive(Clone, Debug)]
 pub struct Checks {
     /// All of them; if not, those with GPUs.
     pub all: bool,
-    /// Who checks. The answer is `Handle::checked`.
-    pub queue: mpsc::Sender<Wanted>,
+    /// Who checks. The answer to one before a job is `Handle::checked`.
+    pub queue: mpsc::Sender<Check>,
+}
+
+/// What is to be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Whether an assignment may be prepared, which waits for the answer.
+    Before(Wanted),
+    /// Whether the machine is well, now that a task of this assignment has failed. Nobody waits.
+    After(AssignmentId),
 }
 
 /// An assignment that is to be prepared.
@@ -59,13 +70,33 @@ impl Turn {
         }
         let gpus = assignment.gpus.into_iter().map(|gpu| gpu.uuid).collect();
         let wanted = Wanted { id, gpus, whole: assignment.gpu_parts >= GPU_PARTS };
-        if checks.queue.try_send(wanted).is_err() {
+        if checks.queue.try_send(Check::Before(wanted)).is_err() {
             tracing::warn!(assignment = %id, "it starts without a check: too many wait for one");
             return false;
         }
         self.shims.insert(id, Shim::waiting(self.paths.shim(id)));
         self.checking.insert(id);
         true
+    }
+
+    /// Asks for a check after tasks have ended, if one of them failed: the machine may be to blame.
+    /// Its end is told meanwhile. Tasks that fail in a row need no check each.
+    pub(super) fn ask_check_after(&mut self, id: AssignmentId, endings: &[Ending]) {
+        let Some(checks) = &self.options.checks else { return };
+        let stop = self.kept().records.get(&id).and_then(|record| record.stop);
+        if !endings.iter().any(|ending| is_failure(*ending, stop)) {
+            return;
+        }
+        let now_ms = boot_ms();
+        if self.checked_after_ms.is_some_and(|at_ms| now_ms < at_ms.saturating_add(CHECK_GOOD_MS)) {
+            return;
+        }
+        let on_gpus = |orders: Orders| !orders.assignment.gpus.is_empty();
+        if checks.all || self.orders(id).is_some_and(on_gpus) {
+            self.checked_after_ms = Some(now_ms);
+            // Without room, checks before jobs are under way, and look at the same.
+            let _ = checks.queue.try_send(Check::After(id));
+        }
     }
 
     /// The check is done.
@@ -112,6 +143,38 @@ impl Turn {
                 tracing::warn!(assignment = %id, xid, ends, "a GPU of it has failed");
                 self.inputs.push_back(Input::Fault { id, xid, ends });
             }
+        }
+    }
+}
+
+/// Whether a task has failed by itself. Whoever was stopped by an order has not.
+fn is_failure(ending: Ending, stop: Option<Stop>) -> bool {
+    let cause = match stop {
+        Some(stop) if ending.stopped => stop.cause,
+        _ => ending.status,
+    };
+    match cause.fault() {
+        // Of those that end with another one, that other one is told to its own node.
+        Fault::User | Fault::Infra => cause != ExitCause::StoppedWithGang,
+        Fault::None | Fault::Request | Fault::Reclaim => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_stopped_by_an_order_has_not_failed() {
+        let ending = |status, stopped| Ending { status, stopped, rank: None };
+        let stop = |cause| Some(Stop { cause, kill_at_ms: 0, asked: true });
+        let (killed, failed) = (ExitCause::Signaled(15), ExitCause::Exited(1));
+        assert!(is_failure(ending(failed, false), None));
+        assert!(is_failure(ending(failed, false), stop(ExitCause::Cancelled)), "before the stop");
+        assert!(is_failure(ending(killed, true), stop(ExitCause::TimedOut)));
+        assert!(!is_failure(ending(ExitCause::Exited(0), false), None));
+        for cause in [ExitCause::Cancelled, ExitCause::Preempted, ExitCause::StoppedWithGang] {
+            assert!(!is_failure(ending(killed, true), stop(cause)), "{cause}");
         }
     }
 }

@@ -96,6 +96,8 @@ pub enum DriverError {
 pub struct Share {
     /// Which.
     pub id: AssignmentId,
+    /// Its job.
+    pub job: JobId,
     /// How far it has come.
     pub state: AssignmentState,
     /// Tasks that started.

@@ -25,6 +25,6 @@ mod remains;
 mod shims;
 mod turn;
 
-pub use check::{Checks, Refused, Wanted};
+pub use check::{Check, Checks, Refused, Wanted};
 pub use handle::{Driver, DriverError, Handle, Options, Released, Share};
 pub(crate) use remains::Remains;

@@ -159,7 +159,8 @@ impl Turn {
             FromShim::Failed(cause) => self.tell(id, ShimEvent::Failed(cause)),
             FromShim::Started(count) => self.tell(id, ShimEvent::Started(count)),
             FromShim::Ended(first, ends) => {
-                let endings = ends.into_iter().map(Ending::from).collect();
+                let endings: Vec<Ending> = ends.into_iter().map(Ending::from).collect();
+                self.ask_check_after(id, &endings);
                 self.tell(id, ShimEvent::Ended { first, endings });
             }
             FromShim::Cut(len) => self.tell(id, ShimEvent::Cut(len)),

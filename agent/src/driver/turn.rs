@@ -43,6 +43,8 @@ pub(super) struct Turn {
     pub(super) shims: BTreeMap<AssignmentId, Shim>,
     /// Those that wait for the check before a job.
     pub(super) checking: BTreeSet<AssignmentId>,
+    /// When a check after a failure was asked for last, by the boot clock.
+    pub(super) checked_after_ms: Option<u64>,
     pub(super) ready: Ready,
     pub(super) remains: BTreeMap<AssignmentId, Remains>,
     /// Shims that were let go: their processes, unless an earlier agent started them, and the
@@ -101,9 +103,9 @@ impl Turn {
         let cleaner = Cleaner::start(paths.root().join("trash")).map_err(io("clean up"))?;
         // The group that the shims enter.
         let _ = options.cgroups.group(crate::shim::GROUP, &crate::cgroup::GroupLimits::default());
-        let mut ready = Ready::new(&options.program, &options.cgroups);
-        let adopted = adopt::look(&paths, &kept, boot, &mut ready)
-            .map_err(io("look at the shims that are there"))?;
+        let ready = Ready::new(&options.program, &options.cgroups);
+        let adopted =
+            adopt::look(&paths, &kept, boot).map_err(io("look at the shims that are there"))?;
         // Of shims that an earlier agent let go.
         let is_known = |id| adopted.shims.contains_key(&id);
         options.cgroups.remove_empty(|name| from_tag(name).is_some_and(|id| !is_known(id)));
@@ -120,6 +122,7 @@ impl Turn {
             lease_file,
             shims: adopted.shims,
             checking: BTreeSet::new(),
+            checked_after_ms: None,
             ready,
             remains: BTreeMap::new(),
             leaving: Vec::new(),
@@ -308,6 +311,7 @@ impl Turn {
     fn shares(&self) -> Vec<Share> {
         let share = |(id, record): (&AssignmentId, &yard_core::agent::Record)| Share {
             id: *id,
+            job: record.assignment.job,
             state: record.state,
             started: record.started,
             ended: record.ended,

@@ -9,12 +9,12 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::process::{self, Child};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
-use yard_common::limits::{CHECK_MS, CHECK_OUTPUT_BYTES_MAX};
+use yard_common::limits::{CHECK_GOOD_MS, CHECK_MS, CHECK_OUTPUT_BYTES_MAX};
 
 /// How long a good answer counts: a thousand jobs that come at once need no thousand checks.
-const GOOD: Duration = Duration::from_secs(5);
+const GOOD: Duration = Duration::from_millis(CHECK_GOOD_MS);
 
 /// The check, which runs once at a time.
 #[derive(Debug)]
@@ -39,10 +39,22 @@ impl Command {
     /// Why the machine is not well, for people: the last line that the check wrote, or how it
     /// ended.
     pub(crate) async fn run(&self) -> Result<(), String> {
-        let mut good = self.good.lock().await;
+        let good = self.good.lock().await;
         if good.is_some_and(|at| at.elapsed() < GOOD) {
             return Ok(());
         }
+        self.run_holding(good).await
+    }
+
+    /// Runs it, whatever it has found before: something has happened since.
+    ///
+    /// # Errors
+    /// As [`Command::run`] does.
+    pub(crate) async fn run_anew(&self) -> Result<(), String> {
+        self.run_holding(self.good.lock().await).await
+    }
+
+    async fn run_holding(&self, mut good: MutexGuard<'_, Option<Instant>>) -> Result<(), String> {
         let outcome = run_for(&self.words, Duration::from_millis(CHECK_MS)).await;
         *good = outcome.is_ok().then(Instant::now);
         outcome
@@ -121,9 +133,10 @@ mod tests {
         let script = |code| words(&format!("printf x >> {}; exit {code}", file.display()));
         let good = Command::new(script(0));
         assert_eq!((good.run().await, good.run().await, runs()), (Ok(()), Ok(()), 1));
+        assert_eq!((good.run_anew().await, good.run().await, runs()), (Ok(()), Ok(()), 2));
         let bad = Command::new(script(1));
         assert!(bad.run().await.is_err() && bad.run().await.is_err());
-        assert_eq!(runs(), 3);
+        assert_eq!(runs(), 4);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The section `[health]` of the configuration file.
 
-use crate::driver::Checks;
+use crate::driver::{Check, Checks};
 use crate::health;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub(super) fn read(section: &mut Section<'_>) -> health::Options {
 pub(super) fn checks(
     options: &health::Options,
     fake: bool,
-) -> (Option<Checks>, mpsc::Receiver<crate::driver::Wanted>) {
+) -> (Option<Checks>, mpsc::Receiver<Check>) {
     let (queue, wanted) = mpsc::channel(NODE_ASSIGNMENTS_MAX);
     let all = !options.command.is_empty();
     let gpus = options.before_jobs && !fake;

@@ -8,7 +8,7 @@ use super::facts::{look, settled};
 use super::memory::Memory;
 use super::told::{self, Place, wall_ms};
 use crate::cgroup::Support;
-use crate::driver::{self, DriverError, Refused, Wanted};
+use crate::driver::{self, Check, DriverError, Refused, Wanted};
 use crate::health::before;
 use crate::health::command::Command;
 use crate::health::probe::{Probe, Round};
@@ -51,13 +51,15 @@ pub(crate) struct Observer {
     pub(crate) probe: Probe,
     pub(crate) xids: Xids,
     pub(crate) judge: Judge,
-    /// Jobs that are to be checked for.
-    pub(crate) wanted: mpsc::Receiver<Wanted>,
+    /// What is to be checked, before jobs and after them.
+    pub(crate) wanted: mpsc::Receiver<Check>,
     /// Whether GPUs are looked at before jobs.
     pub(crate) before_jobs: bool,
     pub(crate) command: Arc<Command>,
     /// What the owner's check found, and what others found.
     pub(crate) findings: watch::Sender<Findings>,
+    /// What does not end.
+    pub(crate) stuck: watch::Receiver<Vec<v1::StuckProcesses>>,
     /// How far the setup of the pool is.
     pub(crate) setup: watch::Receiver<Told>,
     /// The last check of itself that the coordinator asked for.
@@ -76,6 +78,8 @@ pub(crate) struct Observer {
 pub(crate) enum Done {
     /// Before a job.
     Before(AssignmentId, Result<(), Refused>),
+    /// After a failure.
+    After(AssignmentId, Result<(), String>),
     /// The owner's check, once more.
     Again(Result<(), String>),
     /// As the coordinator asked.
@@ -97,8 +101,11 @@ impl Observer {
             let done = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 xid = self.xids.next() => self.on_xid(&xid).await,
-                Some(wanted) = self.wanted.recv() => {
-                    self.check_before(wanted);
+                Some(check) = self.wanted.recv() => {
+                    match check {
+                        Check::Before(wanted) => self.check_before(wanted),
+                        Check::After(id) => self.check_after(id),
+                    }
                     continue;
                 }
                 Some(done) = self.checks.join_next(), if !self.checks.is_empty() => match done {
@@ -116,6 +123,12 @@ impl Observer {
                     continue;
                 }
                 _ = findings.changed() => Ok(()),
+                changed = self.stuck.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    Ok(())
+                }
                 changed = self.setup.changed() => {
                     if changed.is_err() {
                         return Ok(());
@@ -176,6 +189,18 @@ impl Observer {
         });
     }
 
+    /// A task has failed. What the look shows is told as of any look.
+    fn check_after(&mut self, id: AssignmentId) {
+        let (gpus, mut rounds) = (self.before_jobs, self.probe.watch());
+        let command = self.command.clone();
+        self.checks.spawn(async move {
+            if gpus {
+                rounds.fresh().await;
+            }
+            Done::After(id, command.run_anew().await)
+        });
+    }
+
     /// The fault of a GPU that a job was given before the coordinator heard of it.
     fn fault_of(&self, wanted: &Wanted) -> Option<String> {
         let inventory = self.inventory.borrow();
@@ -199,6 +224,12 @@ impl Observer {
                     Err(_) => {}
                 }
                 self.driver.checked(id, outcome).await?;
+            }
+            Done::After(id, outcome) => {
+                if let Err(why) = &outcome {
+                    tracing::warn!(assignment = %id, why, "not well after a task has failed");
+                }
+                self.found(outcome.as_ref());
             }
             Done::Again(outcome) => self.found(outcome.as_ref()),
             Done::Asked(nth, round, outcome) => {
@@ -250,7 +281,8 @@ impl Observer {
     /// Tells what changed, if anything did.
     fn publish(&mut self) {
         let round = self.probe.now();
-        let facts = told::facts(&self.place, &round);
+        let stuck = self.stuck.borrow().clone();
+        let facts = v1::NodeFacts { stuck, ..told::facts(&self.place, &round) };
         self.facts.send_if_modified(|old| {
             // The time alone is no news.
             let same = v1::NodeFacts { told_wall_ms: facts.told_wall_ms, ..old.clone() } == facts;

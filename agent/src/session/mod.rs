@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) fence: watch::Sender<Fence>,
     /// What parts of the agent find wrong with the machine.
     pub(crate) findings: watch::Sender<health::Findings>,
+    /// Processes of assignments that were killed and do not end.
+    pub(crate) stuck: watch::Sender<Vec<v1::StuckProcesses>>,
     /// What the pool wants of the machine before it takes work.
     pub(crate) setup: watch::Sender<Heard>,
     /// The last check of itself that the node is asked for.

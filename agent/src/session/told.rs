@@ -46,6 +46,7 @@ pub(crate) fn facts(place: &Place, round: &Round) -> v1::NodeFacts {
         driver_version: versions.driver.clone(),
         nvml_version: versions.nvml.clone(),
         cuda_version: versions.cuda.clone(),
+        stuck: Vec::new(),
         gpus: round.found.details.iter().map(|detail| gpu(detail, round)).collect(),
     }
 }

@@ -299,7 +299,7 @@ impl Runner {
                 () = stop.cancelled() => {}
             }
         };
-        let outcome = run.to_end(cut).await;
+        let outcome = run.finish(cut).await;
         self.file.is_running = false;
         if matches!(outcome, Outcome::Done) {
             self.file.done = Some(Done { boot: self.site.boot, id, at_wall_ms: wall_ms() });

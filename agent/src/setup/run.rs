@@ -103,7 +103,7 @@ pub(super) async fn end(site: &Site, number: u32) {
 
 impl Run<'_> {
     /// Runs to its end, or until `cut` is there.
-    pub(super) async fn to_end(self, cut: impl Future<Output = ()>) -> Outcome {
+    pub(super) async fn finish(self, cut: impl Future<Output = ()>) -> Outcome {
         let mut output = Output::begin(&self.site.paths, self.number).await;
         let (mut child, mut pipe) = match self.start().await {
             Ok(started) => started,

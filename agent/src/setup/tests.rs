@@ -208,7 +208,7 @@ async fn what_is_replaced_or_late_is_ended_with_all_that_it_started() {
     let setup = Setup { command: line, variables: Vec::new(), timeout_ms: 300 };
     let site = lab.site();
     let run = Run { site: &site, number: 9, setup: &setup, pool: "gpu" };
-    let outcome = run.to_end(std::future::pending()).await;
+    let outcome = run.finish(std::future::pending()).await;
     let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
     assert_eq!(failure.how, "no end within 0 s");
     assert!(!lives(&fs::read_to_string(&pid).unwrap()));
@@ -226,7 +226,7 @@ async fn after_a_success_a_daemon_stays_and_the_rest_of_the_group_ends() {
     let setup = Setup { command, variables: Vec::new(), timeout_ms: SETUP_MS };
     let site = lab.site();
     let run = Run { site: &site, number: 1, setup: &setup, pool: "gpu" };
-    assert_eq!(run.to_end(std::future::pending()).await, Outcome::Done);
+    assert_eq!(run.finish(std::future::pending()).await, Outcome::Done);
     let child = fs::read_to_string(child).unwrap();
     until("its child has ended", || !lives(&child)).await;
     assert!(lives(&fs::read_to_string(daemon).unwrap()));

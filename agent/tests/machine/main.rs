@@ -5,6 +5,7 @@
 
 mod adoption;
 mod checkpoint;
+mod checks;
 mod clean;
 mod cuts;
 mod disk;

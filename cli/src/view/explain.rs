@@ -92,6 +92,10 @@ fn progress_lines(out: &mut String, progress: &v1::ProgressReport, now: v1::Stam
     if let Some(silent) = progress.silent_ms {
         let _ = writeln!(out, "  its ranks have written nothing for {}", text::duration(silent));
     }
+    for one in &progress.stuck {
+        let what = text::harmless(&one.text);
+        let _ = writeln!(out, "  killed on {} and does not end: {what}", one.node);
+    }
 }
 
 fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, name: &str) {
@@ -170,6 +174,7 @@ pub(crate) fn value(answer: &v1::ExplainResponse) -> Value {
             "ready": progress.ready,
             "shares": progress.shares,
             "silent_ms": progress.silent_ms,
+            "stuck": progress.stuck.iter().map(super::machine::stuck_value).collect::<Vec<_>>(),
         })
     });
     json!({

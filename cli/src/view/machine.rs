@@ -37,6 +37,7 @@ pub(crate) fn value(told: &v1::NodeFacts) -> Value {
         "nvml_version": told.nvml_version,
         "cuda_version": told.cuda_version,
         "gpus": told.gpus.iter().map(gpu_value).collect::<Vec<_>>(),
+        "stuck": told.stuck.iter().map(stuck_value).collect::<Vec<_>>(),
     })
 }
 
@@ -72,6 +73,11 @@ fn gpu_value(gpu: &v1::GpuFacts) -> Value {
         "processes": gpu.processes,
         "foreign_pids": gpu.foreign_pids,
     })
+}
+
+/// What does not end, as machines read it.
+pub(crate) fn stuck_value(one: &v1::StuckProcesses) -> Value {
+    json!({ "job_id": one.job_id, "node": one.node, "text": one.text })
 }
 
 /// The machine for people.
@@ -111,6 +117,11 @@ pub(crate) fn describe(told: &v1::NodeFacts) -> String {
     }
     for gpu in &told.gpus {
         out.push_str(&harmless(&format!("now  {}", gpu_line(gpu))));
+        out.push('\n');
+    }
+    for one in &told.stuck {
+        let line = format!("killed and does not end: job {}, {}", one.job_id, one.text);
+        out.push_str(&harmless(&line));
         out.push('\n');
     }
     out
@@ -185,6 +196,11 @@ mod tests {
                 peers: vec![v1::GpuPeer { uuid: "GPU-2".into(), path: "node".into(), links: 18 }],
                 ..v1::GpuFacts::default()
             }],
+            stuck: vec![v1::StuckProcesses {
+                job_id: 7,
+                text: "cat (9) in state D".into(),
+                ..v1::StuckProcesses::default()
+            }],
             ..v1::NodeFacts::default()
         }
     }
@@ -194,6 +210,8 @@ mod tests {
         let text = describe(&told());
         assert!(text.contains("gpus by  NVML (driver 550.54)\n"), "{text}");
         assert!(text.contains("network  eth0, up, 25 Gbit/s\nnetwork  ib0, down, RDMA mlx5_0\n"));
+        let stuck = "killed and does not end: job 7, cat (9) in state D\n";
+        assert!(text.ends_with(stuck), "{text}");
         let gpu = "now  NVIDIA H100, 0B in use, 0 % busy, ECC 0/2, of no job: 77, up to 18 direct \
                    links to another GPU  GPU-1\n";
         assert!(text.contains(gpu), "{text}");

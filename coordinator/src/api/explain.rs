@@ -11,6 +11,7 @@ use std::io;
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
 use yard_common::id::{AllocationId, JobId, TaskIndex};
+use yard_common::limits::STUCK_TOLD_MAX;
 use yard_common::state::{AssignmentState, AttemptState, TaskState};
 use yard_core::scheduler::{Explanation, Policy, explain};
 use yard_core::state::{Job, Phase, State, TaskStatus};
@@ -60,12 +61,28 @@ impl Api {
             failure.stderr_tail = self.last_lines(id, task, failure.attempt).await;
         }
         explanation.progress = progress(&view.state, &status);
+        if let Some(progress) = &mut explanation.progress {
+            progress.stuck = self.stuck(&view.state, &status);
+        }
         Ok(v1::ExplainResponse {
             explanation: Some(explanation),
             job: told,
             applied_index: view.applied_index(),
             now: view.now(),
         })
+    }
+
+    /// What does not end of the present attempt, as its nodes have told a member that leads.
+    fn stuck(&self, state: &State, status: &TaskStatus) -> Vec<v1::StuckProcesses> {
+        let Some(id) = status.phase.allocation() else { return Vec::new() };
+        let shares = state.allocations.get(id).map(|allocation| &allocation.shares);
+        let told = shares.into_iter().flatten().filter_map(|share| self.sessions.facts(share.node));
+        let mut stuck: Vec<_> = told.flat_map(|facts| facts.stuck).collect();
+        stuck.retain(|one| one.allocation_id == id.0);
+        // Groups of one gang may share a node.
+        stuck.dedup();
+        stuck.truncate(STUCK_TOLD_MAX);
+        stuck
     }
 
     /// How the last attempt of a task ended, unless it succeeded or is still running.

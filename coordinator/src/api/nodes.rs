@@ -80,7 +80,11 @@ impl Api {
             let silent_ms = Some(self.leases.silent_ms(id));
             hide(&view, convert::node(&view.state, id, node, silent_ms))
         });
-        let facts = node.as_ref().and_then(|_| self.sessions.facts(id));
+        let mut facts = node.as_ref().and_then(|_| self.sessions.facts(id));
+        if let Some(facts) = &mut facts {
+            let sees = |job| view.sees_job(yard_common::id::JobId(job));
+            facts.stuck.retain(|one| sees(one.job_id));
+        }
         let (applied_index, now) = (view.applied_index(), view.now());
         Ok(v1::GetNodeResponse { node, applied_index, now, facts })
     }

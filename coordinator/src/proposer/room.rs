@@ -205,8 +205,8 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | Holder::AddPool(..)
             | Holder::AddQueue(..)
             | Holder::AddMount { .. }
-            | Holder::SetMount(..)
-            | Holder::SetSetup(_, Some(_)) => true,
+            | Holder::SetMount(..) => true,
+            Holder::SetSetup(_, setup) => setup.is_some(),
             Holder::RemoveWorkspace(_)
             | Holder::SetPool(..)
             | Holder::RemovePool(_)
@@ -214,7 +214,6 @@ pub(crate) fn is_new_work(command: &Command) -> bool {
             | Holder::RemoveQueue(_)
             | Holder::SetLimit(..)
             | Holder::SetSetting(..)
-            | Holder::SetSetup(_, None)
             | Holder::RemoveMount(_) => false,
         },
         Command::Node(command) => match command {

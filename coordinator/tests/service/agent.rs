@@ -12,7 +12,7 @@ use yard_common::Amounts;
 use yard_common::ExitCause;
 use yard_common::id::{BootId, LeaseId, NodeId, Sequence};
 use yard_core::agent::{Desired, DesiredAssignment, DesiredPhase, Exit, Fence, Report, ReportKind};
-use yard_core::command::Inventory;
+use yard_core::command::{Inventory, SetupId};
 use yard_core::lease::Renewal;
 use yard_proto::internal::agent_message::What as Say;
 use yard_proto::internal::agent_service_client::AgentServiceClient;
@@ -126,16 +126,25 @@ impl Agent {
 
     /// Opens its control stream, and says hello.
     pub(crate) async fn connect(&self, cluster: &Cluster) -> Stream {
-        let (to, messages) = mpsc::channel(16);
-        let hello = internal::Hello {
+        self.connect_with(cluster, self.hello(SetupId::default())).await
+    }
+
+    /// What it says first, with this setup of its pool at hand.
+    pub(crate) fn hello(&self, held: SetupId) -> Say {
+        Say::Hello(internal::Hello {
             inventory: self.inventory.to_payload().unwrap(),
             fence: self.fence.to_payload().unwrap(),
             held_lease_id: Some(self.lease.0),
             sent: 0,
             agent_version: "0.1.0".into(),
-            setup: None,
-        };
-        to.send(AgentMessage { what: Some(Say::Hello(hello)) }).await.unwrap();
+            setup: Some(held.into()),
+        })
+    }
+
+    /// Opens its control stream with this word.
+    pub(crate) async fn connect_with(&self, cluster: &Cluster, first: Say) -> Stream {
+        let (to, messages) = mpsc::channel(16);
+        to.send(AgentMessage { what: Some(first) }).await.unwrap();
         let stream = self.client(cluster).control(ReceiverStream::new(messages)).await.unwrap();
         Stream { to, from: stream.into_inner(), sent: 0 }
     }
@@ -161,6 +170,20 @@ impl Agent {
 impl Stream {
     pub(crate) async fn say(&mut self, what: Say) {
         self.to.send(AgentMessage { what: Some(what) }).await.unwrap();
+    }
+
+    /// Says that the agent is there, and waits until all that it said was heard.
+    pub(crate) async fn ping(&mut self, agent: &Agent) {
+        let fence = agent.fence.to_payload().unwrap();
+        let held_lease_id = Some(agent.lease.0);
+        self.say(Say::Ping(internal::Ping { held_lease_id, sent: self.sent, fence })).await;
+        loop {
+            match self.next().await {
+                Some(What::Pong(_)) => return,
+                Some(_) => {}
+                None => panic!("the stream ended"),
+            }
+        }
     }
 
     /// Sends reports as the next batch.

@@ -8,4 +8,5 @@ mod cluster;
 mod data;
 mod levels;
 mod members;
+mod pools;
 mod stories;

@@ -293,6 +293,22 @@ fn a_check_before_the_job_keeps_it_from_a_sick_machine() {
     assert_eq!(lab.run(&[], "echo well"), "well\n");
 }
 
+#[test]
+fn a_check_after_a_failure_finds_what_the_job_met() {
+    let lab = Lab::new(1, "");
+    let (file, settings) = check(&lab.cluster.home);
+    append(&lab.cluster.dev("n1.toml"), &settings);
+    lab.restart();
+    let line = format!("touch {}; exit 1", file.display());
+    let job = lab.cluster.submit(&["--set", "retry.user=0", "--", "bash", "-c", &line]);
+    assert_ne!(lab.cluster.wait(job), 0);
+    // No other job is needed to see it.
+    lab.await_condition("CheckFailed", None);
+    fs::remove_file(&file).expect("a file can be removed");
+    lab.cluster.yard(&["node", "check", "n1"]).ok();
+    lab.await_well();
+}
+
 fn append(file: &Path, settings: &str) {
     let text = fs::read_to_string(file).expect("there are settings");
     fs::write(file, text + settings).expect("a file can be written");
