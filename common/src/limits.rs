@@ -490,6 +490,10 @@ pub const WATCH_EVENTS_MAX: usize = 256;
 pub const WATCH_JOBS_MAX: usize = 1_000;
 /// Allocations of which a member remembers where they ran and how they ended; the oldest go first.
 pub const ATTEMPTS_KEPT_MAX: usize = 50_000;
+/// The file in which a member writes that down; of what would be longer the oldest are left out.
+pub const ATTEMPTS_BOOK_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that this file leaves free on a member's disk; below that nothing is written to it.
+pub const ATTEMPTS_SPARED_BYTES: u64 = 256 << 20;
 /// Jobs that are looked at for one page of a list; the page then ends early.
 pub const LIST_SCAN_MAX: usize = 100_000;
 /// Plays of the scheduler at a time, to explain a job or to try one out; further ones are refused.

@@ -6,6 +6,7 @@
 //! | `identity/` | the member's own certificate and key, and whom it trusts |
 //! | `data/` | log, snapshots and promises |
 //! | `copies/` | copies of what ranks wrote; may be missing |
+//! | `attempts/` | what is remembered of attempts; may be missing |
 //! | `life` | which life of the cluster it is of; only after a restore |
 //!
 //! **Invariant.** The folder is complete or not there: [`init`] and [`crate::join`] make it beside
@@ -47,6 +48,7 @@ pub(crate) struct Places {
     pub(crate) identity: PathBuf,
     pub(crate) data: PathBuf,
     pub(crate) copies: PathBuf,
+    pub(crate) attempts: PathBuf,
     pub(crate) life: PathBuf,
 }
 
@@ -57,6 +59,7 @@ impl Places {
             identity: folder.join("identity"),
             data: folder.join("data"),
             copies: folder.join("copies"),
+            attempts: folder.join("attempts"),
             life: folder.join("life"),
         }
     }

@@ -10,6 +10,7 @@ use crate::leader;
 use crate::member::attempts::Attempts;
 use crate::member::barrier::Barrier;
 use crate::member::leases::{self, Leases};
+use crate::member::notebook::{self, Notebook};
 use crate::member::recent::Recent;
 use crate::member::{Member, catch_up, follow};
 use crate::pace::Pace;
@@ -309,6 +310,7 @@ impl Service {
         let peers = Arc::new(peers);
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
         let copies = Copies::new(places.copies.clone(), Arc::clone(&env));
+        let (notebook, noted) = Notebook::open(places.attempts.clone(), Arc::clone(&env));
         let (folder, disk) = (places.data.clone(), options.disk);
         let (round_trip_ms, build) = (options.round_trip_ms, options.build);
         let data = proposer::Options { identity: own, folder, disk, round_trip_ms, build };
@@ -320,6 +322,7 @@ impl Service {
         let (barrier, confirmer) =
             Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env), pace);
         let attempts = Attempts::default();
+        attempts.remember(noted);
         attempts.seed(&state);
         let stop = CancellationToken::new();
         let certificate =
@@ -352,6 +355,7 @@ impl Service {
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
+        tasks.spawn("notebook", notebook::run(Arc::clone(&member), notebook, stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));

@@ -2,9 +2,11 @@
 //!
 //! The state forgets an attempt when its resources are free; people ask for its logs, and for what
 //! went wrong, afterwards. This is derived from what was under way when the member started and what
-//! was applied since, kept in memory alone, and bounded: the oldest go first.
+//! was applied since; it is written down beside the log (see `notebook`) and bounded: the oldest go
+//! first.
 
-use std::collections::BTreeMap;
+use minicbor::{Decode, Encode};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use yard_common::ExitCause;
 use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId, TaskIndex, TaskRange};
@@ -22,62 +24,82 @@ pub(crate) struct Attempts(Mutex<Books>);
 struct Books {
     kept: BTreeMap<AllocationId, Kept>,
     by_job: BTreeMap<JobId, Vec<AllocationId>>,
+    /// What is not written down yet.
+    changed: BTreeSet<AllocationId>,
 }
 
 /// One allocation, with the attempts that ran on it in turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Kept {
     /// The job.
+    #[n(0)]
     pub(crate) job: JobId,
     /// The attempts.
+    #[n(1)]
     pub(crate) links: Vec<ChainLink>,
     /// Node and group of each share, in the order of the gang.
+    #[n(2)]
     pub(crate) shares: Vec<(NodeId, u8)>,
     /// When it was granted.
+    #[n(3)]
     pub(crate) granted: Stamp,
     /// When ranks of attempts were first told to run, in order. A member that came later does not
     /// know it of what ran then.
+    #[n(4)]
     pub(crate) starts: Vec<Start>,
     /// How attempts ended, in order.
+    #[n(5)]
     pub(crate) ends: Vec<End>,
     /// What nodes reported of ends that were no success, in order; each share once an attempt.
+    #[n(6)]
     pub(crate) faults: Vec<Fault>,
 }
 
 /// The start of attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Start {
     /// Which tasks, and their attempt.
+    #[n(0)]
     pub(crate) link: ChainLink,
     /// When.
+    #[n(1)]
     pub(crate) at: Stamp,
 }
 
 /// The end of attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct End {
     /// Which tasks.
+    #[n(0)]
     pub(crate) tasks: TaskRange,
     /// Their attempt.
+    #[n(1)]
     pub(crate) attempt: AttemptNumber,
     /// Why.
+    #[n(2)]
     pub(crate) cause: ExitCause,
     /// When.
+    #[n(3)]
     pub(crate) at: Stamp,
 }
 
 /// An end that was no success, as its node told it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Fault {
     /// Which tasks, and their attempt.
+    #[n(0)]
     pub(crate) link: ChainLink,
     /// The node.
+    #[n(1)]
     pub(crate) node: NodeId,
     /// The group of the share.
+    #[n(2)]
     pub(crate) group: u8,
     /// The rank on that node, if one is to blame.
+    #[n(3)]
     pub(crate) rank: Option<u32>,
     /// How the ranks there ended.
+    #[n(4)]
     pub(crate) cause: ExitCause,
 }
 
@@ -172,6 +194,26 @@ impl Attempts {
         }
     }
 
+    /// Takes in what was written down before the member started.
+    pub(crate) fn remember(&self, noted: Vec<(AllocationId, Kept)>) {
+        let mut books = self.lock();
+        noted.into_iter().for_each(|(id, kept)| books.keep(id, kept));
+        books.changed.clear();
+    }
+
+    /// What has changed since the last time, to be written down.
+    pub(crate) fn changed(&self) -> Vec<(AllocationId, Kept)> {
+        let mut books = self.lock();
+        let ids = std::mem::take(&mut books.changed);
+        // What was forgotten since is not written.
+        ids.into_iter().filter_map(|id| Some((id, books.kept.get(&id)?.clone()))).collect()
+    }
+
+    /// Everything, in order.
+    pub(crate) fn all(&self) -> Vec<(AllocationId, Kept)> {
+        self.lock().kept.iter().map(|(id, kept)| (*id, kept.clone())).collect()
+    }
+
     /// The job of an allocation.
     pub(crate) fn job_of(&self, id: AllocationId) -> Option<JobId> {
         self.lock().kept.get(&id).map(|kept| kept.job)
@@ -225,8 +267,10 @@ impl Books {
             ids.insert(at, id);
         }
         self.kept.insert(id, kept);
+        self.changed.insert(id);
         while self.kept.len() > ATTEMPTS_KEPT_MAX {
             let Some((id, kept)) = self.kept.pop_first() else { return };
+            self.changed.remove(&id);
             if let Some(ids) = self.by_job.get_mut(&kept.job) {
                 ids.retain(|other| *other != id);
                 if ids.is_empty() {
@@ -239,6 +283,7 @@ impl Books {
     fn reported(&mut self, report: &NodeReport, at: Stamp) {
         for one in &report.reports {
             let Some(kept) = self.kept.get_mut(&one.assignment.allocation) else { continue };
+            self.changed.insert(one.assignment.allocation);
             let exits = match &one.what {
                 ReportKind::Started(chain) => {
                     chain.0.iter().for_each(|link| kept.started(*link, at));
@@ -271,18 +316,28 @@ impl Books {
         match event {
             Event::Granted { allocation, tasks, attempt, .. } => {
                 if let Some(kept) = self.kept.get_mut(allocation) {
-                    kept.links.push(ChainLink { tasks: *tasks, attempt: *attempt });
+                    let link = ChainLink { tasks: *tasks, attempt: *attempt };
+                    // A member that starts anew may hear again what it has written down.
+                    if !kept.links.contains(&link) {
+                        kept.links.push(link);
+                        self.changed.insert(*allocation);
+                    }
                 }
             }
             Event::AttemptEnded { tasks, attempt, cause, allocation, .. } => {
                 if let Some(kept) = self.kept.get_mut(allocation) {
                     let (tasks, attempt, cause) = (*tasks, *attempt, *cause);
-                    kept.ends.push(End { tasks, attempt, cause, at });
+                    let is = |end: &End| (end.tasks, end.attempt) == (tasks, attempt);
+                    if !kept.ends.iter().any(is) {
+                        kept.ends.push(End { tasks, attempt, cause, at });
+                        self.changed.insert(*allocation);
+                    }
                 }
             }
             Event::Forgotten(job) => {
                 for id in self.by_job.remove(job).unwrap_or_default() {
                     self.kept.remove(&id);
+                    self.changed.remove(&id);
                 }
             }
             Event::Changed(_)
@@ -428,6 +483,31 @@ mod tests {
         let first = Some(Stamp { cluster_ms: 7, wall_ms: 8 });
         assert_eq!([0, 1, 2, 3].map(|task| kept.start_of(task)), [first, first, None, None]);
         assert_eq!(kept.starts.len(), 1, "neighbours of one moment are kept as one");
+    }
+
+    #[test]
+    fn what_was_written_down_is_known_and_heard_once() {
+        let books = Attempts::default();
+        grant(&books, 1, 1);
+        let ended = Event::AttemptEnded {
+            job: JOB,
+            tasks: TaskRange::one(1),
+            attempt: AttemptNumber(1),
+            cause: ExitCause::Exited(3),
+            allocation: AllocationId(1),
+        };
+        learn(&books, Command::Plan(Plan::default()), Reply::Done, vec![ended.clone()]);
+        let noted = books.changed();
+        assert_eq!(noted, books.all());
+        assert_eq!(books.changed(), []);
+        let anew = Attempts::default();
+        anew.remember(noted.clone());
+        assert_eq!(anew.changed(), []);
+        learn(&anew, Command::Plan(Plan::default()), Reply::Done, vec![ended]);
+        assert_eq!((anew.all(), anew.changed()), (noted, Vec::new()));
+        grant(&anew, 2, 2);
+        learn(&anew, Command::Plan(Plan::default()), Reply::Done, vec![Event::Forgotten(JOB)]);
+        assert_eq!((anew.all(), anew.changed()), (Vec::new(), Vec::new()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod barrier;
 pub(crate) mod catch_up;
 pub(crate) mod follow;
 pub(crate) mod leases;
+pub(crate) mod notebook;
 pub(crate) mod plays;
 pub(crate) mod recent;
 mod successor;

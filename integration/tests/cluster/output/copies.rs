@@ -55,7 +55,7 @@ fn the_last_lines_outlive_their_machine() {
 
 #[test]
 fn every_member_shows_the_copies_of_a_machine_that_is_cut_off() {
-    let trio = Trio::start(Setup { node: true, ..Setup::default() });
+    let mut trio = Trio::start(Setup { node: true, ..Setup::default() });
     let gate = Gate::at(&trio.home, "cut");
     let script = format!("echo first; echo last; {}", gate.script());
     let words = [&["submit"][..], &SMALL, &["--", "bash", "-c", &script]].concat();
@@ -86,6 +86,13 @@ fn every_member_shows_the_copies_of_a_machine_that_is_cut_off() {
     }
     let ran = following.end();
     assert_eq!((ran.code, ran.out.as_str()), (0, "first\nlast\n"), "{ran}");
+    // A member that starts anew still knows which attempt that was.
+    trio.kill(1);
+    trio.start_again(1);
+    trio.await_whole();
+    let at = format!("{}:{PORT}", Network::address(1));
+    let ran = trio.yard(&["logs", &job, "--attempt", "1", "--address", &at]).ok();
+    assert_eq!(ran.out, "first\nlast\n", "{ran}");
     // Back again, it ends what is left of the first attempt, and runs the next.
     for member in MEMBERS {
         trio.network.heal(NODE, member);
