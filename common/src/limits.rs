@@ -404,6 +404,10 @@ pub const FILE_ENTRIES_MAX: usize = 1_000;
 pub const FILE_ENTRIES_SCAN_MAX: usize = 1_000_000;
 /// A path below an attempt's directory.
 pub const FILE_PATH_BYTES_MAX: usize = 4_096;
+/// Files and directories that one copy of a directory brings; a larger one is brought in parts.
+pub const FILES_COPIED_MAX: usize = 100_000;
+/// How deep such a directory may be.
+pub const FILES_DEPTH_MAX: usize = 128;
 /// How far back the last lines of a stream are looked for.
 pub const TAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub(crate) enum FilesVerb {
     /// List a directory of a job
     Ls(FilesArgs),
-    /// Copy a file here; goes on where an earlier copy broke off
+    /// Copy a file or a directory here; goes on where an earlier copy of a file broke off
     Get(FilesGetArgs),
     /// Print a file
     Cat(FilesCatArgs),
@@ -31,7 +31,7 @@ pub(crate) struct FilesGetArgs {
     /// The job, or one task of it
     #[arg(value_name = "JOB")]
     pub(crate) job: String,
-    /// A file, beginning with `logs/` or `scratch/`
+    /// A file or a directory, beginning with `logs` or `scratch`
     #[arg(value_name = "PATH")]
     pub(crate) path: String,
     /// Where it goes [default: its own name, here]

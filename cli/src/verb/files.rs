@@ -1,5 +1,6 @@
 //! Files in the directories of a job, on the machine that it ran on.
 
+use super::tree;
 use crate::args::{FilesArgs, FilesCatArgs, FilesGetArgs, FilesSpot, FilesVerb};
 use crate::failure::Failure;
 use crate::output::say;
@@ -63,6 +64,15 @@ async fn ls(session: &Session, args: &FilesArgs) -> Result<u8, Failure> {
         return Ok(0);
     }
     let place = place(session, &args.job, &args.path, &args.spot).await?;
+    session.list(&view::file::listing(&entries(session, &place).await?))?;
+    Ok(0)
+}
+
+/// What a directory has.
+pub(super) async fn entries(
+    session: &Session,
+    place: &v1::FilePlace,
+) -> Result<Vec<v1::FileEntry>, Failure> {
     let (entries, _) = all_pages(|page| {
         let place = Some(place.clone());
         async move {
@@ -72,8 +82,7 @@ async fn ls(session: &Session, args: &FilesArgs) -> Result<u8, Failure> {
         }
     })
     .await?;
-    session.list(&view::file::listing(&entries))?;
-    Ok(0)
+    Ok(entries)
 }
 
 async fn cat(session: &Session, args: &FilesCatArgs) -> Result<u8, Failure> {
@@ -98,16 +107,30 @@ async fn cat(session: &Session, args: &FilesCatArgs) -> Result<u8, Failure> {
 
 async fn get(session: &Session, args: &FilesGetArgs) -> Result<u8, Failure> {
     let place = place(session, &args.job, &args.path, &args.spot).await?;
-    let name = place.path.rsplit('/').next().filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| Failure::usage("that is a directory", "name a file in it"))?;
+    let path = args.path.trim_end_matches('/');
+    let name = path.rsplit('/').next().unwrap_or(path);
     let to = match &args.to {
         Some(to) if to.is_dir() => to.join(name),
         Some(to) => to.clone(),
         None => PathBuf::from(name),
     };
+    if tree::is_directory(session, &place).await? {
+        return tree::get(session, place, &to).await;
+    }
+    let len = fetch(session, place, &to).await?;
+    say(&format!("{}: {}", to.display(), text::bytes(len)));
+    Ok(0)
+}
+
+/// Copies one file. Returns its length.
+pub(super) async fn fetch(
+    session: &Session,
+    place: v1::FilePlace,
+    to: &Path,
+) -> Result<u64, Failure> {
     let hint = || format!("can {} be written?", to.display());
     let local = |error: io::Error| Failure::local(&error, hint());
-    let part = beside(&to);
+    let part = beside(to);
     let mut options = OpenOptions::new();
     let opened = options.read(true).write(true).create(true).truncate(false).open(&part);
     let mut file = opened.map_err(local)?;
@@ -123,9 +146,8 @@ async fn get(session: &Session, args: &FilesGetArgs) -> Result<u8, Failure> {
         file.write_all(&piece.data).map_err(local)?;
         len += piece.data.len() as u64;
     }
-    file.sync_all().and_then(|()| std::fs::rename(&part, &to)).map_err(local)?;
-    say(&format!("{}: {}", to.display(), text::bytes(len)));
-    Ok(0)
+    file.sync_all().and_then(|()| std::fs::rename(&part, to)).map_err(local)?;
+    Ok(len)
 }
 
 /// How much of a file is there of an earlier try. A part whose end is another than that of the file

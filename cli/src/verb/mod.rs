@@ -15,6 +15,7 @@ mod run;
 mod setup;
 mod submit;
 mod top;
+mod tree;
 mod users;
 mod visit;
 mod wait;

@@ -9,7 +9,7 @@ fn files_are_listed_printed_and_copied_and_go_on_where_they_broke() {
     let cluster = Cluster::start(1);
     let gate = Gate::new(&cluster, "files");
     let script = format!(
-        "cd $YARD_JOB_TEMP; mkdir d; seq 200000 > d/big; echo small > f; echo said; {}",
+        "cd $YARD_JOB_TEMP; mkdir d; seq 200000 > d/big; echo small > f; ln -s f l; echo said; {}",
         gate.script()
     );
     let job = cluster.submit(&["--", "bash", "-c", &script]).to_string();
@@ -22,7 +22,7 @@ fn files_are_listed_printed_and_copied_and_go_on_where_they_broke() {
     };
     let listed: &dyn Fn(&str) -> Vec<String> = &listed;
     assert_eq!(listed(""), ["logs", "scratch"]);
-    assert_eq!(listed("scratch"), ["d", "f", "tmp"]);
+    assert_eq!(listed("scratch"), ["d", "f", "l", "tmp"]);
     assert_eq!(listed("scratch/d"), ["big"]);
     assert!(listed("logs").contains(&"0.out".to_string()));
     let cat = |words: &[&str]| cluster.yard(&[&["files", "cat", &job], words].concat()).ok().out;
@@ -38,6 +38,16 @@ fn files_are_listed_printed_and_copied_and_go_on_where_they_broke() {
         assert_eq!(fs::read_to_string(&to).expect("it is there"), big);
         assert!(!part.exists());
     }
+    // A directory comes whole, but for links.
+    let ran = cluster.yard(&["files", "get", &job, "scratch", "all"]).ok();
+    ran.says(&["2 files", "left out: 1"]);
+    let all = cluster.home.work().join("all");
+    assert_eq!(fs::read_to_string(all.join("d/big")).expect("it is there"), big);
+    assert_eq!(fs::read_to_string(all.join("f")).expect("it is there"), "small\n");
+    assert!(all.join("tmp").is_dir() && all.join("l").symlink_metadata().is_err());
+    cluster.yard(&["files", "get", &job, "scratch/d"]).ok();
+    assert_eq!(fs::read_to_string(cluster.home.work().join("d/big")).expect("it is there"), big);
+    cluster.yard(&["files", "get", &job, "scratch/none"]).exits(66);
     cluster.yard(&["files", "cat", &job, "scratch/none"]).exits(66);
     cluster.yard(&["files", "cat", &job, "output/x"]).exits(64).says(&["logs/ or scratch/"]);
     gate.open(0);
