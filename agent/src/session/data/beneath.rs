@@ -217,6 +217,38 @@ mod tests {
         std::fs::read(path.join("sub/kept")).unwrap();
     }
 
+    /// A kernel may forbid a user to make links to files of others; they are made as root here, as
+    /// a user could on other kernels.
+    #[test]
+    fn a_hard_link_to_a_file_of_somebody_else_is_not_read() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let nobody = 65_534;
+        let (directory, root) = root();
+        let path = path_of(&root.directory);
+        for name in ["sub", ""] {
+            std::os::unix::fs::chown(path.join(name), Some(nobody), Some(nobody)).unwrap();
+        }
+        let owner = Some(Owner { uid: nobody, gid: nobody });
+        let root = Root { directory: root.directory, owner };
+        // One that only root can read, and one that everybody can: neither is the job's.
+        for (mode, why) in [
+            (0o600, "the job's user may not read sub/hard"),
+            (0o644, "sub/hard belongs to somebody else"),
+        ] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(directory.path().join("secret"), mode).unwrap();
+            std::fs::hard_link(directory.path().join("secret"), path.join("sub/hard")).unwrap();
+            assert_eq!(root.file("sub/hard").unwrap_err().message, why);
+            std::fs::remove_file(path.join("sub/hard")).unwrap();
+        }
+        // A second name of a file of the job's own does no harm.
+        std::os::unix::fs::chown(path.join("sub/a"), Some(nobody), Some(nobody)).unwrap();
+        std::fs::hard_link(path.join("sub/a"), path.join("sub/second")).unwrap();
+        root.file("sub/second").unwrap();
+    }
+
     #[test]
     fn nothing_leads_outside() {
         let (directory, root) = root();
