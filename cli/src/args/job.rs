@@ -242,6 +242,9 @@ pub(crate) struct LogsArgs {
     /// Only standard error
     #[arg(long)]
     pub(crate) stderr: bool,
+    /// What was written before the ranks: by the prepare command, and on what could not be prepared
+    #[arg(long)]
+    pub(crate) prepare: bool,
     /// Of this attempt
     #[arg(long, value_name = "NUMBER")]
     pub(crate) attempt: Option<u32>,

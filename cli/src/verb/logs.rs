@@ -38,6 +38,7 @@ pub(crate) async fn logs(session: &Session, args: &LogsArgs) -> Result<u8, Failu
         let ranks = match args.rank.as_deref() {
             Some("all") => Vec::new(),
             Some(list) => parse_ranks(list)?,
+            None if args.prepare => Vec::new(),
             None => telling_ranks(session, chosen.job, task).await?,
         };
         let request = v1::LogsRequest {
@@ -50,6 +51,7 @@ pub(crate) async fn logs(session: &Session, args: &LogsArgs) -> Result<u8, Failu
             follow: args.follow,
             since_wall_ms,
             times: args.timestamps,
+            prepare: args.prepare,
             ..v1::LogsRequest::default()
         };
         let Some(shown) = show(session, args, request).await? else { return Ok(0) };

@@ -61,7 +61,11 @@ fn wants<'a>(
     if let Some(rank) = ranks.iter().find(|rank| **rank >= spot.ranks()) {
         return Err(Refusal::no_such("rank", rank));
     }
-    let count = if ranks.is_empty() { spot.ranks() as usize } else { ranks.len() };
+    let count = match (request.prepare, ranks.is_empty()) {
+        (true, _) => spot.shares.len(),
+        (false, true) => spot.ranks() as usize,
+        (false, false) => ranks.len(),
+    };
     if count > LOG_RANKS_MAX {
         let problem = format!("{count} ranks at once; name at most {LOG_RANKS_MAX} of them");
         return Err(Refusal::invalid("ranks", &problem));
@@ -74,9 +78,14 @@ fn wants<'a>(
     let mut found = Vec::new();
     for share in &spot.shares {
         let mut sources = Vec::new();
-        for local_rank in 0..share.ranks {
+        // Before the ranks there is one of each machine, which its first rank stands for.
+        let of_share = share.first_rank..share.first_rank.saturating_add(share.ranks);
+        let is_named = ranks.is_empty() || of_share.clone().any(|rank| ranks.contains(&rank));
+        let prepare = request.prepare && is_named;
+        let local_ranks = if request.prepare { 0..u32::from(prepare) } else { 0..share.ranks };
+        for local_rank in local_ranks {
             let rank = share.first_rank + local_rank;
-            if !ranks.is_empty() && !ranks.contains(&rank) {
+            if !prepare && !ranks.is_empty() && !ranks.contains(&rank) {
                 continue;
             }
             for stream in streams(request.stream()) {
@@ -96,6 +105,7 @@ fn wants<'a>(
                 follow: request.follow,
                 since_wall_ms: request.since_wall_ms,
                 times: request.times,
+                prepare,
             };
             found.push((share, want));
         }

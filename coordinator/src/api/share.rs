@@ -151,7 +151,8 @@ impl Share {
 
     /// Turns to the copies, if the machine is gone and there are some.
     pub(super) async fn look_for_copies(&mut self) {
-        if !is_away(&self.api, self.node) {
+        // What was written before the ranks is not copied.
+        if self.want.prepare || !is_away(&self.api, self.node) {
             return;
         }
         let of = self.want.assignment.unwrap_or_default();

@@ -41,8 +41,10 @@ pub(super) async fn answer(
     let logs = AttemptLogs::new(&shared.paths, place.job, place.task, place.attempt);
     let sources = sources(&want.sources)?;
     let from = Begin { tail: want.tail_lines, since_wall_ms: want.since_wall_ms };
-    let (follow, times) = (want.follow, want.times);
-    Following { place, logs, sources, from, follow, times, first_rank: None }.run(answers).await
+    let (follow, times, prepare) = (want.follow, want.times, want.prepare);
+    let first_rank = None;
+    let following = Following { place, logs, sources, from, follow, times, prepare, first_rank };
+    following.run(answers).await
 }
 
 fn sources(wanted: &[LogSource]) -> Result<Vec<Source>, DataError> {
@@ -78,6 +80,8 @@ struct Following {
     follow: bool,
     /// Whether it is told when bytes were written.
     times: bool,
+    /// Whether it is of what was written before the ranks.
+    prepare: bool,
     first_rank: Option<u32>,
 }
 
@@ -185,15 +189,19 @@ impl Following {
         }
         let Source { local_rank, kind, offset, .. } = self.sources[at];
         let (logs, from) = (self.logs.clone(), self.from);
-        let first_rank = self.first_rank;
+        let (first_rank, prepare) = (self.first_rank, self.prepare);
         let opened = blocking(move || {
             let reader = match first_rank {
+                _ if prepare => open(&logs, Writer::Prepare, kind)?,
                 Some(first) => {
                     open(&logs, Writer::Rank(Place::global_rank(first, local_rank)?), kind)?
                 }
                 None => None,
             };
-            let reader = instead(&logs, reader, local_rank, kind, over)?;
+            let reader = match prepare {
+                true => reader,
+                false => instead(&logs, reader, local_rank, kind, over)?,
+            };
             let Some(reader) = reader else { return Ok(None) };
             let offset = offset.max(from.offset(&reader)?);
             Ok(Some((reader, offset)))
