@@ -23,6 +23,7 @@
 
 pub mod cgroup;
 mod clear;
+pub mod delivery;
 mod disk;
 pub mod driver;
 pub mod frames;

@@ -11,10 +11,12 @@
 mod bound;
 mod cut;
 mod retention;
+mod sent;
 mod times;
 
-pub(crate) use bound::{bound, bound_all, share_of};
+pub(crate) use bound::{bound, bound_all, bound_behind, share_of};
 pub use retention::{Freed, Retention};
+pub(crate) use sent::Sent;
 pub(crate) use times::Times;
 
 use cut::Cut;
@@ -76,7 +78,7 @@ pub enum Piece {
 }
 
 /// Of a hole that bounds a file.
-const BOUNDED: &str = "left out, as the output is longer than logs.max_per_rank";
+pub(crate) const BOUNDED: &str = "left out, as the output is longer than logs.max_per_rank";
 /// Of a file that became shorter.
 const TRUNCATED: &str = "the job cut its output off";
 
@@ -139,8 +141,7 @@ impl AttemptLogs {
     /// If there is none.
     pub fn open(&self, writer: Writer, kind: Kind) -> Result<Reader, LogError> {
         let path = self.path(writer, kind);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path)?;
+        let file = open_plain(&path, OpenOptions::new().read(true))?;
         Ok(Reader { file, path })
     }
 
@@ -238,6 +239,18 @@ impl Reader {
         }
         bytes.truncate(len);
         Ok(bytes)
+    }
+}
+
+/// Opens a file of ours, and nothing that was put in its place. That other names lead to it does no
+/// harm: its own can be changed by the agent alone, and a job may have made them of what it owns.
+fn open_plain(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    // Nobody waits for the other end of a pipe.
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY;
+    let file = options.custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no plain file")),
     }
 }
 
@@ -378,9 +391,17 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_not_followed() {
+    fn only_a_plain_file_is_read_or_cut() {
         let (_directory, logs) = logs();
-        std::os::unix::fs::symlink("/etc/passwd", logs.directory.join("0.out")).unwrap();
-        assert!(matches!(logs.open(Writer::Rank(0), Kind::Out), Err(LogError::Io(_))));
+        let path = |rank| logs.path(Writer::Rank(rank), Kind::Out);
+        std::os::unix::fs::symlink("/etc/passwd", path(0)).unwrap();
+        nix::unistd::mkfifo(&path(1), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(path(2)).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path(3)).unwrap());
+        for rank in 0..4 {
+            let opened = logs.open(Writer::Rank(rank), Kind::Out);
+            assert!(matches!(opened, Err(LogError::Io(_))), "{rank}");
+            assert!(bound(&path(rank), 1 << 20).is_err(), "{rank}");
+        }
     }
 }

@@ -201,6 +201,7 @@ impl Service {
             tls: start.tls.clone(),
             driver: start.driver.clone(),
             paths: Paths::new(&options.directory),
+            program: options.program.clone(),
             samples: Samples::default(),
             memory: start.memory.clone(),
             rosters,

@@ -82,6 +82,10 @@ fn helper() -> Option<ExitCode> {
             let words = arguments.map(|word| word.to_string_lossy().into_owned());
             Some(yard_agent::shim::dial_main(words))
         }
+        "deliver" => {
+            let words = arguments.map(|word| word.to_string_lossy().into_owned());
+            Some(yard_agent::delivery::main(words))
+        }
         _ => None,
     }
 }

@@ -108,6 +108,9 @@ pub enum PrepareStep {
     /// The check that the machine's owner configured failed.
     #[n(11)]
     NodeCheck,
+    /// The directory that the job's output is delivered to cannot be made.
+    #[n(12)]
+    LogDir,
 }
 
 /// Why an exit status cannot be known.
@@ -185,7 +188,10 @@ impl PrepareStep {
     #[must_use]
     pub fn fault(self) -> Fault {
         match self {
-            PrepareStep::Workdir | PrepareStep::Setup | PrepareStep::Secret => Fault::User,
+            PrepareStep::Workdir
+            | PrepareStep::Setup
+            | PrepareStep::Secret
+            | PrepareStep::LogDir => Fault::User,
             PrepareStep::Account
             | PrepareStep::Code
             | PrepareStep::Mount

@@ -298,6 +298,25 @@ pub const LOG_COPIES_SPARED_BYTES: u64 = 1 << 30;
 /// How long a member keeps a copy after it was written last, in milliseconds: 14 days.
 pub const LOG_COPIES_LIFE_MS: u64 = 14 * 24 * 3_600 * 1_000;
 
+// --- Output in a directory of the user's -----------------------------------------------------
+
+/// Bytes that a rank may be ahead of the directory that its output is delivered to, beyond what it
+/// may have on the node anyway; then some are left out there, which a line says.
+pub const DELIVERY_LAG_BYTES_MAX: u64 = 256 << 20;
+/// Attempts that have ended, and whose output is still to be delivered, at a time; others wait.
+pub const DELIVERY_ENDING_MAX: usize = 16_384;
+/// Files that one process that delivers has open; it closes those that it used longest ago.
+pub const DELIVERY_FILES_MAX: usize = 64;
+/// A message to a process that delivers.
+pub const DELIVERY_MESSAGE_BYTES_MAX: usize = LOG_READ_BYTES_MAX + 16 * 1024;
+/// What is noted of a delivery on the node.
+pub const DELIVERY_NOTE_BYTES_MAX: usize = 64 * 1024;
+/// How long it may take to make the directory of a job's output, in milliseconds; then the attempt
+/// fails.
+pub const DELIVERY_DIR_MS: u64 = 30 * 1_000;
+/// How long a delivery may stand still, in milliseconds, until people are told.
+pub const DELIVERY_STILL_MS: u64 = 30 * 1_000;
+
 // --- Health of machines -----------------------------------------------------------------------
 
 /// Conditions of one node: some for each device, and those of the machine.

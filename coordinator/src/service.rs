@@ -102,6 +102,7 @@ pub fn features() -> Features {
         Feature::LaunchMpi,
         Feature::LaunchCustom,
         Feature::LogLimits,
+        Feature::LogDirs,
         Feature::Prepare,
     ];
     there.into_iter().fold(Features::NONE, Features::with)
@@ -278,9 +279,18 @@ fn open(places: &Places, env: &dyn Env) -> Result<Opened, ServeError> {
     Ok(Opened { identity, authority })
 }
 
+/// What an earlier process of the member knew of attempts, and where it is written down.
+fn remembered(places: &Places, env: &Arc<dyn Env>) -> (Notebook, Attempts) {
+    let (notebook, noted) = Notebook::open(places.attempts.clone(), Arc::clone(env));
+    let attempts = Attempts::default();
+    attempts.remember(noted);
+    (notebook, attempts)
+}
+
 /// Starts what a member does of its own accord.
-fn go_on(member: &Arc<Member>, tasks: &mut Tasks) {
+fn go_on(member: &Arc<Member>, notebook: Notebook, tasks: &mut Tasks) {
     let stop = || member.stop.clone();
+    tasks.spawn("notebook", notebook::run(Arc::clone(member), notebook, stop()));
     tasks.spawn("leases", leases::live(Arc::clone(member), stop()));
     tasks.spawn("catching up", catch_up::run(Arc::clone(member), stop()));
     tasks.spawn("leader", leader::run(Arc::clone(member), stop()));
@@ -310,7 +320,7 @@ impl Service {
         let peers = Arc::new(peers);
         let transport = Arc::clone(&peers) as Arc<dyn Transport>;
         let copies = Copies::new(places.copies.clone(), Arc::clone(&env));
-        let (notebook, noted) = Notebook::open(places.attempts.clone(), Arc::clone(&env));
+        let (notebook, attempts) = remembered(&places, &env);
         let (folder, disk) = (places.data.clone(), options.disk);
         let (round_trip_ms, build) = (options.round_trip_ms, options.build);
         let data = proposer::Options { identity: own, folder, disk, round_trip_ms, build };
@@ -321,8 +331,6 @@ impl Service {
             Leases::new(own.member, options.lease, Arc::clone(&env), &handle, &state);
         let (barrier, confirmer) =
             Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env), pace);
-        let attempts = Attempts::default();
-        attempts.remember(noted);
         attempts.seed(&state);
         let stop = CancellationToken::new();
         let certificate =
@@ -355,12 +363,11 @@ impl Service {
         let (reporter, server) = server(&member)?;
         let mut tasks = Tasks::new(stop.clone());
         tasks.spawn("follow", follow::run(Arc::clone(&member), updates, stop.clone()));
-        tasks.spawn("notebook", notebook::run(Arc::clone(&member), notebook, stop.clone()));
         tasks.spawn("promises", promiser.run(stop.clone()));
         tasks.spawn("reads", confirmer.run(stop.clone()));
         tasks.spawn("health", report(Arc::clone(&member), reporter, stop.clone()));
         tasks.spawn("server", serve(server, incoming, stop));
-        go_on(&member, &mut tasks);
+        go_on(&member, notebook, &mut tasks);
         let asked = CancellationToken::new();
         let handle = Handle { member: Arc::clone(&member), listen, asked };
         tracing::info!(member = %own.member, cluster = %own.cluster, %listen, "serves");

@@ -11,6 +11,7 @@ use super::orders::Orders;
 use super::private;
 use super::rlimits;
 use crate::cgroup::{CpuBound, Entrance, Group, GroupLimits};
+use crate::delivery::{Delivery, Target};
 use crate::paths::{Paths, tag};
 use crate::shim::CPUS;
 use crate::sys::{Identity, ProcessLimit};
@@ -246,6 +247,37 @@ impl Plan {
         paths.attempt_logs(self.orders.assignment.job, task, attempt)
     }
 
+    /// Whether output goes to a directory of the user's as well.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.spec.logs.dir.is_some()
+    }
+
+    /// What becomes of the output of an attempt beside the node's own files.
+    fn delivery(&self, task: TaskIndex, attempt: AttemptNumber) -> Option<Delivery> {
+        let Orders { assignment, site, .. } = &self.orders;
+        let dir = self.spec.logs.dir.as_ref()?.as_str().to_string();
+        let job = assignment.job;
+        let folder = match self.spec.array.is_some() || self.spec.sweep.is_some() {
+            true => format!("{job}/task-{}/attempt-{attempt}", assignment.shown(task)),
+            false => format!("{job}/attempt-{attempt}"),
+        };
+        let target = Target::new(dir, self.identity(), self.umask());
+        let (node, bytes_max) = (site.node.clone(), self.log_bytes_max());
+        Some(Delivery { target, folder, node, bytes_max })
+    }
+
+    /// The files of a task, with a note of where else they go.
+    fn files(&self, task: TaskIndex, attempt: AttemptNumber) -> Result<TaskFiles, PrepareError> {
+        let directory = self.log_directory(task, attempt);
+        let files = files::make_task(directory, &self.hostfile, &self.account)?;
+        if let Some(delivery) = self.delivery(task, attempt) {
+            let path = || files.directory.clone();
+            let noted = delivery.note(&files.directory);
+            noted.map_err(|source| PrepareError::Scratch { path: path(), source })?;
+        }
+        Ok(files)
+    }
+
     /// What the processes of a task find.
     fn scene<'a>(
         &'a self,
@@ -275,8 +307,7 @@ impl Plan {
         attempt: AttemptNumber,
     ) -> Result<TaskPlan, PrepareError> {
         let assignment = &self.orders.assignment;
-        let directory = self.log_directory(task, attempt);
-        let files = files::make_task(directory, &self.hostfile, &self.account)?;
+        let files = self.files(task, attempt)?;
         files.note(&self.notes);
         let end_s = assignment.time_limit_ms.and_then(|ms| wall_s()?.checked_add(ms / 1_000));
         let scene = self.scene(&files, task, attempt, end_s);
@@ -341,12 +372,33 @@ impl Plan {
         };
         let command = self.spec.prepare.as_ref().ok_or_else(shape)?;
         let (task, attempt) = self.orders.chain.tasks().next().ok_or_else(shape)?;
-        let directory = self.log_directory(task, attempt);
-        let files = files::make_task(directory, &self.hostfile, &self.account)?;
+        let files = self.files(task, attempt)?;
         let scene = self.scene(&files, task, attempt, None);
         let variables = scene.variables(None);
         let words = command::alone(&self.spec, command, &variables);
         process(None, &words, &variables, files.streams("prepare"))
+    }
+
+    /// The program that makes the directory of the output, as the job's user.
+    pub(crate) fn folder_maker(&self) -> Result<Process, PrepareError> {
+        let shape = || PrepareError::Shape {
+            node: self.orders.assignment.node_rank,
+            nodes: self.orders.assignment.nodes.len(),
+            group: self.orders.assignment.group,
+        };
+        let (task, attempt) = self.orders.chain.tasks().next().ok_or_else(shape)?;
+        let files = self.files(task, attempt)?;
+        let delivery = self.delivery(task, attempt).ok_or_else(shape)?;
+        let Delivery { target, folder, node, .. } = delivery;
+        let words = ["yard", "deliver", target.dir.as_str(), &folder, &node].map(text);
+        Ok(Process {
+            local_rank: None,
+            // The program itself, wherever it lies, and also when it was replaced meanwhile.
+            paths: vec![text("/proc/self/exe")?],
+            words: words.into_iter().collect::<Result<_, _>>()?,
+            variables: Vec::new(),
+            streams: files.streams("prepare"),
+        })
     }
 
     /// Local ranks that this node starts or makes room for. `custom` has one for the whole gang.

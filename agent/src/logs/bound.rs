@@ -2,14 +2,13 @@
 //! becomes a hole. Offsets stay what they were, and whoever writes notices nothing.
 
 use super::cut::Cut;
-use super::{AttemptLogs, Stream};
+use super::{AttemptLogs, Stream, open_plain};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use yard_common::limits::LOG_BOUND_BYTES_LEAST;
+use yard_common::limits::{DELIVERY_LAG_BYTES_MAX, LOG_BOUND_BYTES_LEAST};
 
 /// Holes begin and end at such offsets: file systems make none of parts of a block.
 const BLOCK: u64 = 4_096;
@@ -19,12 +18,25 @@ const BLOCK: u64 = 4_096;
 /// # Errors
 /// Those of the file system; `Unsupported` if it makes no holes. The file is then as it was.
 pub(crate) fn bound(stream: &Path, bytes_max: u64) -> io::Result<bool> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(nix::libc::O_NOFOLLOW);
-    let file = options.open(stream)?;
+    make_hole(stream, bytes_max, u64::MAX)
+}
+
+/// As `bound`, but what lies behind `delivered` in the stream stays, as long as that is no more
+/// than `DELIVERY_LAG_BYTES_MAX` beyond what the file may take.
+///
+/// # Errors
+/// As `bound`.
+pub(crate) fn bound_behind(stream: &Path, bytes_max: u64, delivered: u64) -> io::Result<bool> {
+    let made = make_hole(stream, bytes_max, delivered)?;
+    let last = bytes_max.max(LOG_BOUND_BYTES_LEAST).saturating_add(DELIVERY_LAG_BYTES_MAX);
+    Ok(make_hole(stream, last, u64::MAX)? || made)
+}
+
+fn make_hole(stream: &Path, bytes_max: u64, delivered: u64) -> io::Result<bool> {
+    let file = open_plain(stream, OpenOptions::new().read(true).write(true))?;
     let size = file.metadata()?.len();
     let cut = Cut::read(stream)?;
-    let Some(hole) = hole(cut, size, bytes_max.max(LOG_BOUND_BYTES_LEAST)) else {
+    let Some(hole) = hole(cut, size, bytes_max.max(LOG_BOUND_BYTES_LEAST), delivered) else {
         return Ok(false);
     };
     // Noted first: whoever reads meanwhile takes no zeros for output.
@@ -64,16 +76,17 @@ pub(crate) fn bound_all(logs: &AttemptLogs, bytes_max: u64) {
     }
 }
 
-/// The hole that a file of this size is to have; none: it is as it should be. What is left is well
-/// within the bound, so that the next hole is not due at once.
-fn hole(cut: Cut, size: u64, bytes_max: u64) -> Option<Cut> {
+/// The hole that a file of this size is to have; none: it is as it should be, or nothing more of it
+/// is delivered. What is left is well within the bound, so that the next hole is not due at once.
+fn hole(cut: Cut, size: u64, bytes_max: u64, delivered: u64) -> Option<Cut> {
     let hollow = cut.upto.saturating_sub(cut.from);
     if size.saturating_sub(hollow) <= bytes_max {
         return None;
     }
     let down = |at: u64| at / BLOCK * BLOCK;
     let from = if hollow > 0 { cut.from } else { down(bytes_max / 4) };
-    let upto = down(size.saturating_sub(bytes_max / 2));
+    let upto = size.saturating_sub(bytes_max / 2).min(delivered.saturating_sub(cut.base));
+    let upto = down(upto);
     (upto > cut.upto.max(from)).then_some(Cut { base: cut.base, from, upto })
 }
 
@@ -83,6 +96,33 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     const MAX: u64 = 1 << 20;
+
+    fn hole(cut: Cut, size: u64, bytes_max: u64) -> Option<Cut> {
+        super::hole(cut, size, bytes_max, u64::MAX)
+    }
+
+    #[test]
+    fn what_is_not_delivered_stays() {
+        let none = Cut::default();
+        for (base, delivered, upto) in [
+            (0, 0, None),
+            (0, MAX / 4, None),
+            (0, MAX / 2 + 1, Some(MAX / 2)),
+            (0, 9 * MAX, Some(7 * MAX / 2)),
+            (MAX, MAX + MAX / 2, Some(MAX / 2)),
+        ] {
+            let cut = Cut { base, ..none };
+            let made = super::hole(cut, 4 * MAX, MAX, delivered).map(|cut| cut.upto);
+            assert_eq!(made, upto, "{base} {delivered}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let stream = directory.path().join("0.out");
+        let file = std::fs::File::create(&stream).unwrap();
+        file.set_len(MAX + DELIVERY_LAG_BYTES_MAX).unwrap();
+        assert!(!bound_behind(&stream, MAX, 0).unwrap());
+        file.set_len(MAX + DELIVERY_LAG_BYTES_MAX + 1).unwrap();
+        assert!(bound_behind(&stream, MAX, 0).unwrap(), "the disk can bear no more");
+    }
 
     #[test]
     fn head_and_tail_stay_and_holes_only_grow() {

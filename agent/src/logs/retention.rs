@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use yard_common::id::JobId;
+use yard_common::id::{AttemptNumber, JobId, TaskIndex};
 use yard_common::limits::{LOG_DISK_PERCENT_MAX, LOG_SPARED_PERCENT, LOGS_REMOVED_MAX};
 use yard_common::spec::storage::Logs;
 use yard_runtime::files;
@@ -166,6 +166,27 @@ impl Retention {
         Ok(jobs)
     }
 
+    /// Attempts of such jobs that have output here.
+    ///
+    /// # Errors
+    /// If there is no list of what is there.
+    pub(crate) fn ended_attempts(&self) -> io::Result<Vec<(JobId, TaskIndex, AttemptNumber)>> {
+        let mut found = Vec::new();
+        for job in self.ended_jobs()? {
+            let name = job.file_name().and_then(|name| name.to_str());
+            let Some(id) = name.and_then(|name| name.parse().ok()) else { continue };
+            for attempt in attempts(&job) {
+                let name = attempt.path.file_name().and_then(|name| name.to_str());
+                let parts = name.and_then(|name| name.split_once('.'));
+                let numbers = parts.and_then(|(task, attempt)| {
+                    Some((task.parse().ok()?, AttemptNumber(attempt.parse().ok()?)))
+                });
+                found.extend(numbers.map(|(task, attempt)| (JobId(id), task, attempt)));
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether a job has an assignment here. One that cannot be looked at counts as one that has.
     fn holds(&self, job: JobId) -> bool {
         match fs::read_dir(self.paths.jobs().join(job.to_string())) {
@@ -251,7 +272,7 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use yard_common::id::{AllocationId, AttemptNumber};
+    use yard_common::id::AllocationId;
     use yard_core::agent::AssignmentId;
 
     const DAY: Duration = Duration::from_secs(24 * 3_600);

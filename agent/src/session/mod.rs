@@ -41,6 +41,7 @@ use crate::setup::Heard;
 use lease::Succession;
 use memory::Memory;
 use roster::Rosters;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use yard_core::agent::{Fence, Lease};
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) tls: Arc<ClientTls>,
     pub(crate) driver: Arc<driver::Handle>,
     pub(crate) paths: Paths,
+    /// Our own program.
+    pub(crate) program: PathBuf,
     /// What assignments use.
     pub(crate) samples: Samples,
     pub(crate) memory: Memory,

@@ -4,6 +4,7 @@ use super::run::{Shim, Work};
 use crate::logs::{AttemptLogs, bound_all};
 use crate::paths::Paths;
 use crate::sys;
+use yard_common::limits::DELIVERY_LAG_BYTES_MAX;
 
 /// How often sizes are looked at.
 const LOOK_MS: u64 = 1_000;
@@ -27,7 +28,9 @@ impl Shim {
         if let Some((task, attempt)) = orders.chain.tasks().nth(running.position as usize) {
             let paths = Paths::new(&orders.site.root);
             let logs = AttemptLogs::new(&paths, orders.assignment.job, task, attempt);
-            bound_all(&logs, plan.log_bytes_max());
+            // What is not delivered yet waits for the next agent, as long as the disk can bear it.
+            let ahead = if plan.is_delivered() { DELIVERY_LAG_BYTES_MAX } else { 0 };
+            bound_all(&logs, plan.log_bytes_max().saturating_add(ahead));
         }
     }
 }

@@ -1,26 +1,69 @@
-//! The job's own `prepare` command: once on the node, before the first task, and nothing is ready
-//! before it has succeeded.
+//! What runs once on the node before the first task, and nothing is ready before it has succeeded:
+//! the directory of `logs.dir` is made, and then comes the job's own `prepare` command.
 //!
-//! It runs as ranks do: as the user, in their control group and directory, under the lease, and
-//! what it leaves behind ends with it. It is in no record: if the shim dies, what there is of it is
-//! found by its group or its mark, as is what ranks leave behind.
+//! Both run as ranks do: as the user, in their control group and directory, under the lease, and
+//! what they leave behind ends with them. They are in no record: if the shim dies, what there is of
+//! them is found by its group or its mark, as is what ranks leave behind.
 
 use super::ShimError;
 use super::message::FromShim;
 use super::record::Entry;
 use super::run::Shim;
 use super::task::{cause_of, cause_of_start, start_one};
-use crate::launch::Plan;
+use crate::launch::{Plan, PrepareError, Process};
 use crate::lease_file::LeaseFile;
 use crate::sys::{self, StartError, StartStep, WaitStatus, Waited};
 use std::io::Write;
 use std::path::PathBuf;
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
+use yard_common::limits::DELIVERY_DIR_MS;
 
-/// The command on its way.
+/// What is done, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// The directory that output is delivered to.
+    #[default]
+    Directory,
+    /// The job's command.
+    Command,
+}
+
+impl Stage {
+    fn is_in(self, plan: &Plan) -> bool {
+        match self {
+            Stage::Directory => plan.is_delivered(),
+            Stage::Command => plan.has_preparation(),
+        }
+    }
+
+    fn process(self, plan: &Plan) -> Result<Process, PrepareError> {
+        match self {
+            Stage::Directory => plan.folder_maker(),
+            Stage::Command => plan.preparation(),
+        }
+    }
+
+    fn time_ms(self, plan: &Plan) -> u64 {
+        match self {
+            Stage::Directory => DELIVERY_DIR_MS,
+            Stage::Command => plan.prepare_ms(),
+        }
+    }
+
+    /// The step that has failed if it does.
+    fn step(self) -> PrepareStep {
+        match self {
+            Stage::Directory => PrepareStep::LogDir,
+            Stage::Command => PrepareStep::Setup,
+        }
+    }
+}
+
+/// The process of a stage on its way.
 #[derive(Debug, Default)]
 pub(super) struct Preparation {
+    stage: Stage,
     /// Its process; none: it has not started.
     pid: Option<i32>,
     /// When it has taken too long, by the boot clock.
@@ -53,13 +96,21 @@ impl Preparation {
 }
 
 impl Shim {
-    /// Everything else is ready: the command is next, if there is one.
+    /// Everything else is ready: the first stage is next, if there is one.
     pub(super) fn prepare_or_announce(&mut self) -> Result<(), ShimError> {
-        if self.work.as_ref().is_some_and(|work| work.plan.has_preparation()) {
-            self.preparation = Some(Preparation::default());
-            return Ok(());
+        self.prepare_or_announce_after(None)
+    }
+
+    fn prepare_or_announce_after(&mut self, over: Option<Stage>) -> Result<(), ShimError> {
+        let Some(work) = &self.work else { return Ok(()) };
+        let stages = [Stage::Directory, Stage::Command].into_iter();
+        let next = stages.filter(|stage| Some(*stage) > over).find(|at| at.is_in(&work.plan));
+        match next {
+            Some(stage) => self.preparation = Some(Preparation { stage, ..<_>::default() }),
+            None => self.announce()?,
         }
-        self.announce()
+        // The first one waits for the loop.
+        if over.is_some() && next.is_some() { self.start_preparing() } else { Ok(()) }
     }
 
     /// Ready for the first task.
@@ -114,12 +165,13 @@ impl Shim {
         let lease = self.lease.as_ref().and_then(LeaseFile::read);
         let strict_ms = lease.map_or(0, |lease| lease.strict_ms);
         let Some(work) = self.work.as_ref() else { return Ok(()) };
+        let stage = self.preparation.as_ref().map_or(Stage::Command, |at| at.stage);
         if sys::boot_ms() >= strict_ms {
             self.waits_for_lease = true;
             return Ok(());
         }
         let plan = &work.plan;
-        let process = match plan.preparation() {
+        let process = match stage.process(plan) {
             Ok(process) => process,
             Err(error) => {
                 eprintln!("{error}");
@@ -130,10 +182,11 @@ impl Shim {
         match start_one(plan, &process, strict_ms) {
             Ok(pid) => {
                 self.waits_for_lease = false;
-                let until_ms = sys::boot_ms().saturating_add(plan.prepare_ms());
+                let until_ms = sys::boot_ms().saturating_add(stage.time_ms(plan));
                 let oom_kills = plan.group.oom_kills();
+                let (pid, is_late, status) = (Some(pid), false, None);
                 let begun =
-                    Preparation { pid: Some(pid), until_ms, oom_kills, errors, ..<_>::default() };
+                    Preparation { stage, pid, until_ms, is_late, oom_kills, status, errors };
                 self.preparation = Some(begun);
                 Ok(())
             }
@@ -143,11 +196,15 @@ impl Shim {
             }
             Err(error) => {
                 let cause = match cause_of_start(error) {
-                    ExitCause::StartFailed(_) => ExitCause::PrepareFailed(PrepareStep::Setup),
+                    ExitCause::StartFailed(_) => ExitCause::PrepareFailed(stage.step()),
                     cause => cause,
                 };
                 let system = std::io::Error::from_raw_os_error(error.errno);
-                note(&errors, &format!("the prepare command did not start: {system}"));
+                let what = match stage {
+                    Stage::Directory => "the program that makes the directory of logs.dir",
+                    Stage::Command => "the prepare command",
+                };
+                note(&errors, &format!("{what} did not start: {system}"));
                 self.preparation_failed(cause)
             }
         }
@@ -160,7 +217,15 @@ impl Shim {
     ) -> Result<(), ShimError> {
         let cause = cause_of(status);
         if cause.is_success() && !over.is_late {
-            return self.announce();
+            return self.prepare_or_announce_after(Some(over.stage));
+        }
+        if over.stage == Stage::Directory {
+            // What was wrong, it has said itself.
+            if over.is_late {
+                let limit_s = DELIVERY_DIR_MS / 1_000;
+                note(&over.errors, &format!("logs.dir does not answer within {limit_s} s"));
+            }
+            return self.preparation_failed(ExitCause::PrepareFailed(over.stage.step()));
         }
         let plan = self.work.as_ref().map(|work| &work.plan);
         let oom_kills = plan.map_or(0, |plan| plan.group.oom_kills());

@@ -65,7 +65,9 @@ unsafe fn run(layout: &Layout) -> (StartStep, i32) {
             set_limit(limit);
         }
         libc::umask(layout.umask);
-        if !become_user(layout) {
+        let identity = layout.identity.as_ref();
+        let identity = identity.map(|(uid, gid, groups)| (*uid, *gid, groups.as_slice()));
+        if !become_user(identity, layout.is_privileged) {
             return (StartStep::Identity, errno());
         }
         // A change of identity clears it.
@@ -125,12 +127,15 @@ unsafe fn reset_priority() {
 /// that is so.
 ///
 /// # Safety
-/// Only in the child.
+/// Only in the child, or in a process that has one thread.
 // SAFETY: for callers, see above.
-unsafe fn become_user(layout: &Layout) -> bool {
-    // SAFETY: system calls on numbers, and on a list that the layout keeps.
+pub(super) unsafe fn become_user(
+    identity: Option<(u32, u32, &[libc::gid_t])>,
+    is_privileged: bool,
+) -> bool {
+    // SAFETY: system calls on numbers, and on a list of ours.
     unsafe {
-        if !layout.is_privileged {
+        if !is_privileged {
             // What could be had from programs that give more than their user has. Only who may
             // do so drops it; for all others `no_new_privs` is what counts.
             let mut capability: libc::c_ulong = 0;
@@ -138,16 +143,16 @@ unsafe fn become_user(layout: &Layout) -> bool {
                 capability += 1;
             }
         }
-        if let Some((uid, gid, groups)) = &layout.identity {
+        if let Some((uid, gid, groups)) = identity {
             // The calls themselves: those of the library would speak to other threads of the parent.
             let done = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
-                && libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) == 0
-                && libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) == 0;
-            if !done || !has_become(*uid, *gid, groups.len()) {
+                && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+                && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0;
+            if !done || !has_become(uid, gid, groups.len()) {
                 return false;
             }
         }
-        layout.is_privileged || drop_privileges()
+        is_privileged || drop_privileges()
     }
 }
 

@@ -81,6 +81,20 @@ pub(crate) fn wait(pid: Option<i32>, reap: bool) -> io::Result<Waited> {
     })
 }
 
+/// This process is somebody else from now on, for good and without any privilege. It has one
+/// thread.
+///
+/// # Errors
+/// If the system refuses; who it is then is not known, and it must end.
+pub(crate) fn become_user(identity: &Identity) -> io::Result<()> {
+    let Identity { uid, gid, groups } = identity;
+    // SAFETY: the process has one thread, and the list outlives the call.
+    match unsafe { child::become_user(Some((*uid, *gid, groups)), false) } {
+        true => Ok(()),
+        false => Err(io::Error::last_os_error()),
+    }
+}
+
 /// From now on a signal does nothing to this process. Programs that it starts have the default.
 pub(crate) fn ignore(signal: nix::sys::signal::Signal) -> nix::Result<()> {
     use nix::sys::signal::SigHandler;

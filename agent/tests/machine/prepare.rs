@@ -1,6 +1,7 @@
 //! The command before the ranks.
 
-use crate::world::{Node, assignment, eventually, id, lives, one, wanted};
+use crate::world::{Node, Root, assignment, eventually, id, lives, one, wanted};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use yard_agent::logs::{Kind, Writer};
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
@@ -114,4 +115,63 @@ async fn a_job_that_is_stopped_meanwhile_ends() {
     node.until(|heard| heard.is_reaped(id(1))).await;
     assert_eq!(node.heard.started(id(1)), 0);
     assert!(!lives(out().trim().parse().unwrap()));
+}
+
+#[tokio::test]
+async fn the_directory_of_the_output_is_made_before_the_command() {
+    let mut node = Node::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let share = folder.path().join("new/share").display().to_string();
+    let yaml = format!(
+        "command: echo ran\nprepare: 'cd {share}/812 && find . -mindepth 1 | sort'\n\
+         logs: {{dir: {share}}}"
+    );
+    assert_eq!(node.end_of(1, &yaml).await, ExitCause::Exited(0));
+    assert_eq!(node.output(0, Writer::Prepare, Kind::Out), "./attempt-1\n");
+    let yaml = format!("{yaml}\narray: 4-5");
+    assert_eq!(node.end_of(2, &yaml).await, ExitCause::Exited(0));
+    let out = node.output(0, Writer::Prepare, Kind::Out);
+    assert!(out.ends_with("./task-0\n./task-0/attempt-1\n"), "{out}");
+}
+
+#[tokio::test]
+async fn a_directory_of_output_that_cannot_be_made_is_named_with_its_node() {
+    let mut node = Node::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let dir = folder.path().join("file/logs").display().to_string();
+    let yaml = format!("command: echo ran\nlogs: {{dir: {dir}}}");
+    let failed = ExitCause::PrepareFailed(PrepareStep::LogDir);
+    assert_eq!(node.end_of(1, &yaml).await, failed);
+    assert_eq!(node.heard.started(id(1)), 0);
+    let text = node.output(0, Writer::Prepare, Kind::Err);
+    let why = format!("logs.dir: {dir}/812/attempt-1 cannot be made on node n1: Not a directory\n");
+    assert!(text.starts_with(&why), "{text}");
+    assert!(text.contains(&format!("make {dir} on every node")), "{text}");
+}
+
+#[tokio::test]
+async fn the_directory_of_the_output_is_made_as_the_owner_of_the_job() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let mut node = Node::with(Root::open_to_all(), "n1", |_| {}).await;
+    let folder = Root::open_to_all();
+    let failed = ExitCause::PrepareFailed(PrepareStep::LogDir);
+    for (allocation, mode, cause) in [(1, 0o755, failed), (2, 0o777, ExitCause::Exited(0))] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
+        let yaml = format!("command: echo ran\nlogs: {{dir: {}}}", folder.path().display());
+        let mut detail = assignment(&yaml);
+        detail.login = Some("nobody".into());
+        let wanted = wanted(allocation, one(), DesiredPhase::Run);
+        node.desire(vec![wanted], vec![(id(allocation), detail)]).await;
+        node.until(|heard| heard.is_reaped(id(allocation))).await;
+        assert_eq!(node.heard.causes(id(allocation)), [cause]);
+    }
+    let made = folder.path().join("812/attempt-1").metadata().unwrap();
+    assert_eq!((made.uid(), made.gid()), (nobody.uid.as_raw(), nobody.gid.as_raw()));
+    let text = node.output(0, Writer::Prepare, Kind::Err);
+    assert!(text.contains("on node n1: Permission denied\n"), "{text}");
 }

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some("shim") => yard_agent::shim::main(arguments.map(OsString::from)),
         Some("shim-dial") => yard_agent::shim::dial_main(arguments),
+        Some("deliver") => yard_agent::delivery::main(arguments),
         Some("agent") => agent(arguments.collect()),
         _ => ExitCode::FAILURE,
     }

@@ -9,7 +9,7 @@ use crate::output::say;
 use crate::session::Session;
 use crate::text;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use yard_common::limits::{FILES_COPIED_MAX, FILES_DEPTH_MAX};
 use yard_proto::v1;
 
@@ -81,7 +81,7 @@ pub(super) async fn get(session: &Session, place: v1::FilePlace, to: &Path) -> R
 async fn copy(
     session: &Session,
     place: v1::FilePlace,
-    to: &PathBuf,
+    to: &Path,
     count: &mut Count,
 ) -> Result<(), Failure> {
     let fetched = fetch(session, place.clone(), to).await;

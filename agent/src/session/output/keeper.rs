@@ -1,8 +1,12 @@
 //! Looks at the files of all attempts that run: notes when they grow, and keeps them within bounds.
 
+use super::progress::Progress;
+use crate::delivery::Delivery;
 use crate::driver::{Released, Share};
 use crate::launch::Orders;
-use crate::logs::{AttemptLogs, Kind, Retention, Stream, Times, Writer, bound, share_of};
+use crate::logs::{
+    AttemptLogs, Kind, Retention, Stream, Times, Writer, bound, bound_behind, share_of,
+};
 use crate::paths::Paths;
 use crate::shim::DETAIL;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +26,18 @@ pub(super) struct Attempt {
     pub(super) attempt: AttemptNumber,
 }
 
+impl Attempt {
+    /// The directory of its output.
+    pub(super) fn directory(self, paths: &Paths) -> std::path::PathBuf {
+        paths.attempt_logs(self.job, self.task, self.attempt)
+    }
+
+    /// Where its output is delivered to; none: nowhere, or all of it has been.
+    pub(super) fn delivery(self, paths: &Paths) -> Option<Delivery> {
+        Delivery::noted(&self.directory(paths))
+    }
+}
+
 /// What there was to look at.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Looked {
@@ -29,6 +45,8 @@ pub(super) struct Looked {
     pub(super) running: Vec<Attempt>,
     /// Attempts that have ended since the last look.
     pub(super) ended: Vec<Attempt>,
+    /// Those of both whose output is delivered to a directory, and whether they have ended.
+    pub(super) delivered: Vec<(Attempt, Delivery, bool)>,
 }
 
 /// Looks at files again and again.
@@ -41,6 +59,8 @@ pub(super) struct Keeper {
     known: BTreeMap<(Attempt, Writer, Kind), Known>,
     /// Whether the disk makes no holes; told once.
     unbounded: bool,
+    /// What was delivered.
+    progress: Progress,
 }
 
 /// An assignment that is held.
@@ -49,6 +69,8 @@ struct Assigned {
     job: JobId,
     chain: Chain,
     bytes_max: u64,
+    /// Whether the output goes to a directory of the user's as well.
+    is_delivered: bool,
     /// Tasks of the chain that had ended at the last look.
     ended: u32,
 }
@@ -61,13 +83,14 @@ struct Known {
 }
 
 impl Keeper {
-    pub(super) fn new(paths: &Paths) -> Keeper {
+    pub(super) fn new(paths: &Paths, progress: Progress) -> Keeper {
         Keeper {
             paths: paths.clone(),
             retention: Retention::new(paths),
             assigned: BTreeMap::new(),
             known: BTreeMap::new(),
             unbounded: false,
+            progress,
         }
     }
 
@@ -81,13 +104,15 @@ impl Keeper {
         let mut looked = Looked::default();
         for share in shares.iter().filter(|share| share.started > 0) {
             let Some(assigned) = self.assigned(share.id) else { continue };
-            let (job, bytes_max) = (assigned.job, assigned.bytes_max);
+            let (job, bytes_max, is_delivered) =
+                (assigned.job, assigned.bytes_max, assigned.is_delivered);
             let from = std::mem::replace(&mut assigned.ended, share.ended);
             let tasks: Vec<_> = assigned.chain.slice(from, share.started).tasks().collect();
             for (position, (task, attempt)) in (from..).zip(tasks) {
                 let attempt = Attempt { job, task, attempt };
                 let over = position < share.ended;
-                self.look_at(attempt, bytes_max, wall_ms, over);
+                let delivered = is_delivered && self.find_delivery(attempt, over, &mut looked);
+                self.look_at(attempt, bytes_max, wall_ms, (over, delivered));
                 match over {
                     true => self.over(attempt, &mut looked),
                     false => looked.running.push(attempt),
@@ -96,19 +121,29 @@ impl Keeper {
         }
         for Released { id, job, chain } in released {
             let assigned = self.assigned.remove(&id);
+            // Of an assignment that was never looked at, nothing is known.
+            let is_delivered = assigned.as_ref().is_none_or(|assigned| assigned.is_delivered);
             let from = assigned.as_ref().map_or(0, |assigned| assigned.ended);
             let bytes_max =
                 assigned.map_or(Logs::DEFAULT.max_per_rank.0, |assigned| assigned.bytes_max);
             let tasks: Vec<_> = chain.slice(from, chain.len()).tasks().collect();
             for (task, attempt) in tasks {
                 let attempt = Attempt { job, task, attempt };
-                self.look_at(attempt, bytes_max, wall_ms, true);
+                let delivered = is_delivered && self.find_delivery(attempt, true, &mut looked);
+                self.look_at(attempt, bytes_max, wall_ms, (true, delivered));
                 self.over(attempt, &mut looked);
             }
         }
         let held: BTreeSet<AssignmentId> = shares.iter().map(|share| share.id).collect();
         self.assigned.retain(|id, _| held.contains(id));
         looked
+    }
+
+    /// Whether the output of an attempt is delivered; if so, that is among what was found.
+    fn find_delivery(&self, attempt: Attempt, over: bool, looked: &mut Looked) -> bool {
+        let Some(delivery) = attempt.delivery(&self.paths) else { return false };
+        looked.delivered.push((attempt, delivery, over));
+        true
     }
 
     fn over(&mut self, attempt: Attempt, looked: &mut Looked) {
@@ -129,13 +164,19 @@ impl Keeper {
             if let Err(error) = self.retention.note(job, logs.keep.ms()) {
                 tracing::warn!(%job, %error, "how long its output is kept cannot be noted");
             }
-            let bytes_max = logs.max_per_rank.0;
-            self.assigned.insert(id, Assigned { job, chain, bytes_max, ended: 0 });
+            let (bytes_max, is_delivered) = (logs.max_per_rank.0, logs.dir.is_some());
+            self.assigned.insert(id, Assigned { job, chain, bytes_max, is_delivered, ended: 0 });
         }
         self.assigned.get_mut(&id)
     }
 
-    fn look_at(&mut self, attempt: Attempt, bytes_max: u64, wall_ms: u64, over: bool) {
+    fn look_at(
+        &mut self,
+        attempt: Attempt,
+        bytes_max: u64,
+        wall_ms: u64,
+        (over, is_delivered): (bool, bool),
+    ) {
         let logs = AttemptLogs::new(&self.paths, attempt.job, attempt.task, attempt.attempt);
         // One that never wrote has no directory.
         let Ok(streams) = logs.streams() else { return };
@@ -148,7 +189,7 @@ impl Keeper {
             };
             let own_max = share_of(&streams, at, bytes_max);
             let bounded = noted.and_then(|()| match stream.size > own_max && !self.unbounded {
-                true => bound(&logs.path(stream.writer, stream.kind), own_max).map(drop),
+                true => self.bound(&logs, attempt, stream, own_max, is_delivered),
                 false => Ok(()),
             });
             match bounded {
@@ -165,6 +206,24 @@ impl Keeper {
                     tracing::debug!(%job, task, ?stream, %error, "output cannot be looked after");
                 }
             }
+        }
+    }
+
+    fn bound(
+        &self,
+        logs: &AttemptLogs,
+        attempt: Attempt,
+        stream: &Stream,
+        bytes_max: u64,
+        is_delivered: bool,
+    ) -> io::Result<()> {
+        let path = logs.path(stream.writer, stream.kind);
+        match is_delivered {
+            true => {
+                let delivered = self.progress.of((attempt, stream.writer, stream.kind));
+                bound_behind(&path, bytes_max, delivered).map(drop)
+            }
+            false => bound(&path, bytes_max).map(drop),
         }
     }
 
@@ -218,14 +277,18 @@ mod tests {
         Attempt { job: JOB, task, attempt: AttemptNumber(1) }
     }
 
+    fn assigned(chain: Chain) -> Assigned {
+        Assigned { job: JOB, chain, bytes_max: MAX, is_delivered: true, ended: 0 }
+    }
+
     /// A node that holds a chain of three tasks.
     fn node() -> Node {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths::new(directory.path());
-        let mut keeper = Keeper::new(&paths);
+        let mut keeper = Keeper::new(&paths, Progress::default());
         let chain = (0..3).map(|task| Chain::one(task, AttemptNumber(1)).0[0]);
         let chain = Chain(chain.collect());
-        keeper.assigned.insert(id(), Assigned { job: JOB, chain, bytes_max: MAX, ended: 0 });
+        keeper.assigned.insert(id(), assigned(chain));
         Node { _directory: directory, paths, keeper }
     }
 
@@ -254,16 +317,18 @@ mod tests {
     fn each_task_of_a_chain_is_looked_at_until_it_has_ended() {
         let mut node = node();
         assert_eq!(node.look(0, 0, 1), Looked::default());
-        let running = |task| Looked { running: vec![attempt(task)], ended: Vec::new() };
+        let running = |task| Looked { running: vec![attempt(task)], ..Looked::default() };
         assert_eq!(node.look(1, 0, 2), running(0));
-        let both = Looked { running: vec![attempt(1)], ended: vec![attempt(0)] };
+        let both =
+            Looked { running: vec![attempt(1)], ended: vec![attempt(0)], ..Looked::default() };
         assert_eq!(node.look(2, 1, 3), both);
         assert_eq!(node.look(2, 1, 4), running(1));
         // Let go before anybody looked again.
         let chain = node.keeper.assigned[&id()].chain.clone();
         let released = Released { id: id(), job: JOB, chain };
         let looked = node.keeper.look(&[], vec![released.clone()], 5);
-        assert_eq!(looked, Looked { running: Vec::new(), ended: vec![attempt(1), attempt(2)] });
+        let ended = vec![attempt(1), attempt(2)];
+        assert_eq!(looked, Looked { ended, ..Looked::default() });
         // And one that nobody ever saw.
         let looked = node.keeper.look(&[], vec![released], 6);
         assert_eq!(looked.ended, [attempt(0), attempt(1), attempt(2)]);
@@ -301,6 +366,31 @@ mod tests {
         assert!(both <= MAX, "{both}");
         let alone = held(Writer::Rank(1), Kind::Out);
         assert!(alone <= MAX && alone > MAX / 2, "{alone}");
+    }
+
+    #[test]
+    fn what_is_not_delivered_stays_on_the_node() {
+        use std::os::unix::fs::MetadataExt;
+        let mut node = node();
+        let delivery = Delivery {
+            target: crate::delivery::Target::new("/share".into(), None, 0),
+            folder: "8/attempt-1".into(),
+            node: "n1".into(),
+            bytes_max: MAX,
+        };
+        node.write(0, "0.out", &vec![b'x'; 4 * MAX as usize]);
+        let at = node.paths.attempt_logs(JOB, 0, AttemptNumber(1));
+        delivery.note(&at).unwrap();
+        let looked = node.look(1, 0, 1_000);
+        assert_eq!(looked.delivered, [(attempt(0), delivery.clone(), false)]);
+        let held = || std::fs::metadata(at.join("0.out")).unwrap().blocks() * 512;
+        assert!(held() >= 4 * MAX);
+        let stream = (attempt(0), Writer::Rank(0), Kind::Out);
+        node.keeper.progress.set(stream, 4 * MAX);
+        node.look(1, 0, 2_000);
+        assert!(held() <= MAX, "{}", held());
+        // What has ended is told of until all is delivered.
+        assert_eq!(node.look(1, 1, 3_000).delivered, [(attempt(0), delivery, true)]);
     }
 
     #[test]

@@ -1,16 +1,24 @@
 //! What is done about output while nobody asks for it: its files are kept within their bounds, when
-//! they grow is noted, members get copies for when this machine is gone, and what is old goes.
+//! they grow is noted, members get copies for when this machine is gone, directories of users get
+//! all of it, and what is old goes.
 //!
 //! Ranks write to files by themselves and notice nothing of it. All of it may be late, and none of
 //! it ends the agent.
 
 mod copier;
+mod deliver;
 mod keeper;
+mod line;
+mod progress;
 
 use super::{Fatal, Shared};
+use crate::delivery::Delivery;
 use crate::logs::Retention;
 use copier::Copier;
+use deliver::Deliverer;
 use keeper::{Attempt, Keeper};
+use line::Rounded;
+use progress::Progress;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,11 +52,16 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> Result<
 /// Work that goes on beside the looks.
 enum Done {
     Copied(Copier),
-    Removed,
+    Delivered(Box<Rounded>),
+    /// Old output went; so much of what is left is to be delivered.
+    Removed(Vec<(Attempt, Delivery)>),
+    Told,
 }
 
 async fn look_after(shared: &Arc<Shared>, work: &mut JoinSet<Done>) -> Fatal {
-    let mut keeper = Keeper::new(&shared.paths);
+    let progress = Progress::default();
+    let mut keeper = Keeper::new(&shared.paths, progress.clone());
+    let mut deliverer = Deliverer::new(&shared.paths, shared.program.clone(), progress);
     let mut copier = Some(Copier::new(shared));
     // Attempts that ended since the last round of copies.
     let mut ended: BTreeSet<Attempt> = BTreeSet::new();
@@ -73,6 +86,11 @@ async fn look_after(shared: &Arc<Shared>, work: &mut JoinSet<Done>) -> Fatal {
                 running = looked.running;
                 let room = LOG_COPY_ENDING_MAX.saturating_sub(ended.len());
                 ended.extend(looked.ended.into_iter().take(room));
+                let news = deliverer.go_on(looked.delivered, work);
+                tell(shared, news, work);
+                if !removes && deliverer.has_room_again() {
+                    removals.reset_immediately();
+                }
             }
             _ = copies.tick(), if copier.is_some() => {
                 if let Some(copier) = copier.take() {
@@ -82,23 +100,52 @@ async fn look_after(shared: &Arc<Shared>, work: &mut JoinSet<Done>) -> Fatal {
             }
             _ = removals.tick(), if !removes => {
                 removes = true;
-                let retention = Retention::new(&shared.paths);
-                work.spawn(async move {
-                    // What it could not do, it does the next time.
-                    let _ = spawn_blocking(move || remove(&retention)).await;
-                    Done::Removed
-                });
+                begin_removal(shared, work);
             }
             Some(done) = work.join_next(), if !work.is_empty() => match done {
                 Ok(Done::Copied(back)) => copier = Some(back),
-                Ok(Done::Removed) => removes = false,
+                Ok(Done::Delivered(rounded)) => {
+                    let news = deliverer.back(*rounded);
+                    tell(shared, news, work);
+                }
+                Ok(Done::Removed(left)) => {
+                    removes = false;
+                    deliverer.found(left);
+                }
+                Ok(Done::Told) => {}
                 Err(error) => {
                     tracing::error!(%error, "the work on output was cut off");
                     copier.get_or_insert_with(|| Copier::new(shared));
+                    deliverer.cut_off();
                     removes = false;
                 }
             },
         }
+    }
+}
+
+/// Removes old output, and looks what of the rest is to be delivered.
+fn begin_removal(shared: &Arc<Shared>, work: &mut JoinSet<Done>) {
+    let paths = shared.paths.clone();
+    work.spawn(async move {
+        // What it could not do, it does the next time.
+        let removed = spawn_blocking(move || {
+            remove(&Retention::new(&paths));
+            deliver::left(&paths)
+        });
+        Done::Removed(removed.await.unwrap_or_default())
+    });
+}
+
+/// Tells people of deliveries that do not work.
+fn tell(shared: &Arc<Shared>, news: Vec<(Attempt, String)>, work: &mut JoinSet<Done>) {
+    if !news.is_empty() {
+        let paths = shared.paths.clone();
+        work.spawn(async move {
+            // It is in the agent's log in any case.
+            let _ = spawn_blocking(move || deliver::tell(&paths, news)).await;
+            Done::Told
+        });
     }
 }
 

@@ -1,0 +1,134 @@
+//! The process that writes, and the one that looks whether it could.
+
+use super::Target;
+use super::message::{Answer, ToWriter, read_frame, write_frame};
+use super::place::Place;
+use crate::sys::{Identity, become_user};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+use yard_common::limits::DELIVERY_FILES_MAX;
+
+/// Runs it with the arguments after its name.
+#[must_use]
+pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let words: Vec<String> = arguments.collect();
+    match words.as_slice() {
+        [] => write(),
+        [dir, folder, node] => look(dir, folder, node),
+        _ => {
+            eprintln!("usage: deliver [DIR FOLDER NODE]");
+            ExitCode::from(64)
+        }
+    }
+}
+
+/// Makes the folder, and says what is wrong. What may pass is no reason to start nothing: the
+/// output is on the node meanwhile.
+fn look(dir: &str, folder: &str, node: &str) -> ExitCode {
+    let made = Place::open(Path::new(dir)).and_then(|place| place.folder(folder).map(drop));
+    let Err(error) = made else { return ExitCode::SUCCESS };
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let passes = matches!(errno, Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS);
+    eprintln!("logs.dir: {dir}/{folder} cannot be made on node {node}: {}", errno.desc());
+    if passes {
+        eprintln!("the output stays on the node, and is delivered when that can be done");
+        return ExitCode::SUCCESS;
+    }
+    let uid = nix::unistd::geteuid();
+    eprintln!("make {dir} on every node, writable for user {uid}, or name another directory");
+    ExitCode::FAILURE
+}
+
+/// Writes what it is sent until there is nothing more.
+fn write() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("output is not delivered: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let mut input = io::stdin().lock();
+    let mut output = io::stdout().lock();
+    let Some(target) = read_frame::<Target>(&mut input)? else { return Ok(()) };
+    if let Some((uid, gid, groups)) = target.who {
+        become_user(&Identity { uid, gid, groups })?;
+    }
+    umask(Mode::from_bits_truncate(target.umask));
+    let mut files = Files { dir: target.dir, place: None, open: BTreeMap::new(), uses: 0 };
+    while let Some(message) = read_frame::<ToWriter>(&mut input)? {
+        let answer = files.obey(&message).unwrap_or_else(|error| {
+            // What was open may be of a share that is there no more.
+            files.place = None;
+            Answer::Failed(error.raw_os_error().unwrap_or(nix::libc::EIO))
+        });
+        write_frame(&mut output, &answer)?;
+    }
+    Ok(())
+}
+
+/// Files that are being written; those that were used last are open.
+struct Files {
+    dir: String,
+    place: Option<Place>,
+    open: BTreeMap<String, (u64, File)>,
+    uses: u64,
+}
+
+impl Files {
+    fn obey(&mut self, message: &ToWriter) -> io::Result<Answer> {
+        match message {
+            ToWriter::Open(path) => {
+                self.open.remove(path);
+                Ok(Answer::Size(self.file(path)?.metadata()?.len()))
+            }
+            ToWriter::Write { path, offset, data } => {
+                self.file(path)?.write_all_at(data, *offset)?;
+                Ok(Answer::Done)
+            }
+            ToWriter::Close(path) => {
+                let file = match self.open.remove(path) {
+                    Some((_, file)) => file,
+                    None => self.place()?.file(path)?,
+                };
+                file.sync_all()?;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn place(&mut self) -> io::Result<&Place> {
+        if self.place.is_none() {
+            self.place = Some(Place::open(Path::new(&self.dir))?);
+        }
+        self.place.as_ref().ok_or_else(|| Errno::ENOENT.into())
+    }
+
+    fn file(&mut self, path: &str) -> io::Result<&File> {
+        self.uses += 1;
+        if !self.open.contains_key(path) {
+            let file = self.place()?.file(path)?;
+            self.open.insert(path.to_string(), (0, file));
+        }
+        let uses = self.uses;
+        if let Some((used, _)) = self.open.get_mut(path) {
+            *used = uses;
+        }
+        while self.open.len() > DELIVERY_FILES_MAX {
+            let oldest = self.open.iter().min_by_key(|(_, (used, _))| *used);
+            let Some(oldest) = oldest.map(|(path, _)| path.clone()) else { break };
+            self.open.remove(&oldest);
+        }
+        let found = self.open.get(path).map(|(_, file)| file);
+        found.ok_or_else(|| Errno::ENOENT.into())
+    }
+}
