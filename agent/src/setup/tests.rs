@@ -218,10 +218,12 @@ async fn what_is_replaced_or_late_is_ended_with_all_that_it_started() {
 async fn after_a_success_a_daemon_stays_and_the_rest_of_the_group_ends() {
     let lab = Lab::new();
     let (daemon, child) = (lab.path("daemon"), lab.path("child"));
+    // It writes once it has left the process group, and nothing ends before that.
     let command = format!(
-        "setsid sleep 1000 >/dev/null 2>&1 & echo $! > {}; sleep 1001 & echo $! > {}",
-        daemon.display(),
-        child.display()
+        "setsid sh -c 'echo $$ > {daemon}; exec sleep 1000' >/dev/null 2>&1 & \
+         until [ -s {daemon} ]; do sleep 0.01; done; sleep 1001 & echo $! > {}",
+        child.display(),
+        daemon = daemon.display(),
     );
     let setup = Setup { command, variables: Vec::new(), timeout_ms: SETUP_MS };
     let site = lab.site();

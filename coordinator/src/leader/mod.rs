@@ -55,6 +55,8 @@ async fn lead(member: &Arc<Member>, id: LeaderId, stop: &CancellationToken) {
         tasks.spawn("members", members::run(Arc::clone(member), own.clone()));
         tasks.spawn("silence", silence::run(Arc::clone(member), id, own.clone()));
         let broken = tokio::select! {
+            // A stop ends the parts as well, and is not their fault.
+            biased;
             () = over(&mut leadership, id, stop) => false,
             ended = tasks.next_ended() => {
                 tracing::error!(?ended, "a part of the leader's work ended by itself");
