@@ -144,7 +144,7 @@ pub(super) unsafe fn become_user(
             }
         }
         if let Some((uid, gid, groups)) = identity {
-            // The calls themselves: those of the library would speak to other threads of the parent.
+            // The calls themselves: those of the library would speak to threads of the parent.
             let done = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
                 && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
                 && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0;

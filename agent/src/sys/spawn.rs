@@ -71,8 +71,8 @@ unsafe fn here<T>(stack: &mut Stack, child: Child<T>, argument: &T) -> Result<li
 
 /// # Safety
 /// See [`spawn`].
-// SAFETY: for callers, see above.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+// SAFETY: for callers, see above.
 unsafe fn into_group<T>(
     group: RawFd,
     stack: &mut Stack,
@@ -87,10 +87,10 @@ unsafe fn into_group<T>(
     args.stack_size = (STACK * 16) as u64;
     args.cgroup = group as u64;
     let answer: isize;
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: the call takes a structure of ours, of the size that is given. The parent goes on
     // behind it with nothing changed but what is named; the child, which has a stack of its own,
     // calls a function that does not return.
-    #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -110,8 +110,8 @@ unsafe fn into_group<T>(
             out("r11") _,
         );
     }
-    // SAFETY: as above.
     #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -136,8 +136,8 @@ unsafe fn into_group<T>(
 ///
 /// # Safety
 /// See [`spawn`].
-// SAFETY: for callers, see above.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+// SAFETY: for callers, see above.
 unsafe fn into_group<T>(_: RawFd, _: &mut Stack, _: Child<T>, _: &T) -> Result<libc::pid_t, Errno> {
     Err(Errno::ENOSYS)
 }

@@ -9,7 +9,7 @@ use std::fs;
 const LINES: &str = "sh -c 'trap \"echo worker\" USR1; echo $$ > $AT/bash; sleep 1000'\n\
                      echo after";
 
-/// A program with two workers, which would end by the signal. It writes a checkpoint when asked, and
+/// A program with two workers, which would end by the signal. It saves something when asked, and
 /// goes on until it was asked twice.
 const WORKERS: &str = r#"
 import os, signal, sys
