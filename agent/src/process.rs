@@ -44,6 +44,55 @@ pub(crate) fn cpu_us(pid: i32) -> u64 {
     ticks.sum::<u64>().saturating_mul(10_000)
 }
 
+/// What one process has used, and its children that were waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// Its parent.
+    pub(crate) parent: i32,
+    /// When it started, in ticks since the boot.
+    pub(crate) started: u64,
+    /// CPU time in microseconds.
+    pub(crate) cpu_us: u64,
+    /// Bytes that it read and wrote, whatever from and to; 0: the kernel does not tell.
+    pub(crate) io_bytes: u64,
+    /// Those of them that came from disks.
+    pub(crate) read_bytes: u64,
+    /// Those that went to disks.
+    pub(crate) written_bytes: u64,
+}
+
+/// What a process has used; none if it is gone.
+pub(crate) fn used(pid: i32) -> Option<Used> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    let ticks = (11..15).filter_map(number).fold(0, u64::saturating_add);
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let count = |name: &str| {
+        let found = io.lines().find_map(|line| line.strip_prefix(name));
+        found.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(0)
+    };
+    Some(Used {
+        parent: fields.get(1)?.parse().ok()?,
+        started: number(19)?,
+        cpu_us: ticks.saturating_mul(10_000),
+        io_bytes: count("rchar:").saturating_add(count("wchar:")),
+        read_bytes: count("read_bytes:"),
+        written_bytes: count("write_bytes:"),
+    })
+}
+
+/// The value of the first of these variables that a process was started with.
+pub(crate) fn variable(pid: i32, names: &[&str]) -> Option<String> {
+    let bytes = environment(pid)?;
+    let entries = || bytes.split(|byte| *byte == 0).filter_map(|entry| str::from_utf8(entry).ok());
+    let value = |name: &&str| {
+        entries().find_map(|entry| entry.strip_prefix(*name)?.strip_prefix('=').map(str::to_string))
+    };
+    names.iter().find_map(value)
+}
+
 /// Every process of the machine.
 pub(crate) fn all() -> BTreeMap<i32, Fact> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
@@ -95,11 +144,17 @@ pub(crate) fn marked(variable: &str) -> Vec<i32> {
 }
 
 fn has_variable(pid: i32, variable: &str) -> bool {
-    let Ok(mut file) = std::fs::File::open(format!("/proc/{pid}/environ")) else { return false };
+    let bytes = environment(pid).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+}
+
+/// What a process was started with; none if that cannot be read.
+fn environment(pid: i32) -> Option<Vec<u8>> {
+    let mut file = std::fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut bytes = Vec::new();
     // The kernel bounds an environment by a quarter of the stack.
     let _ = file.read_to_end(&mut bytes);
-    bytes.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+    Some(bytes)
 }
 
 /// Kills processes; those that are gone already do not matter.

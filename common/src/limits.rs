@@ -552,6 +552,25 @@ pub const RESTORE_NODES_MAX: u64 = 1 << 20;
 /// The most ids of users that one restore leaves out: eight years of seconds.
 pub const RESTORE_USERS_MAX: u64 = 1 << 30;
 
+// --- Silence of attempts ----------------------------------------------------------------------
+
+/// Time between two looks at an assignment that counts as silence, at most: what nobody saw, since
+/// the machine slept or its agent was away, is none.
+pub const STALL_GAP_MS_MAX: u64 = 10_000;
+/// Between two warnings of one assignment at least: each is an entry of the log.
+pub const STALL_AGAIN_MS: u64 = 60_000;
+/// How much later an attempt that was to end for its silence is looked at again, if a machine of it
+/// is out of touch just then.
+pub const STALL_DEFER_MS: u64 = 10_000;
+/// Of a CPU, what a rank may use and be silent, in thousandths.
+pub const STALL_CPU_MILLI: u64 = 10;
+/// Bytes that a rank may read and write, or send and get, each second, and be silent.
+pub const STALL_BYTES_PER_S: u64 = 1_024;
+/// Ranks that are named as those which differ from the others.
+pub const STALL_ODD_MAX: usize = 8;
+/// Connections of a machine, and files of an assignment, that are looked at for their bytes.
+pub const STALL_SOCKETS_MAX: usize = 262_144;
+
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);
@@ -588,5 +607,6 @@ const _: () = assert!(
     SETUP_BYTES_MAX + SETUP_VARIABLES_MAX * SETUP_VARIABLE_BYTES_MAX < SMALL_PAYLOAD_BYTES_MAX / 2
 );
 const _: () = assert!(SETUP_MS_MIN <= SETUP_MS && SETUP_MS <= SETUP_MS_MAX);
+const _: () = assert!(STALL_GAP_MS_MAX < STALL_AGAIN_MS);
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

@@ -93,6 +93,10 @@ pub(crate) fn text(member: &Member) -> String {
     gauge("jobs", "Jobs in the state, ended ones included", state.jobs.len() as u64);
     gauge("jobs_pending", "Jobs with a task that waits in its queue", state.pending.len() as u64);
     gauge("allocations", "Allocations that hold resources", state.allocations.len() as u64);
+    let held = state.allocations.iter();
+    let stalled = held.filter(|(_, held)| held.silent_since_ms().is_some()).count() as u64;
+    let help = "Running attempts of which no rank has done anything for long";
+    gauge("attempts_stalled", help, stalled);
     let nodes: Family<Label, Gauge> = Family::default();
     for (_, node) in state.nodes.iter() {
         let label = match node.state {

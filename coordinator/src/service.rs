@@ -104,6 +104,7 @@ pub fn features() -> Features {
         Feature::LogLimits,
         Feature::LogDirs,
         Feature::Prepare,
+        Feature::Stalls,
     ];
     there.into_iter().fold(Features::NONE, Features::with)
 }

@@ -7,7 +7,8 @@ use crate::command::{Actor, Object, Rejection, Reply};
 use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
 use yard_common::id::{
-    AllocationId, AttemptNumber, Generation, JobId, LogIndex, NodeId, RequestId, TaskRange,
+    AllocationId, AttemptNumber, Generation, JobId, LogIndex, NodeId, RequestId, TaskIndex,
+    TaskRange,
 };
 use yard_common::state::{JobState, NodeState, TaskState};
 
@@ -104,6 +105,22 @@ pub enum Event {
     /// An ended job left the state; history has it.
     #[n(8)]
     Forgotten(#[n(0)] JobId),
+    /// All ranks of an attempt fell silent, or one of them does something again.
+    #[n(9)]
+    Silence {
+        /// Its job.
+        #[n(0)]
+        job: JobId,
+        /// Its task.
+        #[n(1)]
+        task: TaskIndex,
+        /// Its number.
+        #[n(2)]
+        attempt: AttemptNumber,
+        /// Since when they have been silent, in `cluster_ms`; none: they are no longer.
+        #[n(3)]
+        since_ms: Option<u64>,
+    },
 }
 
 /// Who asked what and how it ended; written for every command that is not refused as stale.

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod mutant;
 pub mod retry;
 pub mod scheduler;
+pub mod stall;
 pub mod state;
 pub mod table;
 pub mod voters;

@@ -64,6 +64,7 @@ fn plan_of(kind: u8) -> JobPlan {
     plan.retry.user = u16::from(kind % 3);
     plan.priority = i32::from(kind % 5) - 2;
     plan.time_limit_ms = kind.is_multiple_of(4).then_some(600_000);
+    plan.stall_kill_ms = kind.is_multiple_of(3).then_some(20_000);
     plan.isolation.class = match kind % 7 {
         0 => IsolationClass::Tolerant,
         1 | 2 => IsolationClass::Strict,
@@ -171,7 +172,7 @@ impl World {
             8 => ExitCause::PrepareFailed(PrepareStep::Mount),
             _ => ExitCause::Signaled(11),
         };
-        match how / 11 % 6 {
+        match how / 11 % 8 {
             0 => drop(self.lab.report(node, id, ReportKind::Ready)),
             1 if it.started < it.keep || !alone => self.lab.start(node, id, 1),
             4 if alone && it.keep < it.len => {
@@ -179,6 +180,11 @@ impl World {
                 self.lab.report(node, id, ReportKind::Recalled(tail));
             }
             5 => self.lab.reap(node, id),
+            6 => {
+                let for_ms = u64::from(how) * 100;
+                self.lab.report(node, id, ReportKind::Silent { for_ms });
+            }
+            7 => drop(self.lab.report(node, id, ReportKind::Active)),
             _ if !it.left().is_empty() => self.lab.exit(node, id, cause),
             _ => (),
         }

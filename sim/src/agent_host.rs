@@ -6,9 +6,11 @@ use crate::message::{AgentWork, Event, Hello, Message, Party};
 use crate::world::World;
 use std::rc::Rc;
 use yard_common::id::{BootId, LeaseId, NodeId};
+use yard_common::state::AssignmentState;
 use yard_core::agent::{Action, Agent, Change, Desired, Input, Lease};
 use yard_core::command::Inventory;
 use yard_core::lease::{Ack, Deadline, Holder, LeaseState, LeaseTimes};
+use yard_core::stall::News;
 
 /// Period of renewals.
 const RENEW_US: Us = 750 * MS;
@@ -168,6 +170,27 @@ impl World {
         let to = Party::Member(host.target);
         self.send(Party::Machine(at), to, Message::Hello(Box::new(hello)));
         self.say_back(at);
+        self.fall_silent(at);
+    }
+
+    /// Now and then the ranks of an assignment fall silent, or do something again, as far as its
+    /// agent can tell. Others are taken for silent although something else runs by now.
+    fn fall_silent(&mut self, at: usize) {
+        let Some(host) = &self.machines[at].agent else { return };
+        let running: Vec<_> = { host.agent.kept().records.values() }
+            .filter(|record| record.state == AssignmentState::Running)
+            .map(|record| (record.id(), record.ended, record.silent))
+            .collect();
+        if running.is_empty() || !self.rng.chance(100) {
+            return;
+        }
+        let (id, ended, silent) = self.rng.pick(&running);
+        let position = ended.saturating_sub(u32::from(self.rng.chance(100)));
+        let news = match silent {
+            true => News::Active,
+            false => News::Silent(self.rng.magnitude(100, 5_000)),
+        };
+        self.agent_step(at, Input::Silence { id, position, news });
     }
 
     /// The leader answers, or pushes a desired set.

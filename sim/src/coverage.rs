@@ -7,6 +7,7 @@ pub const POINTS: &[&str] = &[
     "agent came back from maintenance",
     "agent died between writing and starting",
     "answered request asked again",
+    "attempt ended for its silence",
     "brake held a node back",
     "cancel raced with the exit",
     "chain recalled",

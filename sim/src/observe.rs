@@ -162,6 +162,11 @@ impl World {
                     matches!(fact, Fact::AttemptEnded { cause: ExitCause::Cancelled, .. })
                 });
                 let mut points = Vec::new();
+                if { applied.events.iter() }.any(|fact| {
+                    matches!(fact, Fact::AttemptEnded { cause: ExitCause::Stalled, .. })
+                }) {
+                    points.push("attempt ended for its silence");
+                }
                 for one in &report.reports {
                     let known = state.allocations.contains(one.assignment.allocation);
                     match &one.what {

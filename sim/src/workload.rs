@@ -69,6 +69,9 @@ impl Workload {
         if self.rng.chance(200) {
             plan.time_limit_ms = Some(self.rng.magnitude(800, 20_000));
         }
+        if self.rng.chance(200) {
+            plan.stall_kill_ms = Some(self.rng.magnitude(200, 5_000));
+        }
         plan.priority = self.rng.between(0, 6) as i32 - 3;
         let fails = self.rng.pick(&[0, 0, 50, 400, 1_000]);
         let permille = (fails, self.rng.pick(&[0, 0, 30]), self.rng.pick(&[0, 10, 100]));
@@ -120,6 +123,7 @@ impl Workload {
             decides: Decides::EveryRank,
             array: None,
             any_of: Vec::new(),
+            stall_kill_ms: None,
         }
     }
 

@@ -371,11 +371,15 @@ impl Group {
         }
     }
 
-    /// What its processes use, as far as the kernel counts it. CPU time of processes that are gone
-    /// counts where there are groups of version 2.
+    /// Whether it is a group at all: without any, its processes are found in another way.
+    pub(crate) fn is_there(&self) -> bool {
+        self.directories().next().is_some()
+    }
+
+    /// What these processes of it use, as far as the kernel counts it. CPU time of processes that
+    /// are gone counts where there are groups of version 2.
     #[must_use]
-    pub fn usage(&self) -> Usage {
-        let members = self.members();
+    pub fn usage(&self, members: &[i32]) -> Usage {
         let v1 = |name: &str| self.v1.iter().find(|(v1, _)| v1 == name).map(|(_, path)| path);
         let read = |at: Option<&PathBuf>, file: &str| fs::read_to_string(at?.join(file)).ok();
         let number = |at: Option<&PathBuf>, file: &str| read(at, file)?.trim().parse::<u64>().ok();
@@ -488,7 +492,8 @@ mod tests {
             written_bytes: Some(20),
             processes: 2,
         };
-        assert_eq!(support.find("57-0").usage(), used);
-        assert_eq!(Support::none().find("57-0").usage(), Usage::default());
+        let group = support.find("57-0");
+        assert_eq!(group.usage(&group.members()), used);
+        assert_eq!(Support::none().find("57-0").usage(&[]), Usage::default());
     }
 }

@@ -17,6 +17,7 @@ use yard_common::id::{JobId, Sequence};
 use yard_common::limits::DRIVER_QUEUE_LEN_MAX;
 use yard_common::state::AssignmentState;
 use yard_core::agent::{AssignmentId, Chain, Desired, DesiredError, Fence, Lease, Report};
+use yard_core::stall::News;
 
 /// What a driver needs to know.
 #[derive(Clone, Debug)]
@@ -106,6 +107,8 @@ pub struct Share {
     pub ended: u32,
     /// Whether its shim answers.
     pub connected: bool,
+    /// Whether the coordinator was told that its ranks do nothing.
+    pub silent: bool,
     /// Processes of it that were killed and do not end, for people. Until they do, it is not
     /// reaped, and nobody else gets what it holds.
     pub stuck: Option<String>,
@@ -137,6 +140,8 @@ pub(super) enum Request {
         xid: u32,
         ends: bool,
     },
+    /// Ranks fell silent, or do something again.
+    Silence(AssignmentId, u32, News),
     /// The check before a job is done.
     Checked(AssignmentId, Result<(), Refused>),
     Shutdown,
@@ -317,6 +322,20 @@ impl Handle {
         ends: bool,
     ) -> Result<(), DriverError> {
         self.ask(Request::GpuFault { devices, xid, ends }).await
+    }
+
+    /// The ranks of an assignment fell silent, or do something again: those of the task at this
+    /// position of its chain. What is no news any more is left out.
+    ///
+    /// # Errors
+    /// If the driver has ended.
+    pub async fn silence(
+        &self,
+        id: AssignmentId,
+        position: u32,
+        news: News,
+    ) -> Result<(), DriverError> {
+        self.ask(Request::Silence(id, position, news)).await
     }
 
     /// Waits until the driver has ended, whatever for.

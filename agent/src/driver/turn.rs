@@ -283,6 +283,9 @@ impl Turn {
                 Ok(Request::GpuFault { devices, xid, ends }) => {
                     self.on_gpu_fault(&devices, xid, ends);
                 }
+                Ok(Request::Silence(id, position, news)) => {
+                    self.inputs.push_back(Input::Silence { id, position, news });
+                }
                 Ok(Request::Checked(id, outcome)) => self.on_checked(id, outcome),
                 Ok(Request::Shutdown) | Err(mpsc::error::TryRecvError::Disconnected) => {
                     self.settle()?;
@@ -316,6 +319,7 @@ impl Turn {
             started: record.started,
             ended: record.ended,
             connected: self.shims.get(id).is_some_and(|shim| shim.wire().is_some()),
+            silent: record.silent,
             stuck: self.stuck(*id),
         };
         self.kept().records.iter().map(share).collect()

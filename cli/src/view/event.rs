@@ -39,6 +39,18 @@ fn parts(event: &Event) -> (&'static str, String) {
             let name = if moved.node.is_empty() { &id } else { &moved.node };
             ("node", format!("{name} is {}", text::node_state(moved.state)))
         }
+        Some(What::Silence(changed)) => {
+            let tasks = range(changed.tasks.as_ref());
+            let what = match changed.since_cluster_ms {
+                Some(since_ms) => {
+                    let at = event.at.as_ref().map_or(since_ms, |at| at.cluster_ms);
+                    let span = text::duration(at.saturating_sub(since_ms));
+                    format!("has done nothing for {span}")
+                }
+                None => "does something again".to_string(),
+            };
+            ("silence", format!("{}{tasks} attempt {} {what}", changed.job_id, changed.attempt))
+        }
         Some(What::Forgotten(forgotten)) => ("forgotten", format!("job {}", forgotten.job_id)),
         None => ("unknown", "an event of a later version".into()),
     }
@@ -93,6 +105,12 @@ mod tests {
         );
         assert_eq!(row.value["text"], "8[3-4] attempt 2: OutOfMemory");
         assert_eq!(row.name, "41.2");
+        let silent = |since_cluster_ms| {
+            let silence = v1::SilenceChanged { job_id: 8, tasks, attempt: 2, since_cluster_ms };
+            super::row(&event(What::Silence(silence))).1
+        };
+        assert!(silent(Some(5)).ends_with("8[3-4] attempt 2 has done nothing for 0s\n"));
+        assert!(silent(None).ends_with("silence    8[3-4] attempt 2 does something again\n"));
         let moved =
             v1::NodeMoved { node_id: 7, state: v1::NodeState::Lost.into(), ..Default::default() };
         assert!(super::row(&event(What::Node(moved))).1.ends_with("node       7 is Lost\n"));

@@ -89,13 +89,50 @@ fn progress_lines(out: &mut String, progress: &v1::ProgressReport, now: v1::Stam
         let left = text::duration(deadline.saturating_sub(now.cluster_ms));
         let _ = writeln!(out, "  {left} are left until its limit");
     }
-    if let Some(silent) = progress.silent_ms {
-        let _ = writeln!(out, "  its ranks have written nothing for {}", text::duration(silent));
-    }
+    silence_lines(out, progress, now);
     for one in &progress.stuck {
         let what = text::harmless(&one.text);
         let _ = writeln!(out, "  killed on {} and does not end: {what}", one.node);
     }
+}
+
+/// That its ranks do nothing, or which of them do not.
+fn silence_lines(out: &mut String, progress: &v1::ProgressReport, now: v1::Stamp) {
+    if let Some(silent) = progress.silent_ms {
+        let (span, since) = (text::duration(silent), now.wall_ms.saturating_sub(silent));
+        let since = text::moment(since);
+        let _ =
+            writeln!(out, "  no rank wrote, computed or moved anything for {span}, since {since}");
+    }
+    if let Some(at) = progress.stall_cluster_ms {
+        let left = text::duration(at.saturating_sub(now.cluster_ms));
+        let _ = writeln!(out, "  it ends for that in {left}: stall.kill");
+    }
+    if !progress.silent_nodes.is_empty() {
+        let nodes = progress.silent_nodes.join(", ");
+        let _ = writeln!(out, "  all of its ranks on {nodes} are silent; others are not");
+    }
+    let Some(contrast) = &progress.contrast else { return };
+    let ranks: Vec<String> = contrast.ranks.iter().map(silent_rank).collect();
+    let (ranks, known) = (ranks.join(", "), contrast.ranks_known);
+    let _ = match v1::RankContrastKind::try_from(contrast.kind) {
+        Ok(v1::RankContrastKind::FellSilentFirst) => {
+            let lead = text::duration(contrast.lead_ms);
+            writeln!(out, "  first to fall silent was {ranks}, {lead} before the next of {known}")
+        }
+        Ok(v1::RankContrastKind::Silent) => {
+            writeln!(out, "  silent, while most of {known} ranks are not: {ranks}")
+        }
+        Ok(v1::RankContrastKind::Active) => {
+            writeln!(out, "  not silent, while most of {known} ranks are: {ranks}")
+        }
+        Ok(v1::RankContrastKind::Unspecified) | Err(_) => Ok(()),
+    };
+}
+
+fn silent_rank(one: &v1::SilentRank) -> String {
+    let span = text::duration(one.silent_ms);
+    format!("rank {} on {} (silent for {span})", one.rank, text::harmless(&one.node))
 }
 
 fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, name: &str) {
@@ -145,6 +182,25 @@ fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, 
     }
 }
 
+fn rank_value(one: &v1::SilentRank) -> Value {
+    json!({ "rank": one.rank, "node": one.node, "silent_ms": one.silent_ms })
+}
+
+fn contrast(contrast: &v1::RankContrast) -> Value {
+    let kind = match v1::RankContrastKind::try_from(contrast.kind) {
+        Ok(v1::RankContrastKind::FellSilentFirst) => "FellSilentFirst",
+        Ok(v1::RankContrastKind::Silent) => "Silent",
+        Ok(v1::RankContrastKind::Active) => "Active",
+        Ok(v1::RankContrastKind::Unspecified) | Err(_) => "Unknown",
+    };
+    json!({
+        "kind": kind,
+        "ranks": contrast.ranks.iter().map(rank_value).collect::<Vec<_>>(),
+        "lead_ms": contrast.lead_ms,
+        "ranks_known": contrast.ranks_known,
+    })
+}
+
 /// The explanation as machines read it.
 pub(crate) fn value(answer: &v1::ExplainResponse) -> Value {
     let explanation = answer.explanation.clone().unwrap_or_default();
@@ -175,6 +231,9 @@ pub(crate) fn value(answer: &v1::ExplainResponse) -> Value {
             "shares": progress.shares,
             "silent_ms": progress.silent_ms,
             "stuck": progress.stuck.iter().map(super::machine::stuck_value).collect::<Vec<_>>(),
+            "stall_cluster_ms": progress.stall_cluster_ms,
+            "silent_nodes": progress.silent_nodes,
+            "contrast": progress.contrast.as_ref().map(contrast),
         })
     });
     json!({
@@ -271,7 +330,6 @@ mod tests {
             granted_cluster_ms: Some(now().cluster_ms - 5_000),
             ready: 1,
             shares: 4,
-            silent_ms: Some(90_000),
             ..v1::ProgressReport::default()
         };
         let text = render(&answer(v1::Explanation {
@@ -282,7 +340,44 @@ mod tests {
         assert_eq!(
             text,
             "job 812 (llama-ft) is Preparing\nattempt 2 is preparing, granted 5s ago\n  1 of 4 \
-             nodes are ready\n  its ranks have written nothing for 1m30s\n"
+             nodes are ready\n"
         );
+    }
+
+    #[test]
+    fn a_job_that_does_nothing_names_the_odd_rank() {
+        let text = |kind: v1::RankContrastKind| {
+            let odd = v1::SilentRank { rank: 3, node: "n7".into(), silent_ms: 130_000 };
+            let contrast = v1::RankContrast {
+                kind: kind.into(),
+                ranks: vec![odd],
+                lead_ms: 40_000,
+                ranks_known: 8,
+            };
+            let progress = v1::ProgressReport {
+                silent_ms: Some(90_000),
+                stall_cluster_ms: Some(now().cluster_ms + 60_000),
+                silent_nodes: vec!["n7".into()],
+                contrast: Some(contrast),
+                ..v1::ProgressReport::default()
+            };
+            let mut out = String::new();
+            silence_lines(&mut out, &progress, now());
+            out
+        };
+        let since = text::moment(now().wall_ms - 90_000);
+        let said = text(v1::RankContrastKind::FellSilentFirst);
+        let parts = [
+            format!("  no rank wrote, computed or moved anything for 1m30s, since {since}\n"),
+            "  it ends for that in 1m: stall.kill\n".into(),
+            "  all of its ranks on n7 are silent; others are not\n".into(),
+            "  first to fall silent was rank 3 on n7 (silent for 2m10s), 40s before the next of 8\n"
+                .into(),
+        ];
+        assert_eq!(said, parts.concat());
+        let said = text(v1::RankContrastKind::Silent);
+        assert!(said.ends_with("while most of 8 ranks are not: rank 3 on n7 (silent for 2m10s)\n"));
+        let said = text(v1::RankContrastKind::Active);
+        assert!(said.contains("  not silent, while most of 8 ranks are: rank 3"), "{said}");
     }
 }

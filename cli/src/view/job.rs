@@ -38,7 +38,7 @@ pub(crate) fn row(job: &v1::Job, now: &v1::Stamp) -> Row {
         job.id.to_string(),
         job.name.clone(),
         state.clone(),
-        why(job),
+        why(job, Some(now)),
         job.queue.clone(),
         job.priority.to_string(),
         size(job),
@@ -50,7 +50,10 @@ pub(crate) fn row(job: &v1::Job, now: &v1::Stamp) -> Row {
         if job.is_array { counts(job) } else { NONE.into() },
         on(job),
     ];
-    let tones = vec![(2, tone(job.state))];
+    let mut tones = vec![(2, tone(job.state))];
+    if is_silent(job) {
+        tones.push((3, Tone::Bad));
+    }
     Row { cells, value: value(job), name: job.id.to_string(), tones }
 }
 
@@ -65,8 +68,23 @@ fn tone(state: i32) -> Tone {
     }
 }
 
-/// Why it waits, or why it ended.
-fn why(job: &v1::Job) -> String {
+/// Whether an attempt of it runs that does nothing.
+fn is_silent(job: &v1::Job) -> bool {
+    job.state == v1::JobState::Running as i32 && job.silent_attempts > 0
+}
+
+/// Why it waits, that it does nothing, or why it ended.
+fn why(job: &v1::Job, now: Option<&v1::Stamp>) -> String {
+    if is_silent(job) {
+        let many = match job.silent_attempts {
+            1 => String::new(),
+            count => format!("{count} "),
+        };
+        let since = job.silent_cluster_ms.zip(now);
+        let span = since.map(|(since, now)| now.cluster_ms.saturating_sub(since));
+        let span = span.map_or(String::new(), |ms| format!(" {}", text::duration(ms)));
+        return format!("{many}silent{span}");
+    }
     let waits = job.reason != v1::PendingReason::Unspecified as i32;
     match (&job.cause, waits) {
         (_, true) => text::reason(job.reason),
@@ -78,12 +96,12 @@ fn why(job: &v1::Job) -> String {
 /// State and what explains it, in one breath: `Queued (Resources)`.
 pub(crate) fn summary(job: &v1::Job) -> String {
     let tasks = if job.is_array { format!(": {}", counts(job)) } else { String::new() };
-    format!("{}{tasks}", explained(job))
+    format!("{}{tasks}", explained(job, None))
 }
 
-fn explained(job: &v1::Job) -> String {
+fn explained(job: &v1::Job, now: Option<&v1::Stamp>) -> String {
     let state = text::job_state(job.state);
-    match why(job).as_str() {
+    match why(job, now).as_str() {
         NONE => state,
         why => format!("{state} ({why})"),
     }
@@ -185,6 +203,8 @@ pub(crate) fn value(job: &v1::Job) -> Value {
         "granted_cluster_ms": job.granted_cluster_ms,
         "nodes_held": job.nodes_held,
         "nodes_held_count": job.nodes_held_count,
+        "silent_attempts": job.silent_attempts,
+        "silent_cluster_ms": job.silent_cluster_ms,
     })
 }
 
@@ -202,7 +222,7 @@ pub(crate) fn describe(job: &v1::Job, spec: &str, timeline: &str, now: &v1::Stam
         .map(|since| text::duration(now.cluster_ms - since.min(now.cluster_ms)));
     let mut out = facts(&[
         ("job", format!("{}  {}", job.id, job.name)),
-        ("state", explained(job)),
+        ("state", explained(job, Some(now))),
         ("owner", format!("{} in {}", job.owner, job.workspace)),
         ("queue", format!("{}, priority {}", job.queue, job.priority)),
         ("pool", job.pool.clone()),
@@ -333,6 +353,7 @@ pub(crate) fn attempt(attempt: &v1::Attempt) -> Value {
         "cause": cause(attempt.cause.as_ref()),
         "granted_cluster_ms": attempt.granted_cluster_ms,
         "deadline_cluster_ms": attempt.deadline_cluster_ms,
+        "silent_cluster_ms": attempt.silent_cluster_ms,
         "started": stamp(attempt.started.as_ref()),
         "ended": stamp(attempt.ended.as_ref()),
         "shares": shares,
@@ -411,6 +432,19 @@ pub(crate) mod tests {
         assert_eq!(squeeze(&text), squeeze(expected));
         let widths: Vec<usize> = text.lines().map(str::len).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "not aligned:\n{text}");
+    }
+
+    #[test]
+    fn a_job_that_does_nothing_is_marked() {
+        let since_ms = now().cluster_ms - 754_000;
+        let silent = v1::Job { silent_attempts: 1, silent_cluster_ms: Some(since_ms), ..sample() };
+        assert_eq!(row(&silent, &now()).cells[3], "silent 12m34s");
+        assert_eq!(summary(&silent), "Running (silent)");
+        assert!(describe(&silent, "{}", "", &now()).contains("Running (silent 12m34s)"));
+        let many = v1::Job { silent_attempts: 3, ..silent.clone() };
+        assert_eq!(row(&many, &now()).cells[3], "3 silent 12m34s");
+        let ended = v1::Job { state: v1::JobState::Succeeded.into(), ..silent };
+        assert_eq!(row(&ended, &now()).cells[3], "-");
     }
 
     #[test]

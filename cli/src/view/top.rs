@@ -2,7 +2,7 @@
 
 use crate::output::{Listing, Row, Tone, column};
 use crate::text::{self, NONE};
-use serde_json::json;
+use serde_json::{Value, json};
 use yard_proto::v1::Sample;
 
 /// From when on silence is pointed out: 10 minutes, the default of `stall.warn`.
@@ -24,6 +24,11 @@ struct Sum {
     read_bytes_per_s: Option<u64>,
     write_bytes_per_s: Option<u64>,
     log_bytes_per_s: Option<u64>,
+    net_bytes_per_s: Option<u64>,
+    gpus: u32,
+    /// Of all of its GPUs.
+    gpu_busy_percent: Option<u64>,
+    gpu_memory_bytes: Option<u64>,
     processes: u32,
     /// Of the machine that was silent for the shortest time.
     silent_ms: u64,
@@ -56,8 +61,11 @@ pub(crate) fn listing(samples: &[Sample], by_node: bool) -> Listing {
         column("CPU").right(),
         column("MEMORY").right(),
         column("PEAK").right(),
+        column("GPU").right(),
+        column("GPUMEM").right(),
         column("READ/s").right(),
         column("WRITE/s").right(),
+        column("NET/s").right(),
         column("OUTPUT/s").right(),
         column("PROCS").right(),
         column("SILENT").right(),
@@ -86,7 +94,17 @@ impl Sum {
         add(&mut self.read_bytes_per_s, sample.read_bytes_per_s);
         add(&mut self.write_bytes_per_s, sample.write_bytes_per_s);
         add(&mut self.log_bytes_per_s, sample.log_bytes_per_s);
+        add(&mut self.net_bytes_per_s, sample.net_bytes_per_s);
+        add(&mut self.gpu_memory_bytes, sample.gpu_memory_bytes);
+        let (gpus, busy) = (u64::from(sample.gpus), sample.gpu_busy_percent);
+        add(&mut self.gpu_busy_percent, busy.map(|percent| u64::from(percent) * gpus));
+        self.gpus = self.gpus.saturating_add(sample.gpus);
         self.silent_ms = self.silent_ms.min(sample.silent_ms);
+    }
+
+    /// How busy its GPUs are on average.
+    fn gpu_busy(&self) -> Option<u64> {
+        self.gpu_busy_percent.map(|sum| sum / u64::from(self.gpus.max(1)))
     }
 
     fn row(&self, by_node: bool) -> Row {
@@ -117,8 +135,11 @@ impl Sum {
             ),
             of(self.memory_bytes.map(text::bytes), text::bytes(self.granted_memory_bytes)),
             bytes(self.memory_peak_bytes),
+            self.gpu_busy().map_or(NONE.into(), |percent| format!("{percent}%")),
+            bytes(self.gpu_memory_bytes),
             bytes(self.read_bytes_per_s),
             bytes(self.write_bytes_per_s),
+            bytes(self.net_bytes_per_s),
             bytes(self.log_bytes_per_s),
             self.processes.to_string(),
             if self.silent_ms == 0 { NONE.into() } else { text::span(self.silent_ms) },
@@ -131,9 +152,14 @@ impl Sum {
             tones.push((6, Tone::Bad));
         }
         if self.silent_ms >= SILENT_MS {
-            tones.push((12, Tone::Bad));
+            tones.push((15, Tone::Bad));
         }
-        let value = json!({
+        Row { cells, value: self.value(), name, tones }
+    }
+
+    fn value(&self) -> Value {
+        let first = &self.first;
+        json!({
             "job": first.job_id,
             "task": first.task_index,
             "attempt": first.attempt,
@@ -148,12 +174,15 @@ impl Sum {
             "granted_memory_bytes": self.granted_memory_bytes,
             "read_bytes_per_s": self.read_bytes_per_s,
             "write_bytes_per_s": self.write_bytes_per_s,
+            "net_bytes_per_s": self.net_bytes_per_s,
+            "gpus": self.gpus,
+            "gpu_busy_percent": self.gpu_busy(),
+            "gpu_memory_bytes": self.gpu_memory_bytes,
             "log_bytes_per_s": self.log_bytes_per_s,
             "processes": self.processes,
             "silent_ms": self.silent_ms,
             "age_ms": first.age_ms,
-        });
-        Row { cells, value, name, tones }
+        })
     }
 }
 
@@ -197,5 +226,20 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
         assert_eq!(json["items"][0]["nodes"], json!(["n1", "n2"]));
         assert_eq!(json["items"][0]["memory_peak_bytes"], json!(null));
+        assert_eq!(json["items"][0]["gpu_busy_percent"], json!(null));
+    }
+
+    #[test]
+    fn gpus_of_several_machines_are_busy_on_average() {
+        let with = |node: &str, gpus, percent| Sample {
+            gpus,
+            gpu_busy_percent: Some(percent),
+            gpu_memory_bytes: Some(1 << 30),
+            net_bytes_per_s: Some(2_048),
+            ..sample(node, 0, 0)
+        };
+        let samples = [with("n1", 3, 100), with("n2", 1, 20)];
+        let table = listing(&samples, false).render(Format::Csv);
+        assert!(table.contains(",80%,2GiB,-,-,4KiB,4KiB,40,-"), "{table}");
     }
 }

@@ -11,10 +11,13 @@ use std::io;
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
 use yard_common::id::{AllocationId, JobId, TaskIndex};
-use yard_common::limits::STUCK_TOLD_MAX;
+use yard_common::limits::{STALL_ODD_MAX, STUCK_TOLD_MAX};
+use yard_common::spec::JobSpec;
+use yard_common::spec::policy::Stall;
 use yard_common::state::{AssignmentState, AttemptState, TaskState};
 use yard_core::scheduler::{Explanation, Policy, explain};
-use yard_core::state::{Job, Phase, State, TaskStatus};
+use yard_core::stall::{Odd, odd_ones};
+use yard_core::state::{Allocation, Job, Phase, State, TaskStatus};
 use yard_proto::convert::TaskIndices;
 use yard_proto::{convert, v1};
 
@@ -60,7 +63,7 @@ impl Api {
         if let Some(failure) = &mut explanation.failure {
             failure.stderr_tail = self.last_lines(id, task, failure.attempt).await;
         }
-        explanation.progress = progress(&view.state, &status);
+        explanation.progress = self.progress(&view.state, job, &status, now_ms).await;
         if let Some(progress) = &mut explanation.progress {
             progress.stuck = self.stuck(&view.state, &status);
         }
@@ -178,9 +181,61 @@ fn telling(job: &Job) -> TaskIndex {
     most.map_or(job.tasks.range().first, |(run, _)| run.first)
 }
 
-/// How far the present attempt is.
-fn progress(state: &State, status: &TaskStatus) -> Option<v1::ProgressReport> {
-    let allocation = state.allocations.get(status.phase.allocation()?)?;
+impl Api {
+    /// How far the present attempt is, and what its ranks do.
+    async fn progress(
+        &self,
+        state: &State,
+        job: &Job,
+        status: &TaskStatus,
+        now_ms: u64,
+    ) -> Option<v1::ProgressReport> {
+        let id = status.phase.allocation()?;
+        let allocation = state.allocations.get(id)?;
+        let mut report = progress(allocation, status);
+        if !matches!(status.phase, Phase::Running(_)) {
+            return Some(report);
+        }
+        let since_ms = allocation.silent_since_ms();
+        report.silent_ms = since_ms.map(|since_ms| now_ms.saturating_sub(since_ms));
+        report.stall_cluster_ms = allocation.stall_ms;
+        if since_ms.is_none() {
+            let silent = allocation.shares.iter().filter(|share| share.silent_ms.is_some());
+            let names = silent.map(|share| node_name(state, share.node));
+            report.silent_nodes = names.take(STALL_ODD_MAX).collect();
+        }
+        let ranks = self.silent_ranks(state, id, allocation).await;
+        let spec = JobSpec::from_json(&job.spec).ok();
+        let matters = spec.and_then(|spec| spec.stall.warn.or(spec.stall.kill));
+        let matters = matters.or(Stall::DEFAULT.warn);
+        report.contrast = contrast(&ranks, matters.map_or(u64::MAX, |after| after.ms()));
+        Some(report)
+    }
+}
+
+/// The ranks that differ from the others.
+fn contrast(ranks: &[v1::SilentRank], silence_ms: u64) -> Option<v1::RankContrast> {
+    use v1::RankContrastKind as Kind;
+    let known: Vec<(u32, u64)> = ranks.iter().map(|one| (one.rank, one.silent_ms)).collect();
+    let (kind, named, lead_ms) = match odd_ones(&known, silence_ms) {
+        Odd::Nobody => return None,
+        Odd::First { rank, lead_ms } => (Kind::FellSilentFirst, vec![rank], lead_ms),
+        Odd::Silent(named) => (Kind::Silent, named, 0),
+        Odd::Active(named) => (Kind::Active, named, 0),
+    };
+    let of = |rank: &u32| ranks.iter().find(|one| one.rank == *rank).cloned();
+    let mut contrast = v1::RankContrast {
+        ranks: named.iter().filter_map(of).collect(),
+        lead_ms,
+        ranks_known: u32::try_from(ranks.len()).unwrap_or(u32::MAX),
+        ..v1::RankContrast::default()
+    };
+    contrast.set_kind(kind);
+    Some(contrast)
+}
+
+/// How far an attempt is.
+fn progress(allocation: &Allocation, status: &TaskStatus) -> v1::ProgressReport {
     let ready = allocation.shares.iter().filter(|share| share.state >= AssignmentState::Ready);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let mut report = v1::ProgressReport {
@@ -192,7 +247,7 @@ fn progress(state: &State, status: &TaskStatus) -> Option<v1::ProgressReport> {
         ..v1::ProgressReport::default()
     };
     report.set_state(allocation.state.into());
-    Some(report)
+    report
 }
 
 /// The command that shows what the ranks of an attempt wrote as errors.
@@ -210,6 +265,9 @@ fn hint(cause: ExitCause, logs: &str) -> String {
     let hint = match (cause, cause.fault()) {
         (ExitCause::OutOfMemory, _) => "ask for more memory: resources.memory",
         (ExitCause::TimedOut, _) => "raise time_limit, or save and resume",
+        (ExitCause::Stalled, _) => {
+            return format!("look at what it wrote last: {logs}; or raise stall.kill");
+        }
         (ExitCause::PrepareFailed(_), _) => "look at what the node says about the step that failed",
         (ExitCause::StartFailed(_), _) => "check that the command exists on the node",
         (_, Fault::User) => return format!("look at the last lines of stderr: {logs}"),

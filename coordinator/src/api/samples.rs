@@ -13,15 +13,17 @@ use std::time::Duration;
 use tokio::time::timeout;
 use yard_common::id::{AllocationId, JobId, NodeId};
 use yard_common::limits::{SAMPLE_JOBS_MAX, SAMPLE_NODES_MAX, SAMPLES_MAX};
-use yard_core::state::{Allocation, Job, Share};
+use yard_core::state::{Allocation, Job, Share, State};
 use yard_proto::convert::TaskIndices;
 use yard_proto::internal::agent_data::What;
-use yard_proto::internal::{AssignmentRef, AssignmentSample, SamplesWant, member_data};
+use yard_proto::internal::{AssignmentRef, AssignmentSample, RankSample, SamplesWant, member_data};
 use yard_proto::v1;
 use yard_proto::v1::sample_service_server::SampleService;
 
 /// How long a machine may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take where its answer adds to another one.
+const SOON: Duration = Duration::from_secs(1);
 /// Machines that are asked at the same time.
 const AT_ONCE: usize = 32;
 
@@ -65,14 +67,15 @@ impl Api {
         }
         let more = wanted.more;
         let answers = stream::iter(wanted.nodes).map(|(node, assignments)| async move {
-            (node, self.samples_of(node, assignments).await)
+            let want = SamplesWant { assignments, ranks: false };
+            (node, self.samples_of(node, want, PATIENCE).await)
         });
         let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
         let (mut samples, mut missing_nodes) = (Vec::new(), Vec::new());
         for (node, answer) in answers {
             match answer {
                 Ok(found) => samples.extend(found.iter().filter_map(|s| told(&view, node, s))),
-                Err(_) => missing_nodes.push(name_of(&view, node)),
+                Err(_) => missing_nodes.push(name_of(&view.state, node)),
             }
         }
         samples.sort_by(|a: &v1::Sample, b| {
@@ -82,13 +85,41 @@ impl Api {
         Ok(v1::LatestSamplesResponse { samples, missing_nodes, more })
     }
 
+    /// For how long each rank of an attempt has been silent, as far as its machines say so soon.
+    pub(super) async fn silent_ranks(
+        &self,
+        state: &State,
+        id: AllocationId,
+        allocation: &Allocation,
+    ) -> Vec<v1::SilentRank> {
+        let mut wanted = Wanted::default();
+        wanted.add(id, allocation);
+        let name = |node| name_of(state, node);
+        let answers = stream::iter(wanted.nodes).map(|(node, assignments)| async move {
+            let want = SamplesWant { assignments, ranks: true };
+            (name(node), self.samples_of(node, want, SOON).await.unwrap_or_default())
+        });
+        let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
+        let mut ranks = Vec::new();
+        for (node, samples) in answers {
+            for RankSample { rank, silent_ms } in samples.into_iter().flat_map(|one| one.ranks) {
+                ranks.push(v1::SilentRank { rank, node: node.clone(), silent_ms });
+            }
+        }
+        // A machine says what it likes.
+        ranks.sort_by_key(|one| one.rank);
+        ranks.dedup_by_key(|one| one.rank);
+        ranks
+    }
+
     /// What one machine has.
     async fn samples_of(
         &self,
         node: NodeId,
-        assignments: Vec<AssignmentRef>,
+        want: SamplesWant,
+        patience: Duration,
     ) -> Result<Vec<AssignmentSample>, Refusal> {
-        let question = member_data::What::Samples(SamplesWant { assignments });
+        let question = member_data::What::Samples(want);
         let asked = async {
             let mut answer = ask(self, node, question).await?;
             match answer.next().await {
@@ -98,7 +129,7 @@ impl Api {
             }
         };
         let late = |_| Refusal::unavailable("it does not answer");
-        timeout(PATIENCE, asked).await.map_err(late)?
+        timeout(patience, asked).await.map_err(late)?
     }
 }
 
@@ -122,8 +153,8 @@ impl Wanted {
     }
 }
 
-fn name_of(view: &View, node: NodeId) -> String {
-    view.state.nodes.get(node).map_or(node.to_string(), |node| node.name.to_string())
+fn name_of(state: &State, node: NodeId) -> String {
+    state.nodes.get(node).map_or(node.to_string(), |node| node.name.to_string())
 }
 
 /// A sample as people see it; none if its allocation is gone by now, or another one's.
@@ -141,7 +172,7 @@ fn told(view: &View, node: NodeId, sample: &AssignmentSample) -> Option<v1::Samp
         owner: owner.map_or(String::new(), |owner| owner.name.to_string()),
         task_index: TaskIndices::of(&job.plan).shown_one(of.task_index),
         attempt: of.attempt,
-        node: name_of(view, node),
+        node: name_of(&view.state, node),
         ranks: group.ranks_per_node,
         age_ms: sample.age_ms,
         cpu_milli: sample.cpu_milli,
@@ -154,5 +185,9 @@ fn told(view: &View, node: NodeId, sample: &AssignmentSample) -> Option<v1::Samp
         log_bytes_per_s: sample.log_bytes_per_s,
         processes: sample.processes,
         silent_ms: sample.silent_ms,
+        gpu_busy_percent: sample.gpu_busy_percent,
+        gpu_memory_bytes: sample.gpu_memory_bytes,
+        gpus: sample.gpus,
+        net_bytes_per_s: sample.net_bytes_per_s,
     })
 }

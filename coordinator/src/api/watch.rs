@@ -182,7 +182,8 @@ impl Watch {
             Event::Job { job, .. }
             | Event::Tasks { job, .. }
             | Event::Granted { job, .. }
-            | Event::AttemptEnded { job, .. } => Some(*job),
+            | Event::AttemptEnded { job, .. }
+            | Event::Silence { job, .. } => Some(*job),
             // It is not in the state any more.
             Event::Freed(allocation) => self.api.attempts.job_of(*allocation),
             Event::Changed(_) | Event::Node { .. } | Event::Desired { .. } => None,
@@ -212,6 +213,7 @@ fn kind_of(event: &Event) -> v1::EventKind {
         Event::Changed(_) | Event::Desired { .. } => v1::EventKind::Objects,
         Event::Job { .. } | Event::Forgotten(_) => v1::EventKind::Jobs,
         Event::Tasks { .. } => v1::EventKind::Tasks,
+        Event::Silence { .. } => v1::EventKind::Attempts,
         Event::Granted { .. } | Event::AttemptEnded { .. } | Event::Freed(_) => {
             v1::EventKind::Attempts
         }

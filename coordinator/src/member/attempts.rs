@@ -290,7 +290,11 @@ impl Books {
                     continue;
                 }
                 ReportKind::Exited(exits) => exits,
-                ReportKind::Ready | ReportKind::Recalled(_) | ReportKind::Reaped => continue,
+                ReportKind::Ready
+                | ReportKind::Recalled(_)
+                | ReportKind::Reaped
+                | ReportKind::Silent { .. }
+                | ReportKind::Active => continue,
             };
             for exit in exits.iter().filter(|exit| !exit.cause.is_success()) {
                 let fault = Fault {
@@ -345,7 +349,8 @@ impl Books {
             | Event::Tasks { .. }
             | Event::Freed(_)
             | Event::Node { .. }
-            | Event::Desired { .. } => {}
+            | Event::Desired { .. }
+            | Event::Silence { .. } => {}
         }
     }
 }

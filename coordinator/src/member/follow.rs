@@ -120,7 +120,8 @@ impl News {
                 | Event::Granted { .. }
                 | Event::AttemptEnded { .. }
                 | Event::Freed(_)
-                | Event::Forgotten(_) => {}
+                | Event::Forgotten(_)
+                | Event::Silence { .. } => {}
             }
         }
     }

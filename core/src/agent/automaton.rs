@@ -9,6 +9,7 @@ use super::machine::{Action, Input, Lease, ShimEvent};
 use super::record::{Order, Record};
 use super::report::{Report, ReportKind};
 use crate::mutant;
+use crate::stall::News;
 use std::collections::BTreeSet;
 use yard_common::ExitCause;
 use yard_common::cause::LostReason;
@@ -68,6 +69,9 @@ impl Agent {
             Input::Acknowledged(up_to) => self.acknowledge(up_to, &mut turn),
             Input::Tick => self.timer_ms = self.timer_ms.filter(|at_ms| *at_ms > self.now_ms),
             Input::Fault { id, xid, ends } => self.on_fault(id, xid, ends, &mut turn),
+            Input::Silence { id, position, news } => {
+                self.on_silence(id, position, news, &mut turn);
+            }
         }
         self.finish(turn)
     }
@@ -243,6 +247,18 @@ impl Agent {
             record.stop_at(ExitCause::GpuFault(first), now_ms, false);
         }
         turn.touched.insert(id);
+    }
+
+    /// Ranks fell silent, or do something again. While the coordinator does not listen, this is
+    /// left out before anything else is: it is seen again.
+    fn on_silence(&mut self, id: AssignmentId, position: u32, news: News, turn: &mut Turn) {
+        if self.kept.outbox.len() >= AGENT_OUTBOX_MAX / 2 {
+            return;
+        }
+        let Some(record) = self.kept.records.get_mut(&id) else { return };
+        if let Some(report) = record.on_silence(position, news) {
+            self.report(id, [report], turn);
+        }
     }
 
     /// No process of the assignment is left.

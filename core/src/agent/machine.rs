@@ -14,6 +14,7 @@
 use super::desired::{AssignmentId, Desired, Isolation};
 use super::kept::Change;
 use super::report::Report;
+use crate::stall::News;
 use yard_common::ExitCause;
 use yard_common::id::{LeaseId, Sequence};
 
@@ -40,6 +41,15 @@ pub enum Input {
         xid: u32,
         /// Whether what runs is ended for it. If not, it is blamed if what runs fails.
         ends: bool,
+    },
+    /// The ranks of an assignment fell silent, or do something again.
+    Silence {
+        /// Which.
+        id: AssignmentId,
+        /// The position of the task in the chain.
+        position: u32,
+        /// What is new.
+        news: News,
     },
 }
 

@@ -8,6 +8,7 @@ use super::chain::{Chain, ChainLink};
 use super::desired::{AssignmentId, DesiredAssignment, DesiredPhase};
 use super::machine::Ending;
 use super::report::{Exit, ReportKind};
+use crate::stall::News;
 use minicbor::{Decode, Encode};
 use yard_common::ExitCause;
 use yard_common::cause::LostReason;
@@ -77,6 +78,10 @@ pub struct Record {
     #[n(9)]
     #[cbor(default)]
     pub fault: Option<u32>,
+    /// Whether the coordinator was told last that the present task is silent.
+    #[n(10)]
+    #[cbor(default)]
+    pub silent: bool,
 }
 
 impl Record {
@@ -95,6 +100,7 @@ impl Record {
             stop: None,
             killed: false,
             fault: None,
+            silent: false,
         }
     }
 
@@ -158,6 +164,23 @@ impl Record {
         Some(ReportKind::Started(fresh))
     }
 
+    /// What the ranks of the task at this position do, if that is news and the task runs.
+    pub(super) fn on_silence(&mut self, position: u32, news: News) -> Option<ReportKind> {
+        let runs = self.state == AssignmentState::Running
+            && self.stop.is_none()
+            && self.ended == position
+            && self.started > position;
+        let (silent, what) = match news {
+            News::Silent(for_ms) => (true, ReportKind::Silent { for_ms }),
+            News::Active => (false, ReportKind::Active),
+        };
+        if !runs || self.silent == silent {
+            return None;
+        }
+        self.silent = silent;
+        Some(what)
+    }
+
     /// Tasks from position `first` on have ended. Those that are known already are left out.
     ///
     /// # Panics
@@ -170,6 +193,7 @@ impl Record {
             return None;
         }
         let stop = self.stop.map(|stop| stop.cause);
+        self.silent = false;
         // The fault is of the task that ran then: of those that are told together, the first.
         let mut fault = self.fault.take();
         let ended = fresh.iter().map(|ending| match (stop, fault.take()) {

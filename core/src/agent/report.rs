@@ -41,6 +41,16 @@ pub enum ReportKind {
     /// No process of it is left on the node; its share is free.
     #[n(4)]
     Reaped,
+    /// The ranks of the task that runs have done nothing for so long, see [`crate::stall`].
+    #[n(5)]
+    Silent {
+        /// For how long by then, in milliseconds.
+        #[n(0)]
+        for_ms: u64,
+    },
+    /// They do something again.
+    #[n(6)]
+    Active,
 }
 
 impl Report {
@@ -48,7 +58,10 @@ impl Report {
     #[must_use]
     pub fn ranges(&self) -> usize {
         match &self.what {
-            ReportKind::Ready | ReportKind::Reaped => 1,
+            ReportKind::Ready
+            | ReportKind::Reaped
+            | ReportKind::Silent { .. }
+            | ReportKind::Active => 1,
             ReportKind::Started(chain) | ReportKind::Recalled(chain) => chain.0.len(),
             ReportKind::Exited(exits) => exits.len(),
         }

@@ -101,6 +101,8 @@ impl State {
         assert!(allocation.state.may_become(AttemptState::Stopping), "allocation {id} has ended");
         allocation.state = AttemptState::Stopping;
         allocation.cause = Some(cause);
+        self.forget_silence(id);
+        let allocation = &mut self.allocations[id];
         allocation.keep = allocation.keep.min(allocation.started.max(allocation.ended + 1));
         let (job, current) = (allocation.job, allocation.left().tasks().next());
         let deadline_ms = allocation.deadline_ms.take();
@@ -219,6 +221,9 @@ impl State {
         let Some(allocation) = self.allocations.remove(id) else { return };
         if let Some(at_ms) = allocation.deadline_ms {
             self.timers.unset(at_ms, Timer::Deadline(id));
+        }
+        if let Some(at_ms) = allocation.stall_ms {
+            self.timers.unset(at_ms, Timer::Stall(id));
         }
         for share in &allocation.shares {
             self.leave_behind(context, id, &allocation, share);

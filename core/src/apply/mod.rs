@@ -17,6 +17,7 @@ mod member;
 mod node;
 mod plan;
 mod report;
+mod silence;
 mod submit;
 mod task;
 mod timer;

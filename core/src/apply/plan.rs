@@ -118,6 +118,7 @@ impl State {
             cancelled: Vec::new(),
             first_rank_decides,
             strict,
+            stall_ms: None,
         });
         self.push_desired(context, id);
         Ok(id)
@@ -202,6 +203,7 @@ impl State {
                 gpus: choice.gpus,
                 state: AssignmentState::Preparing,
                 exit: None,
+                silent_ms: None,
             });
         }
         Ok(shares)

@@ -60,6 +60,10 @@ impl State {
             ReportKind::Exited(exits) => self.share_exited(context, id, share, exits),
             ReportKind::Recalled(tail) => self.share_recalled(context, id, share, tail),
             ReportKind::Reaped => self.share_reaped(context, id, share),
+            ReportKind::Silent { for_ms } => {
+                self.share_silent(context, id, share, Some(*for_ms));
+            }
+            ReportKind::Active => self.share_silent(context, id, share, None),
         }
     }
 
@@ -169,7 +173,9 @@ impl State {
         if self.allocations[id].chain.0.first() != Some(&exit.link) {
             return;
         }
+        let before_ms = self.allocations[id].silent_since_ms();
         self.step_share(id, share, AssignmentState::Exited);
+        self.allocations[id].shares[share].silent_ms = None;
         if mutant!("gang_released_partly") && !exit.cause.is_success() {
             let node = self.allocations[id].shares[share].node;
             self.nodes[node].allocations.remove(&id);
@@ -183,6 +189,10 @@ impl State {
         if decides || !exit.cause.is_success() {
             self.begin_stop(context, id, exit.cause);
         }
+        if self.allocations[id].state != AttemptState::Stopping {
+            // Those that are left may all be silent.
+            self.settle_silence(context, id, before_ms);
+        }
         self.judge_node(context, node, job, cause);
         self.end_if_over(context, id);
     }
@@ -195,6 +205,8 @@ impl State {
             return;
         }
         allocation.ended += exit.link.tasks.len;
+        self.forget_silence(id);
+        let allocation = &mut self.allocations[id];
         allocation.started = allocation.started.max(allocation.ended);
         allocation.shares[0].exit = Some(exit.cause);
         let node = allocation.shares[0].node;
@@ -274,6 +286,7 @@ impl State {
         if !allocation.ends_in_turn() {
             // The rank of this share never started: it was stopped before.
             self.step_share(id, share, AssignmentState::Exited);
+            self.allocations[id].shares[share].silent_ms = None;
             self.end_if_over(context, id);
             return;
         }
@@ -297,6 +310,7 @@ impl State {
     /// No process of a share is left.
     fn share_reaped(&mut self, context: &mut Context, id: AllocationId, share: usize) {
         if self.step_share(id, share, AssignmentState::Reaped) {
+            self.allocations[id].shares[share].silent_ms = None;
             let node = self.allocations[id].shares[share].node;
             self.bump(context, node);
             self.end_if_over(context, id);

@@ -23,6 +23,7 @@ impl State {
                 Timer::Dependency(job) => self.resolve_dependencies(context, job),
                 Timer::Tolerance(node) => self.end_tolerance(context, node),
                 Timer::Check(node) => self.ask_check(context, node),
+                Timer::Stall(allocation) => self.pass_stall(context, allocation),
             }
             self.settle_jobs(context);
         }

@@ -77,6 +77,7 @@ pub fn compile(spec: &JobSpec, context: &Context) -> JobPlan {
         },
         array: array(spec, context.rows),
         any_of: spec.any_of.iter().map(other).collect(),
+        stall_kill_ms: spec.stall.kill.map(|kill| kill.ms()),
         shape: main,
     }
 }

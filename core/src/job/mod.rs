@@ -62,6 +62,9 @@ pub struct JobPlan {
     /// Other shapes that will do, tried in order after `shape`.
     #[n(14)]
     pub any_of: Vec<Shape>,
+    /// After how much silence of all ranks an attempt ends, in milliseconds; none: never.
+    #[n(15)]
+    pub stall_kill_ms: Option<u64>,
 }
 
 impl JobPlan {

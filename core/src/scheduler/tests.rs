@@ -133,6 +133,7 @@ fn job(tasks: Tasks) -> Job {
         decides: Decides::EveryRank,
         array: None,
         any_of: Vec::new(),
+        stall_kill_ms: None,
     };
     Job {
         owner: PrincipalId(0),

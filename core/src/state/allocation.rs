@@ -58,6 +58,9 @@ pub struct Allocation {
     /// When its timer is due (to be ready, or to end), in `cluster_ms`.
     #[n(10)]
     pub deadline_ms: Option<u64>,
+    /// When it ends for its silence, in `cluster_ms`.
+    #[n(16)]
+    pub stall_ms: Option<u64>,
 }
 
 /// The part of an allocation for one group on one node.
@@ -81,6 +84,9 @@ pub struct Share {
     /// How its ranks ended, as the node reported it.
     #[n(5)]
     pub exit: Option<ExitCause>,
+    /// Since when its ranks have done nothing, in `cluster_ms`, once the node told of it.
+    #[n(6)]
+    pub silent_ms: Option<u64>,
 }
 
 impl Share {
@@ -101,6 +107,18 @@ impl Allocation {
         let reaped =
             |share: &Share| matches!(share.state, AssignmentState::Gone | AssignmentState::Reaped);
         self.shares.iter().all(|share| if self.strict { reaped(share) } else { share.is_over() })
+    }
+
+    /// Since when no rank of it has done anything, in `cluster_ms`: since the last one fell silent.
+    /// None while one of them does something, prepares, or stops.
+    #[must_use]
+    pub fn silent_since_ms(&self) -> Option<u64> {
+        let running = self.shares.iter().filter(|share| !share.is_over());
+        let mut last_ms = None;
+        for share in running {
+            last_ms = last_ms.max(Some(share.silent_ms?));
+        }
+        last_ms
     }
 
     /// Whether its tasks end one by one, as the node reports them; else the exit of each share is

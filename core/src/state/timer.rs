@@ -37,6 +37,9 @@ pub enum Timer {
     /// A cordoned node is asked to check itself.
     #[n(8)]
     Check(#[n(0)] NodeId),
+    /// An attempt has been silent for longer than its job allows.
+    #[n(9)]
+    Stall(#[n(0)] AllocationId),
 }
 
 /// Timers by time, in `cluster_ms`.

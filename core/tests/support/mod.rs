@@ -357,6 +357,7 @@ pub fn single() -> JobPlan {
         decides: Decides::EveryRank,
         array: None,
         any_of: Vec::new(),
+        stall_kill_ms: None,
     }
 }
 

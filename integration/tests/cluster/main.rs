@@ -28,6 +28,7 @@ mod restore;
 mod run;
 mod setup;
 mod shim;
+mod stall;
 #[path = "../shared/teller.rs"]
 mod teller;
 mod top;

@@ -68,6 +68,18 @@ pub fn event(state: &State, event: &Event) -> Vec<What> {
         // How a node is told of its set is nobody's business but its own.
         Event::Desired { .. } => return Vec::new(),
         Event::Forgotten(job) => What::Forgotten(v1::JobForgotten { job_id: job.0 }),
+        Event::Silence { job, task, attempt, since_ms } => {
+            let told = |tasks: TaskRange| {
+                What::Silence(v1::SilenceChanged {
+                    job_id: job.0,
+                    tasks: Some(tasks.into()),
+                    attempt: attempt.0,
+                    since_cluster_ms: *since_ms,
+                })
+            };
+            let task = TaskRange::one(*task);
+            return shown(state, *job, task).into_iter().map(told).collect();
+        }
     };
     vec![one]
 }

@@ -51,6 +51,8 @@ pub fn job(state: &State, id: JobId, job: &Job) -> v1::Job {
         granted_cluster_ms: summary.granted_ms,
         nodes_held: summary.nodes(state),
         nodes_held_count: u32::try_from(summary.nodes.len()).unwrap_or(u32::MAX),
+        silent_attempts: u32::try_from(summary.silent.len()).unwrap_or(u32::MAX),
+        silent_cluster_ms: summary.silent.iter().min().copied(),
         ..v1::Job::default()
     };
     message.set_state(job.state.into());
@@ -79,6 +81,8 @@ struct Summary {
     granted_ms: Option<u64>,
     deadline_ms: Option<u64>,
     nodes: BTreeSet<NodeId>,
+    /// Since when each attempt is silent that is.
+    silent: Vec<u64>,
 }
 
 impl Summary {
@@ -94,6 +98,7 @@ impl Summary {
             granted_ms: held.iter().map(|allocation| allocation.granted_ms).min(),
             deadline_ms: held.iter().filter_map(|allocation| allocation.deadline_ms).min(),
             nodes: shares.map(|share| share.node).collect(),
+            silent: held.iter().filter_map(|held| held.silent_since_ms()).collect(),
         }
     }
 

@@ -137,6 +137,17 @@ fn task_run(state: &State, shown: TaskRange, status: &TaskStatus) -> v1::TaskRun
         },
         allocation_id: allocation_id.map_or(0, |id| id.0),
         nodes: shares.iter().map(|share| super::node::name(state, share.node)).collect(),
+        silent_cluster_ms: match status.phase {
+            Phase::Running(_) => allocation.and_then(Allocation::silent_since_ms),
+            Phase::Backoff(_)
+            | Phase::Blocked
+            | Phase::Queued
+            | Phase::Preparing(_)
+            | Phase::Stopping(_)
+            | Phase::Succeeded
+            | Phase::Failed
+            | Phase::Cancelled => None,
+        },
         ..v1::TaskRun::default()
     };
     row.set_state(status.phase.state().into());
@@ -170,6 +181,8 @@ pub fn attempts(state: &State, id: AllocationId, allocation: &Allocation) -> Vec
         AttemptState::Preparing | AttemptState::Running => AttemptState::Preparing,
         AttemptState::Stopping | AttemptState::Ended => allocation.state,
     };
+    // Of a chain it is the task that runs.
+    let silent_ms = allocation.silent_since_ms();
     let told = |chain: &Chain, attempt_state: AttemptState| {
         let mut found = Vec::new();
         for link in &chain.0 {
@@ -182,6 +195,7 @@ pub fn attempts(state: &State, id: AllocationId, allocation: &Allocation) -> Vec
                     granted_cluster_ms: Some(allocation.granted_ms),
                     deadline_cluster_ms: allocation.deadline_ms,
                     shares: shares.clone(),
+                    silent_cluster_ms: silent_ms.filter(|_| attempt_state == allocation.state),
                     ..v1::Attempt::default()
                 };
                 attempt.set_state(attempt_state.into());
@@ -228,6 +242,7 @@ fn attempt_share(state: &State, shape: Option<&Shape>, ranks: &Ranks<'_>) -> v1:
         exit: share.exit.map(Into::into),
         ranks: ranks.count,
         first_rank: ranks.first,
+        silent_cluster_ms: share.silent_ms,
         ..v1::AttemptShare::default()
     };
     message.set_state(share.state.into());

@@ -6,7 +6,7 @@ use crate::session::Shared;
 use std::sync::Arc;
 use yard_common::limits::SAMPLES_MAX;
 use yard_proto::internal::agent_data::What as Said;
-use yard_proto::internal::{AssignmentRef, AssignmentSample, SampleList, SamplesWant};
+use yard_proto::internal::{AssignmentRef, AssignmentSample, RankSample, SampleList, SamplesWant};
 
 /// Tells the latest of each assignment that runs. The others are left out.
 pub(super) async fn answer(
@@ -34,8 +34,20 @@ pub(super) async fn answer(
             log_bytes_per_s: rates.map(|rates| rates.log_bytes_per_s),
             processes: told.usage.processes,
             silent_ms: told.silent_ms,
+            gpu_busy_percent: told.gpu.and_then(|gpu| gpu.busy_percent),
+            gpu_memory_bytes: told.gpu.map(|gpu| gpu.used_bytes),
+            gpus: told.gpu.map_or(0, |gpu| gpu.count),
+            net_bytes_per_s: rates.and_then(|rates| rates.net_bytes_per_s),
+            ranks: if want.ranks { ranks(&told.ranks) } else { Vec::new() },
         });
     }
     answers.send(Said::Samples(SampleList { samples })).await?;
     Ok(())
+}
+
+fn ranks(ranks: &[(u32, u64)]) -> Vec<RankSample> {
+    ranks
+        .iter()
+        .map(|(rank, silent_ms)| RankSample { rank: *rank, silent_ms: *silent_ms })
+        .collect()
 }

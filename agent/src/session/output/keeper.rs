@@ -303,8 +303,16 @@ mod tests {
 
         fn look(&mut self, started: u32, ended: u32, wall_ms: u64) -> Looked {
             let state = AssignmentState::Running;
-            let share =
-                Share { id: id(), job: JOB, state, started, ended, connected: true, stuck: None };
+            let share = Share {
+                id: id(),
+                job: JOB,
+                state,
+                started,
+                ended,
+                connected: true,
+                silent: false,
+                stuck: None,
+            };
             self.keeper.look(&[share], Vec::new(), wall_ms)
         }
 

@@ -4,7 +4,8 @@
 
 use super::machine::Progress;
 use super::world::World;
-use crate::agent::{AssignmentId, DesiredPhase, Isolation};
+use crate::agent::{AssignmentId, DesiredPhase, Input, Isolation};
+use crate::stall::News;
 use proptest::prelude::*;
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
@@ -21,6 +22,7 @@ enum Op {
     AnySet(u8),
     Machine { which: u8, progress: Progress },
     Events(u8),
+    Silence { which: u8, position: u32, silent: bool },
     Repeat(u8),
     Renew,
     PassTime(u64),
@@ -65,6 +67,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         24 => (which.clone(), any_progress())
             .prop_map(|(which, progress)| Op::Machine { which, progress }),
         12 => (1u8..8).prop_map(Op::Events),
+        4 => (which.clone(), 0u32..4, any::<bool>())
+            .prop_map(|(which, position, silent)| Op::Silence { which, position, silent }),
         2 => which.prop_map(Op::Repeat),
         6 => Just(Op::Renew),
         4 => prop_oneof![Just(100u64), Just(1_000), Just(3_000), Just(61_000)]
@@ -132,6 +136,11 @@ fn play(world: &mut World, op: Op) {
             }
         }
         Op::Events(count) => world.deliver_events(usize::from(count)),
+        Op::Silence { which, position, silent } => {
+            let Some(id) = pick(&on_machine, which) else { return };
+            let news = if silent { News::Silent(1_000) } else { News::Active };
+            world.step(Input::Silence { id, position, news });
+        }
         Op::Repeat(which) => {
             if let Some(id) = pick(&on_machine, which) {
                 world.machine.repeat(id);

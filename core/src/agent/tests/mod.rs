@@ -6,5 +6,6 @@ mod faults;
 mod machine;
 mod recovery;
 mod script;
+mod silence;
 mod stories;
 mod world;

@@ -66,6 +66,8 @@ pub(super) fn said(world: &mut World) -> Vec<String> {
             })),
             ReportKind::Recalled(chain) => lines.push(format!("{id}: recalled {chain}")),
             ReportKind::Reaped => lines.push(format!("{id}: reaped")),
+            ReportKind::Silent { for_ms } => lines.push(format!("{id}: silent for {for_ms} ms")),
+            ReportKind::Active => lines.push(format!("{id}: active")),
         }
         world.deliver_report();
     }

@@ -173,6 +173,10 @@ impl World {
         assert!(!told.reaped, "{id}: {report:?} after the last word");
         match report.what {
             ReportKind::Ready => told.ready = true,
+            ReportKind::Silent { .. } | ReportKind::Active => {
+                let runs = told.started.iter().any(|at| !told.exits.contains_key(at));
+                assert!(runs, "{id}: {report:?} while nothing runs");
+            }
             ReportKind::Started(part) => {
                 for position in positions(&part) {
                     assert!(!told.started.contains(&position), "{id}: {position} started twice");

@@ -1,9 +1,9 @@
 //! Timers: whatever waits for a time has one. One without a reason does no harm.
 
 use super::{Findings, Rule};
-use crate::state::{Job, Phase, State, Timer};
-use yard_common::id::{JobId, NodeId, TaskIndex, TaskRange};
-use yard_common::state::{AttemptState, NodeState};
+use crate::state::{Allocation, Job, Phase, Share, State, Timer};
+use yard_common::id::{AllocationId, JobId, NodeId, TaskIndex, TaskRange};
+use yard_common::state::{AssignmentState, AttemptState, NodeState};
 
 pub(super) fn check(state: &State, findings: &mut Findings) {
     for (id, job) in state.jobs.iter() {
@@ -23,6 +23,7 @@ pub(super) fn check(state: &State, findings: &mut Findings) {
         if let Some(at_ms) = allocation.deadline_ms {
             expect_timer(state, at_ms, Timer::Deadline(id), findings);
         }
+        check_silence(state, id, allocation, findings);
         let may_hang = allocation.state == AttemptState::Preparing;
         findings.expect(Rule::Timers, !may_hang || allocation.deadline_ms.is_some(), || {
             format!("allocation {id} may prepare for ever")
@@ -34,6 +35,31 @@ pub(super) fn check(state: &State, findings: &mut Findings) {
     for (id, _) in state.nodes.iter() {
         check_node(state, id, findings);
     }
+}
+
+/// What is silent, and is to end for it, has a timer; nothing else has one.
+fn check_silence(
+    state: &State,
+    id: AllocationId,
+    allocation: &Allocation,
+    findings: &mut Findings,
+) {
+    let kill_ms = state.jobs.get(allocation.job).and_then(|job| job.plan.stall_kill_ms);
+    let ends = allocation.silent_since_ms().is_some() && kill_ms.is_some();
+    findings.expect(Rule::Timers, ends == allocation.stall_ms.is_some(), || {
+        let (since_ms, at_ms) = (allocation.silent_since_ms(), allocation.stall_ms);
+        format!("allocation {id} is silent since {since_ms:?}, and ends at {at_ms:?}")
+    });
+    if let Some(at_ms) = allocation.stall_ms {
+        expect_timer(state, at_ms, Timer::Stall(id), findings);
+    }
+    let fits = |share: &Share| {
+        share.silent_ms.is_none()
+            || share.state == AssignmentState::Running && allocation.state != AttemptState::Stopping
+    };
+    findings.expect(Rule::Timers, allocation.shares.iter().all(fits), || {
+        format!("allocation {id} is silent, and does not run")
+    });
 }
 
 fn expect_timer(state: &State, at_ms: u64, timer: Timer, findings: &mut Findings) {
@@ -60,7 +86,8 @@ fn backoff_ends(state: &State, id: JobId, job: &Job, run: TaskRange, until_ms: u
         | Timer::Token(_)
         | Timer::Dependency(_)
         | Timer::Tolerance(_)
-        | Timer::Check(_) => false,
+        | Timer::Check(_)
+        | Timer::Stall(_) => false,
     })
 }
 
