@@ -2,6 +2,7 @@
 //! what happens when GPUs fail, hang, vanish, or are used by others.
 
 use crate::world::gate::Gate;
+use crate::world::process::await_pids;
 use crate::world::{Cluster, Home, await_some, await_true, yard};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -323,4 +324,31 @@ fn a_gpu_that_is_dirty_fails_the_check_before_a_job() {
     let out = lab.run(&flags, "echo $CUDA_VISIBLE_DEVICES");
     assert_eq!(out, format!("{}\n", uuid(1)));
     lab.await_condition("GpuDirty", Some(0));
+}
+
+#[test]
+fn a_gpu_that_works_is_a_sign_of_life() {
+    let mut lab = Lab::new(1, "");
+    let (file, own) = (lab.cluster.home.work().join("job.yaml"), lab.cluster.home.path("rank"));
+    // It waits for its GPU, and does nothing else.
+    let script = format!("echo $$ > {}; exec sleep 1000", own.display());
+    let text = format!(
+        "resources: {{ cpus: 0.1, memory: 32MiB, gpus: 1 }}\nstall: {{ warn: 2s }}\n\
+         command: [bash, -c, {script:?}]\n"
+    );
+    fs::write(&file, text).expect("a file can be written");
+    let ran = lab.cluster.yard(&["submit", &file.display().to_string()]).ok();
+    let job: u64 = ran.out.trim().parse().expect("the number of the job");
+    let pid = await_pids(&own, 1)[0].unsigned_abs();
+    lab.change(|gpus| (gpus[0].pids, gpus[0].used) = (vec![pid], 3 << 30));
+    let used = await_some("the load of its GPU is told", || {
+        let items = lab.cluster.json(&["top"])["items"].clone();
+        items.as_array()?.iter().find(|item| item["gpu_busy_percent"] == 90).cloned()
+    });
+    assert_eq!((&used["gpus"], &used["gpu_memory_bytes"]), (&1.into(), &(3u64 << 30).into()));
+    await_true("it does something", || lab.cluster.job(job)["silent_attempts"] == 0);
+    lab.change(|gpus| gpus[0].pids.clear());
+    await_true("it does nothing", || lab.cluster.job(job)["silent_attempts"] == 1);
+    lab.cluster.yard(&["cancel", &job.to_string()]).ok();
+    assert_eq!(lab.cluster.wait(job), 125);
 }
