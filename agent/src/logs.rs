@@ -3,18 +3,23 @@
 //! of the file, whatever happens to agent and shim.
 //!
 //! A file is bounded by a hole in its middle, see `bound`; what is missing is noted beside it, see
-//! `cut`. Offsets are those of the stream, whatever became of the file.
+//! `cut`. Where there are no holes, a stream is in parts, see `parts`. Offsets are those of the
+//! stream, whatever became of the file.
 //!
 //! **Invariant:** a file is opened by a name that the list gave, in a directory that jobs cannot
 //! write, and without following links.
 
 mod bound;
 mod cut;
+mod parts;
+mod probe;
 mod retention;
 mod sent;
 mod times;
 
 pub(crate) use bound::{bound, bound_all, bound_behind, share_of};
+pub(crate) use parts::Parted;
+pub(crate) use probe::makes_holes;
 pub use retention::{Freed, Retention};
 pub(crate) use sent::Sent;
 pub(crate) use times::Times;
@@ -22,6 +27,7 @@ pub(crate) use times::Times;
 use cut::Cut;
 
 use crate::paths::Paths;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -60,6 +66,13 @@ pub struct Stream {
     pub kind: Kind,
     /// Bytes so far, those that are not there any more included.
     pub size: u64,
+}
+
+impl Stream {
+    /// The name of its file.
+    fn name(&self) -> String {
+        name(self.writer, self.kind)
+    }
 }
 
 /// What there is at an offset of a stream.
@@ -120,15 +133,22 @@ impl AttemptLogs {
     /// # Errors
     /// If there is none.
     pub fn streams(&self) -> Result<Vec<Stream>, LogError> {
-        let mut streams = Vec::new();
+        let (mut streams, mut in_parts) = (Vec::new(), BTreeSet::new());
         for entry in std::fs::read_dir(&self.directory)? {
             let entry = entry?;
-            let Some((writer, kind)) = entry.file_name().to_str().and_then(parse_name) else {
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            let Some((writer, kind)) = parse_name(name) else {
+                in_parts.extend(name.strip_suffix(parts::SUFFIX).map(str::to_string));
                 continue;
             };
             let base = Cut::read(&entry.path())?.base;
             let size = base.saturating_add(entry.metadata()?.len());
             streams.push(Stream { writer, kind, size });
+        }
+        for stream in streams.iter_mut().filter(|stream| in_parts.contains(&stream.name())) {
+            let end = parts::end(&self.path(stream.writer, stream.kind));
+            stream.size = end.map_or(stream.size, |(end, _)| end.max(stream.size));
         }
         streams.sort_unstable();
         streams.truncate(LOG_STREAMS_MAX);
@@ -171,12 +191,17 @@ impl Reader {
     /// If the system refuses.
     pub fn size(&self) -> Result<u64, LogError> {
         let base = Cut::read(&self.path)?.base;
-        Ok(base.saturating_add(self.file.metadata()?.len()))
+        let size = base.saturating_add(self.file.metadata()?.len());
+        Ok(parts::end(&self.path).map_or(size, |(end, _)| end.max(size)))
     }
 
-    /// When the file was written last, in milliseconds since 1970.
+    /// When it was written last, in milliseconds since 1970.
     pub(crate) fn modified_wall_ms(&self) -> Option<u64> {
-        let at = self.file.metadata().and_then(|found| found.modified()).ok()?;
+        let found = match parts::end(&self.path) {
+            Some((_, found)) => found,
+            None => self.file.metadata().ok()?,
+        };
+        let at = found.modified().ok()?;
         u64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
     }
 
@@ -219,6 +244,11 @@ impl Reader {
             len = len.min(usize::try_from(cut.from - at).unwrap_or(len));
         }
         let bytes = self.bytes(at, len)?;
+        if bytes.is_empty()
+            && let Some(piece) = parts::piece(&self.path, offset, bytes_max)?
+        {
+            return Ok(piece);
+        }
         if bytes.is_empty() && self.file.metadata()?.len() < at {
             rebase(&self.path, offset)?;
             return Ok(Piece::Gap { upto: offset, why: TRUNCATED });

@@ -4,6 +4,7 @@ use super::check::{Checks, Refused};
 use super::turn::Turn;
 use crate::cgroup::{GpuNodes, Support};
 use crate::launch::{Assignment, Site};
+use crate::logs::makes_holes;
 use crate::paths::Paths;
 use crate::process;
 use crate::store::StoreError;
@@ -391,6 +392,8 @@ impl Options {
             cpus_bound: self.cpus_bound,
             root_logins: self.root_logins.clone(),
             gpu_nodes: self.gpu_nodes.clone(),
+            // Who cannot try it finds out with the first file.
+            lacks_holes: !makes_holes(&self.root).unwrap_or(true),
         };
         Ok(site.with_cgroups(&self.cgroups))
     }

@@ -77,6 +77,10 @@ pub struct Site {
     #[n(13)]
     #[cbor(default)]
     pub gpu_nodes: GpuNodes,
+    /// Its file system makes no holes in files.
+    #[n(14)]
+    #[cbor(default)]
+    pub lacks_holes: bool,
 }
 
 impl Site {

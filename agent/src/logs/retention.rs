@@ -236,8 +236,13 @@ fn ended(path: PathBuf) -> Ended {
     let mut bytes = 0u64;
     for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
         let Ok(found) = entry.metadata() else { continue };
-        bytes = bytes.saturating_add(found.blocks().saturating_mul(512));
-        written = written.max(modified(found));
+        // A stream may be in parts.
+        let below = found.is_dir().then(|| fs::read_dir(entry.path()).into_iter().flatten());
+        let below = below.into_iter().flatten().flatten().filter_map(|part| part.metadata().ok());
+        for found in below.chain([found]) {
+            bytes = bytes.saturating_add(found.blocks().saturating_mul(512));
+            written = written.max(modified(found));
+        }
     }
     Ended { written, path, bytes }
 }

@@ -25,6 +25,7 @@ mod obey;
 mod output;
 mod patience;
 mod peers;
+mod pipes;
 mod preparation;
 mod reap;
 pub mod record;

@@ -4,6 +4,7 @@ use super::message::{FromShim, State};
 use super::news::News;
 use super::patience::Patience;
 use super::peers::Peers;
+use super::pipes::Pipes;
 use super::preparation::Preparation;
 use super::record::{Entry, History, KillReason, Writer};
 use super::setup::Prepared;
@@ -42,6 +43,8 @@ pub(super) struct Shim {
     /// The job's own command before its tasks; none: there is none, or it is over.
     pub(super) preparation: Option<Preparation>,
     pub(super) peers: Peers,
+    /// Through which ranks write where they cannot do so by themselves.
+    pub(super) pipes: Pipes,
     pub(super) visits: Visits,
     /// What the agent was not told yet.
     pub(super) news: News,
@@ -102,6 +105,7 @@ impl Shim {
             work: None,
             preparation: None,
             peers: Peers::default(),
+            pipes: Pipes::default(),
             visits: Visits::default(),
             news: News::default(),
             running: None,
@@ -142,6 +146,7 @@ impl Shim {
         while !self.leaves {
             self.wait()?;
             while let Ok(Some(_)) = self.signals.read_signal() {}
+            self.pump_output();
             // What has ended before an order came is not blamed on the order.
             self.look_at_children()?;
             self.listen_to_agents()?;
@@ -228,6 +233,7 @@ impl Shim {
             fds.push(PollFd::new(agent.fd(), PollFlags::POLLIN | out));
         }
         self.peers.add_to(&mut fds);
+        self.pipes.add_to(&mut fds);
         self.visits.add_to(&mut fds);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),

@@ -1,6 +1,7 @@
 //! The task of a chain that runs: how it starts, and how its end is told.
 
 use super::ShimError;
+use super::pipes::Pipes;
 use super::record::{Entry, KillReason, MainProcess};
 use super::run::{Shim, Work};
 use crate::launch::{CheckpointRequest, Part, Plan, PrepareError, Process, TaskPlan};
@@ -137,7 +138,8 @@ impl Shim {
             has_helped: false,
             daemons: BTreeSet::new(),
         };
-        let failed = start_all(plan, &mut running, strict_ms);
+        let pipes = orders.site.lacks_holes.then_some(&mut self.pipes);
+        let failed = start_all(plan, &mut running, strict_ms, pipes);
         if running.mains.is_empty() && failed.is_some_and(|error| error.step == StartStep::Deadline)
         {
             self.write(&Entry::Held(position))?;
@@ -196,6 +198,8 @@ impl Shim {
     /// The task that ran is over, and nothing of it is left.
     pub(super) fn task_over(&mut self) -> Result<(), ShimError> {
         let Some(running) = self.running.take() else { return Ok(()) };
+        // All that it wrote is there before anybody hears of its end.
+        self.pipes.finish();
         let stopped = self.history.signalled || self.history.killing.is_some();
         let oom_kills = self.work.as_ref().map_or(0, |work| work.plan.group.oom_kills());
         self.oom_kills = Some(oom_kills);
@@ -231,9 +235,18 @@ impl Shim {
 }
 
 /// Starts every process of a task. Those that run are in `running`; the error is returned.
-fn start_all(plan: &Plan, running: &mut Running, strict_ms: u64) -> Option<StartError> {
+fn start_all(
+    plan: &Plan,
+    running: &mut Running,
+    strict_ms: u64,
+    mut pipes: Option<&mut Pipes>,
+) -> Option<StartError> {
     for process in &running.plan.processes {
-        match start_one(plan, process, strict_ms) {
+        let started = match &mut pipes {
+            Some(pipes) => start_piped(plan, process, strict_ms, pipes),
+            None => start_one(plan, process, strict_ms),
+        };
+        match started {
             Ok(pid) => running.mains.push(Main { rank: process.local_rank, pid, status: None }),
             Err(error) => return Some(error),
         }
@@ -241,14 +254,29 @@ fn start_all(plan: &Plan, running: &mut Running, strict_ms: u64) -> Option<Start
     None
 }
 
+/// Starts one process that writes through pipes.
+fn start_piped(
+    plan: &Plan,
+    process: &Process,
+    strict_ms: u64,
+    pipes: &mut Pipes,
+) -> Result<i32, StartError> {
+    let null = File::open("/dev/null").map_err(failed(StartStep::Setup))?;
+    // Both streams of a rank share what it may have.
+    let bytes_max = plan.log_bytes_max() / 2;
+    let mut open = |at: usize| pipes.open(&process.streams[at], bytes_max);
+    let out = open(0).map_err(failed(StartStep::Setup))?;
+    let err = open(1).map_err(failed(StartStep::Setup))?;
+    let stdio = [null.as_fd(), out.as_fd(), err.as_fd()];
+    start_on(plan, process, stdio, Standing::Group, strict_ms)
+}
+
+fn failed(step: StartStep) -> impl Fn(std::io::Error) -> StartError {
+    move |error| StartError { step, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}
+
 /// Starts one process.
 pub(super) fn start_one(plan: &Plan, process: &Process, strict_ms: u64) -> Result<i32, StartError> {
-    let failed = |step| {
-        move |error: std::io::Error| StartError {
-            step,
-            errno: error.raw_os_error().unwrap_or(libc::EIO),
-        }
-    };
     let null = File::open("/dev/null").map_err(failed(StartStep::Setup))?;
     let open = |at: usize| crate::launch::open_stream(&process.streams[at]);
     let out = open(0).map_err(failed(StartStep::Setup))?;

@@ -3,10 +3,11 @@
 use crate::world::{Node, Root, assignment, id, lives, one, wanted};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::path::Path;
-use yard_agent::logs::{Kind, Writer};
+use yard_agent::logs::{AttemptLogs, Kind, Piece, Writer};
+use yard_agent::paths::Paths;
 use yard_common::ExitCause;
 use yard_common::cause::PrepareStep;
-use yard_common::id::JobId;
+use yard_common::id::{AttemptNumber, JobId};
 use yard_core::agent::DesiredPhase;
 
 #[tokio::test]
@@ -43,6 +44,12 @@ async fn output_counts_as_well() {
 struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
+    /// One whose files get no holes.
+    fn without_holes(at: &'a Path) -> Disk<'a> {
+        mount(Some("ramfs"), at, Some("ramfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+        Disk(at)
+    }
+
     fn mount(at: &'a Path) -> Disk<'a> {
         let size = Some("size=32m,mode=755");
         mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), size).unwrap();
@@ -88,4 +95,35 @@ async fn scratch_that_nobody_knows_any_more_is_removed() {
         assert!(!node.root.path().join(path).exists(), "{path}");
     }
     node.handle.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn output_is_bounded_where_files_get_no_holes() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let _disk = Disk::without_holes(place.path());
+    let mut node = Node::with(Root::below(place.path()), "n1", |_| {}).await;
+    // 500,000 lines have 3.4 MB.
+    let yaml = "command: seq 500000; echo said >&2; exit 3\nlogs: {max_per_rank: 1MiB}";
+    assert_eq!(node.end_of(1, yaml).await, ExitCause::Exited(3));
+    let logs = AttemptLogs::new(&Paths::new(node.root.path()), JobId(812), 0, AttemptNumber(1));
+    let reader = logs.open(Writer::Rank(0), Kind::Out).unwrap();
+    let text: String = (1..=500_000).map(|line| format!("{line}\n")).collect();
+    assert_eq!(reader.size().unwrap(), text.len() as u64, "offsets stay");
+    let (mut at, mut kept, mut gaps) = (0, 0, 0);
+    while at < text.len() {
+        match reader.read(at as u64, 100_000).unwrap() {
+            Piece::Bytes(bytes) => {
+                assert_eq!(bytes, &text.as_bytes()[at..at + bytes.len()], "at {at}");
+                assert!(!bytes.is_empty(), "at {at}");
+                (at, kept) = (at + bytes.len(), kept + bytes.len());
+            }
+            Piece::Gap { upto, .. } => (at, gaps) = (upto as usize, gaps + 1),
+        }
+    }
+    assert_eq!(gaps, 1);
+    assert!((256 << 10..=1 << 20).contains(&kept), "{kept}");
+    assert_eq!(node.output(0, Writer::Rank(0), Kind::Err), "said\n");
 }
