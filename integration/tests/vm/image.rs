@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 /// The release; libraries must be no older than those that the program was linked with.
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd,systemd-sysv,dbus,kmod,iproute2,procps,\
-                        passwd,nftables,python3-minimal";
+                        passwd,nftables,python3,strace";
 /// Drivers that it takes to find the disk.
 const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_blk"];
 /// Services that take time to start, and that no story needs.
