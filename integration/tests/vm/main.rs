@@ -43,7 +43,7 @@ fn built(name: &str) -> PathBuf {
 
 /// The program of the agent's own tests, which `scripts/test-vm` has built.
 fn machine_tests() -> PathBuf {
-    let words = ["test", "--workspace", "--test", "machine", "--no-run"];
+    let words = ["test", "--workspace", "--lib", "--bins", "--tests", "--no-run"];
     let ran = Command::new(env!("CARGO"))
         .args(words)
         .args(["--message-format", "json"])
