@@ -122,7 +122,7 @@ fn health(member: &Member, state: &State, registry: &mut Registry) {
         conditions.get_or_create(&[("kind", kind.name())]).set(0);
     }
     let gpus: Family<Label, Gauge> = Family::default();
-    let (mut cordoned, mut unwell) = (0, 0);
+    let (mut cordoned, mut unwell, mut setup_due) = (0, 0, 0);
     for (_, node) in state.nodes.iter() {
         for condition in &node.facts.conditions {
             conditions.get_or_create(&[("kind", condition.kind.name())]).inc();
@@ -138,6 +138,7 @@ fn health(member: &Member, state: &State, registry: &mut Registry) {
         }
         cordoned += i64::from(node.cordoned);
         unwell += i64::from(node.unwell);
+        setup_due += i64::from(node.setup_due);
     }
     registry.register("conditions", "What is wrong with nodes and GPUs", conditions);
     registry.register("gpus", "GPUs and MIG instances by their state", gpus);
@@ -148,6 +149,7 @@ fn health(member: &Member, state: &State, registry: &mut Registry) {
     };
     gauge("nodes_cordoned", "Nodes that are cordoned", cordoned);
     gauge("nodes_unwell", "Nodes that take no work for a condition", unwell);
+    gauge("nodes_setup_due", "Nodes that have not done the setup of their pool", setup_due);
     // Of nodes with a stream to this member: those of the leader.
     let (mut busy_percent, mut power_mw, mut used_bytes, mut told) = (0_u64, 0_u64, 0_u64, 0);
     member.sessions.each_facts(|_, facts| {

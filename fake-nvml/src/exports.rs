@@ -59,7 +59,11 @@ fn gpu(device: nvmlDevice_t) -> Result<Gpu, Answer> {
     let uuid = known().uuids.get((device as usize).wrapping_sub(1)).cloned();
     let uuid = uuid.ok_or(INVALID_ARGUMENT)?;
     loop {
-        let found = script::gpus().into_iter().find(|gpu| gpu.uuid == uuid).ok_or(LOST)?;
+        let is_it = |gpu: Gpu| {
+            let instance = gpu.instances().into_iter().find(|one| one.uuid == uuid);
+            if gpu.uuid == uuid { Some(gpu) } else { instance }
+        };
+        let found = script::gpus().into_iter().find_map(is_it).ok_or(LOST)?;
         if !found.hang {
             return if found.lost { Err(LOST) } else { Ok(found) };
         }
@@ -236,8 +240,31 @@ exports! {
     fn nvmlDeviceGetCurrentClocksThrottleReasons(device: nvmlDevice_t, to: *mut c_ulonglong) {
         of(device, to, |gpu| gpu.throttle)
     }
-    fn nvmlDeviceGetMigMode(_device: nvmlDevice_t, _now: *mut c_uint, _next: *mut c_uint) {
-        NOT_SUPPORTED
+    fn nvmlDeviceGetMigMode(device: nvmlDevice_t, now: *mut c_uint, next: *mut c_uint) {
+        match gpu(device) {
+            Err(answer) => answer,
+            Ok(gpu) if gpu.mig.is_empty() => NOT_SUPPORTED,
+            Ok(_) => match put(now, 1) {
+                OK => put(next, 1),
+                answer => answer,
+            }
+        }
+    }
+    fn nvmlDeviceGetMaxMigDeviceCount(device: nvmlDevice_t, to: *mut c_uint) {
+        of(device, to, |_| 7)
+    }
+    fn nvmlDeviceGetMigDeviceHandleByIndex(
+        device: nvmlDevice_t,
+        index: c_uint,
+        to: *mut nvmlDevice_t,
+    ) {
+        match gpu(device) {
+            Err(answer) => answer,
+            Ok(gpu) => match gpu.instances().get(index as usize) {
+                Some(instance) => put(to, handle(&instance.uuid)),
+                None => NOT_FOUND,
+            }
+        }
     }
     fn nvmlDeviceGetEccMode(device: nvmlDevice_t, now: *mut c_uint, next: *mut c_uint) {
         match of(device, now, |_| 1) {

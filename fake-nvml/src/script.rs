@@ -28,6 +28,8 @@ pub struct Gpu {
     pub lost: bool,
     /// Whether every call about it waits until this ends.
     pub hang: bool,
+    /// Profiles of the MIG instances that it is split into; none: it is whole.
+    pub mig: Vec<String>,
     /// Processes on it.
     pub pids: Vec<u32>,
     /// Errors that it reports: a number that rises, and the XID.
@@ -49,9 +51,28 @@ impl Gpu {
             width: 16,
             lost: false,
             hang: false,
+            mig: Vec::new(),
             pids: Vec::new(),
             xids: Vec::new(),
         }
+    }
+
+    /// Its MIG instances, as GPUs of their own. Nothing runs on them.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Gpu> {
+        let instance = |(at, profile): (usize, &String)| {
+            let gib = profile.split(['.', 'g']).nth(2).and_then(|gib| gib.parse::<u64>().ok());
+            Gpu {
+                uuid: format!("{}-{at}", self.uuid.replacen("GPU", "MIG", 1)),
+                name: format!("{} MIG {profile}", self.name),
+                memory: gib.unwrap_or(1) << 30,
+                used: 0,
+                mig: Vec::new(),
+                pids: Vec::new(),
+                ..self.clone()
+            }
+        };
+        self.mig.iter().enumerate().map(instance).collect()
     }
 
     fn read(line: &str) -> Gpu {
@@ -70,6 +91,7 @@ impl Gpu {
                 "width" => gpu.width = u32::try_from(number).unwrap_or(0),
                 "lost" => gpu.lost = number > 0,
                 "hang" => gpu.hang = number > 0,
+                "mig" => gpu.mig = list(value).map(String::from).collect(),
                 "pids" => gpu.pids = list(value).filter_map(|pid| pid.parse().ok()).collect(),
                 "xids" => gpu.xids = list(value).filter_map(pair).collect(),
                 _ => {}
@@ -96,7 +118,8 @@ impl Gpu {
         }
         let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
         let xids: Vec<String> = self.xids.iter().map(|(nth, xid)| format!("{nth}:{xid}")).collect();
-        let _ = write!(line, " pids={} xids={}", pids.join(","), xids.join(","));
+        let (pids, xids, mig) = (pids.join(","), xids.join(","), self.mig.join(","));
+        let _ = write!(line, " mig={mig} pids={pids} xids={xids}");
         line
     }
 }

@@ -5,6 +5,9 @@ use crate::text::{self, harmless};
 use serde_json::{Value, json};
 use yard_proto::v1;
 
+/// More GPUs than that make a table that is wider than a screen.
+const WAYS_SHOWN_MAX: usize = 16;
+
 /// The machine as machines read it.
 pub(crate) fn value(told: &v1::NodeFacts) -> Value {
     let networks = told.networks.iter().map(|one| {
@@ -119,12 +122,45 @@ pub(crate) fn describe(told: &v1::NodeFacts) -> String {
         out.push_str(&harmless(&format!("now  {}", gpu_line(gpu))));
         out.push('\n');
     }
+    out.push_str(&ways(&told.gpus));
     for one in &told.stuck {
         let line = format!("killed and does not end: job {}, {}", one.job_id, one.text);
         out.push_str(&harmless(&line));
         out.push('\n');
     }
     out
+}
+
+/// The way from each GPU to each other one, by their places in the list. `NV18` are 18 direct
+/// links, else it is the nearest thing that both are behind. Nothing for a single GPU.
+fn ways(gpus: &[v1::GpuFacts]) -> String {
+    let whole: Vec<_> = gpus.iter().filter(|gpu| gpu.parent_uuid.is_empty()).collect();
+    if !(2..=WAYS_SHOWN_MAX).contains(&whole.len()) || whole.iter().all(|gpu| gpu.peers.is_empty())
+    {
+        return String::new();
+    }
+    let way = |from: &v1::GpuFacts, to: &v1::GpuFacts| {
+        if from.uuid == to.uuid {
+            return "-".to_string();
+        }
+        match from.peers.iter().find(|peer| peer.uuid == to.uuid) {
+            Some(peer) if peer.links > 0 => format!("NV{}", peer.links),
+            Some(peer) if !peer.path.is_empty() => harmless(&peer.path),
+            Some(_) | None => "?".to_string(),
+        }
+    };
+    let mut rows = vec![std::iter::once("ways".to_string()).collect::<Vec<_>>()];
+    rows[0].extend((0..whole.len()).map(|at| at.to_string()));
+    for (at, from) in whole.iter().enumerate() {
+        let cells = whole.iter().map(|to| way(from, to));
+        rows.push(std::iter::once(at.to_string()).chain(cells).collect());
+    }
+    let width = rows.iter().flatten().map(String::len).max().unwrap_or(0);
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().map(|cell| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 /// A GPU as it is now: what it is, how warm and busy, and what is unusual.
@@ -216,6 +252,28 @@ mod tests {
                    links to another GPU  GPU-1\n";
         assert!(text.contains(gpu), "{text}");
         assert!(!text.contains("numa") && !text.contains("PCI"), "{text}");
+    }
+
+    #[test]
+    fn ways_between_gpus_are_a_table() {
+        let peer = |uuid: &str, path: &str, links| v1::GpuPeer {
+            uuid: uuid.into(),
+            path: path.into(),
+            links,
+        };
+        let gpu =
+            |uuid: &str, peers| v1::GpuFacts { uuid: uuid.into(), peers, ..Default::default() };
+        let gpus = [
+            gpu("a", vec![peer("b", "pci-switch", 12), peer("c", "system", 0)]),
+            gpu("b", vec![peer("a", "pci-switch", 12), peer("c", "system", 0)]),
+            gpu("c", vec![peer("a", "system", 0)]),
+        ];
+        let table = "ways    0       1       2\n\
+                     0       -       NV12    system\n\
+                     1       NV12    -       system\n\
+                     2       system  ?       -\n";
+        assert_eq!(ways(&gpus), table);
+        assert_eq!(ways(&gpus[..1]), "");
     }
 
     #[test]

@@ -35,12 +35,20 @@ fn library() -> PathBuf {
 
 impl Lab {
     fn new(gpus: u32, settings: &str) -> Lab {
+        Lab::with(gpus, settings, |_| {})
+    }
+
+    /// With GPUs that are changed before anybody sees them.
+    fn with(gpus: u32, settings: &str, change: impl FnOnce(&mut Vec<Gpu>)) -> Lab {
         let cluster = Cluster::start_patient(1);
         let folder = cluster.home.path("nvml");
         fs::create_dir(&folder).expect("a folder can be made");
         std::os::unix::fs::symlink(library(), folder.join("libnvidia-ml.so.1"))
             .expect("a link can be made");
-        let script = Script::new(&folder.join("gpus"), gpus).expect("a file can be written");
+        let mut script = Script::new(&folder.join("gpus"), gpus).expect("a file can be written");
+        script.change(change).expect("a file can be written");
+        let count = |gpu: &Gpu| gpu.mig.len().max(1);
+        let devices: usize = script.gpus.iter().map(count).sum();
         let file = cluster.dev("n1.toml");
         let mut text = fs::read_to_string(&file).expect("there are settings");
         text.push_str(HEALTH);
@@ -48,7 +56,7 @@ impl Lab {
         fs::write(&file, text).expect("a file can be written");
         let lab = Lab { cluster, script, library: folder };
         lab.restart();
-        await_true("the node has its GPUs", || lab.gpus().len() == gpus as usize);
+        await_true("the node has its GPUs", || lab.gpus().len() == devices);
         await_true("errors are listened to", || lab.script.is_listened_to());
         lab
     }
@@ -142,6 +150,20 @@ fn a_job_sees_its_gpus_and_no_others() {
     for job in halves {
         assert_eq!(lab.cluster.wait(job), 0);
     }
+}
+
+#[test]
+fn parts_of_a_gpu_that_is_split_are_shown() {
+    let split = |gpus: &mut Vec<Gpu>| gpus[1].mig = vec!["1g.10gb".into(), "2g.20gb".into()];
+    let lab = Lab::with(2, "", split);
+    let told = |gpu: &Value| (text(&gpu["mig_profile"]), gpu["memory_bytes"].as_u64().unwrap_or(0));
+    let shown: Vec<_> = lab.gpus().iter().map(told).collect();
+    let (small, large) = (("1g.10gb".to_string(), 10 << 30), ("2g.20gb".to_string(), 20 << 30));
+    assert_eq!(shown, [(String::new(), 80 << 30), small, large]);
+    let facts = lab.node()["facts"]["gpus"].clone();
+    assert_eq!(facts[2]["parent_uuid"], uuid(1), "{facts}");
+    // Whole GPUs are asked for, so none of the parts is given.
+    assert_eq!(lab.run(&["--gpus", "1"], "echo $CUDA_VISIBLE_DEVICES"), format!("{}\n", uuid(0)));
 }
 
 #[test]
