@@ -1,15 +1,13 @@
 //! Checkpoints that somebody wants of a job that runs: asked of all its machines.
 
 use super::Api;
-use super::data::strange;
+use super::data::{name_of, strange, whichever_runs};
 use super::gate::Who;
 use super::jobs::positions;
 use super::refusal::Refusal;
-use crate::sessions::ask;
 use futures_util::{StreamExt, stream};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::time::timeout;
 use yard_common::id::{NodeId, TaskRange};
 use yard_common::limits::MISSING_NODES_MAX;
 use yard_core::command::Visit;
@@ -38,13 +36,8 @@ impl Api {
         let its = view.state.allocations.iter().filter(|(_, one)| one.job == id);
         for (allocation, record) in its {
             for share in record.shares.iter().filter(|share| !share.is_over()) {
-                wanted.entry(share.node).or_default().push(AssignmentRef {
-                    allocation_id: allocation.0,
-                    group: u32::from(share.group),
-                    job_id: id.0,
-                    task_index: 0,
-                    attempt: 0,
-                });
+                let assignment = whichever_runs(allocation, id, share);
+                wanted.entry(share.node).or_default().push(assignment);
             }
         }
         let answers = stream::iter(wanted).map(|(node, assignments)| async move {
@@ -62,8 +55,7 @@ impl Api {
                 Err(refusal) => refusal.message().to_string(),
             };
             if !problem.is_empty() {
-                let name = view.state.nodes.get(node).map(|node| node.name.to_string());
-                response.missing_nodes.push(name.unwrap_or_else(|| node.to_string()));
+                response.missing_nodes.push(name_of(&view.state, node));
                 if response.problem.is_empty() {
                     response.problem = problem;
                 }
@@ -82,15 +74,9 @@ impl Api {
     ) -> Result<CheckpointAsked, Refusal> {
         let tasks = tasks.map(v1::TaskRange::from);
         let question = member_data::What::Checkpoint(CheckpointWant { assignments, tasks });
-        let asked = async {
-            let mut answer = ask(self, node, question).await?;
-            match answer.next().await {
-                Ok(Some(What::Checkpoint(asked))) => Ok(asked),
-                Ok(_) => Err(strange()),
-                Err(status) => Err(Refusal::unavailable(status.message())),
-            }
-        };
-        let late = |_| Refusal::unavailable("it does not answer");
-        timeout(PATIENCE, asked).await.map_err(late)?
+        match self.ask_once(node, question, PATIENCE).await? {
+            What::Checkpoint(asked) => Ok(asked),
+            _ => Err(strange()),
+        }
     }
 }

@@ -1,11 +1,15 @@
-//! Which node has what of an attempt: for logs and files.
+//! Which node has what of an attempt, and questions to nodes that one message answers.
 
 use super::Api;
 use super::read::View;
 use super::refusal::Refusal;
+use crate::sessions::ask;
+use std::time::Duration;
+use tokio::time::timeout;
 use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId, TaskIndex};
-use yard_core::state::Job;
-use yard_proto::internal::{AssignmentRef, DataErrorKind};
+use yard_core::state::{Job, Share, State};
+use yard_proto::internal::agent_data::What;
+use yard_proto::internal::{AssignmentRef, DataErrorKind, member_data};
 use yard_proto::{internal, v1};
 
 /// One attempt of one task, and where its shares are.
@@ -36,6 +40,23 @@ impl Spot {
 }
 
 impl Api {
+    /// Asks a node what it answers with one message.
+    pub(super) async fn ask_once(
+        &self,
+        node: NodeId,
+        question: member_data::What,
+        patience: Duration,
+    ) -> Result<What, Refusal> {
+        let asked = async {
+            match ask(self, node, question).await?.next().await {
+                Ok(what) => what.ok_or_else(strange),
+                Err(status) => Err(Refusal::unavailable(status.message())),
+            }
+        };
+        let late = |_| Refusal::unavailable("it does not answer");
+        timeout(patience, asked).await.map_err(late)?
+    }
+
     /// Where an attempt of a task is, or was; 0: the latest.
     pub(super) fn spot(
         &self,
@@ -128,6 +149,22 @@ pub(super) fn share_on<'a>(
     let named =
         |share: &&SpotShare| node.is_empty() || view.state.nodes.find(node) == Some(share.node);
     spot.shares.iter().find(named).ok_or_else(|| Refusal::no_such("node of this attempt", node))
+}
+
+/// What an agent knows a share by, whatever task of it runs.
+pub(super) fn whichever_runs(id: AllocationId, job: JobId, share: &Share) -> AssignmentRef {
+    AssignmentRef {
+        allocation_id: id.0,
+        group: u32::from(share.group),
+        job_id: job.0,
+        task_index: 0,
+        attempt: 0,
+    }
+}
+
+/// A node as people know it.
+pub(super) fn name_of(state: &State, node: NodeId) -> String {
+    state.nodes.get(node).map_or(node.to_string(), |node| node.name.to_string())
 }
 
 /// An answer of an agent that has nothing to do with the question.

@@ -71,14 +71,14 @@ impl Api {
             len: request.len,
         };
         let answer = ask(self, node, member_data::What::File(want)).await?;
-        let parts = Box::pin(stream::unfold(Some(answer), |answer| async move {
-            let mut answer = answer?;
-            match part(&mut answer).await {
-                Ok(Some(part)) => Some((Ok(part), Some(answer))),
-                Ok(None) => None,
-                Err(refusal) => Some((Err(Status::from(refusal)), None)),
-            }
-        }));
+        let parts = parts(answer, |what| match what {
+            What::File(file) => Some(v1::ReadFileResponse {
+                offset: file.offset,
+                data: file.data,
+                size_bytes: file.size_bytes,
+            }),
+            _ => None,
+        });
         Ok(self.while_admitted(who, Some(JobId(place.job_id)), parts))
     }
 
@@ -108,25 +108,28 @@ impl Api {
 }
 
 /// The next part of an answer. An agent that says nothing for long is given up.
-pub(super) async fn part_of(answer: &mut Answer) -> Result<Option<What>, Status> {
+async fn part_of(answer: &mut Answer) -> Result<Option<What>, Status> {
     let next = timeout(PART, answer.next()).await;
     next.unwrap_or_else(|_| Err(Status::deadline_exceeded("nothing came for too long")))
 }
 
-async fn part(answer: &mut Answer) -> Result<Option<v1::ReadFileResponse>, Refusal> {
-    match part_of(answer).await {
-        Ok(Some(What::File(file))) => Ok(Some(v1::ReadFileResponse {
-            offset: file.offset,
-            data: file.data,
-            size_bytes: file.size_bytes,
-        })),
-        Ok(Some(What::Error(error))) => Err(failed(&error)),
-        Ok(Some(_)) => Err(strange()),
-        Ok(None) => Ok(None),
-        Err(status) => Err(broken(&status)),
-    }
+/// The parts of an answer as clients are told them, until the first that is none of it.
+pub(super) fn parts<T: Send + 'static>(answer: Answer, told: fn(What) -> Option<T>) -> Answers<T> {
+    Box::pin(stream::unfold(Some(answer), move |answer| async move {
+        let mut answer = answer?;
+        let part = match part_of(&mut answer).await {
+            Ok(Some(What::Error(error))) => Err(failed(&error)),
+            Ok(Some(what)) => told(what).ok_or_else(strange),
+            Ok(None) => return None,
+            Err(status) => Err(broken(&status)),
+        };
+        match part {
+            Ok(part) => Some((Ok(part), Some(answer))),
+            Err(refusal) => Some((Err(Status::from(refusal)), None)),
+        }
+    }))
 }
 
-pub(super) fn broken(status: &Status) -> Refusal {
+fn broken(status: &Status) -> Refusal {
     Refusal::unavailable(format!("the agent's stream broke: {}", status.message()))
 }

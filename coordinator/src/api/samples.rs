@@ -1,16 +1,14 @@
 //! What running jobs use: asked of their machines, all at once.
 
 use super::Api;
-use super::data::strange;
+use super::data::{name_of, strange, whichever_runs};
 use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
 use super::serve::serve;
-use crate::sessions::ask;
 use futures_util::{StreamExt, stream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::time::timeout;
 use yard_common::id::{AllocationId, JobId, NodeId};
 use yard_common::limits::{SAMPLE_JOBS_MAX, SAMPLE_NODES_MAX, SAMPLES_MAX};
 use yard_core::state::{Allocation, Job, Share, State};
@@ -119,17 +117,10 @@ impl Api {
         want: SamplesWant,
         patience: Duration,
     ) -> Result<Vec<AssignmentSample>, Refusal> {
-        let question = member_data::What::Samples(want);
-        let asked = async {
-            let mut answer = ask(self, node, question).await?;
-            match answer.next().await {
-                Ok(Some(What::Samples(list))) => Ok(list.samples),
-                Ok(_) => Err(strange()),
-                Err(status) => Err(Refusal::unavailable(status.message())),
-            }
-        };
-        let late = |_| Refusal::unavailable("it does not answer");
-        timeout(patience, asked).await.map_err(late)?
+        match self.ask_once(node, member_data::What::Samples(want), patience).await? {
+            What::Samples(list) => Ok(list.samples),
+            _ => Err(strange()),
+        }
     }
 }
 
@@ -142,19 +133,10 @@ impl Wanted {
                 continue;
             }
             self.count += 1;
-            self.nodes.entry(share.node).or_default().push(AssignmentRef {
-                allocation_id: id.0,
-                group: u32::from(share.group),
-                job_id: allocation.job.0,
-                task_index: 0,
-                attempt: 0,
-            });
+            let assignment = whichever_runs(id, allocation.job, share);
+            self.nodes.entry(share.node).or_default().push(assignment);
         }
     }
-}
-
-fn name_of(state: &State, node: NodeId) -> String {
-    state.nodes.get(node).map_or(node.to_string(), |node| node.name.to_string())
 }
 
 /// A sample as people see it; none if its allocation is gone by now, or another one's.

@@ -1,13 +1,10 @@
 //! The setup of a pool: set by an admin, and what it wrote on a machine, from the machine's agent.
 
 use super::Api;
-use super::data::{failed, strange};
-use super::files::{broken, part_of};
+use super::files::parts;
 use super::gate::Who;
 use super::refusal::Refusal;
-use crate::sessions::{Answer, Answers, ask};
-use futures_util::stream;
-use tonic::Status;
+use crate::sessions::{Answers, ask};
 use yard_core::command::{Command, Holder};
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{SetupLogWant, member_data};
@@ -36,24 +33,10 @@ impl Api {
         let node = convert::node_id(&view.state, &request.node)?;
         let want = SetupLogWant { back: u32::from(request.previous) };
         let answer = ask(self, node, member_data::What::SetupLog(want)).await?;
-        let parts = Box::pin(stream::unfold(Some(answer), |answer| async move {
-            let mut answer = answer?;
-            match part(&mut answer).await {
-                Ok(Some(part)) => Some((Ok(part), Some(answer))),
-                Ok(None) => None,
-                Err(refusal) => Some((Err(Status::from(refusal)), None)),
-            }
-        }));
+        let parts = parts(answer, |what| match what {
+            What::SetupLog(log) => Some(v1::SetupLogResponse { data: log.data }),
+            _ => None,
+        });
         Ok(self.while_admitted(who, None, parts))
-    }
-}
-
-async fn part(answer: &mut Answer) -> Result<Option<v1::SetupLogResponse>, Refusal> {
-    match part_of(answer).await {
-        Ok(Some(What::SetupLog(log))) => Ok(Some(v1::SetupLogResponse { data: log.data })),
-        Ok(Some(What::Error(error))) => Err(failed(&error)),
-        Ok(Some(_)) => Err(strange()),
-        Ok(None) => Ok(None),
-        Err(status) => Err(broken(&status)),
     }
 }
