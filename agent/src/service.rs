@@ -57,8 +57,6 @@ const LEAVE: Duration = Duration::from_secs(2);
 const RETURN: Duration = Duration::from_secs(60);
 /// How long tasks may take to end.
 const GRACE: Duration = Duration::from_secs(3);
-/// The one task that ends by itself.
-const RETURN_TASK: &str = "return";
 /// Errors that wait to be told; the first ends everything.
 const FATALS_MAX: usize = 8;
 /// How long the driver may take to show that it lives.
@@ -146,6 +144,8 @@ pub struct Handle {
     shared: Arc<Shared>,
     driver: Arc<driver::Handle>,
     tasks: Tasks,
+    /// What says that the agent is back, until it is said.
+    returning: Tasks,
     fatal: mpsc::Receiver<Fatal>,
     certificates: watch::Sender<u64>,
     maintenance_ms: u64,
@@ -186,6 +186,7 @@ impl Service {
             node,
             memory,
             driver,
+            lock,
         };
         // Before anything else: ranks may live on the last seconds of their lease.
         let (held, successions) = start.renew(rosters.watch())?;
@@ -217,10 +218,8 @@ impl Service {
             asked,
         });
         start.set_up(&shared, &options, cgroups, (setup, setup_told));
-        start.go_on(&shared, observer, identity)?;
-        let Start { node, driver, tasks, certificates, .. } = start;
-        let maintenance_ms = options.maintenance_ms;
-        Ok(Handle { node, shared, driver, tasks, fatal, certificates, maintenance_ms, _lock: lock })
+        start.go_on(&shared, observer, identity);
+        Ok(start.finish(shared, fatal, options.maintenance_ms))
     }
 }
 
@@ -233,6 +232,7 @@ struct Start {
     tasks: Tasks,
     certificates: watch::Sender<u64>,
     fatal: mpsc::Sender<Fatal>,
+    lock: FolderLock,
 }
 
 impl Start {
@@ -353,12 +353,7 @@ impl Start {
     }
 
     /// Starts everything else.
-    fn go_on(
-        &mut self,
-        shared: &Arc<Shared>,
-        observer: Observer,
-        identity: Identity,
-    ) -> Result<(), ServiceError> {
+    fn go_on(&mut self, shared: &Arc<Shared>, observer: Observer, identity: Identity) {
         let stop = self.tasks.token();
         let controlled = control::run(shared.clone(), stop.clone());
         self.tasks.spawn("control stream", told(self.fatal.clone(), controlled));
@@ -370,13 +365,40 @@ impl Start {
         self.tasks.spawn("samples", samples::take(shared.clone(), stop.clone()));
         let generation = self.certificates.clone();
         let renewer = Renewer { shared: shared.clone(), identity, generation };
-        let renewed = renewer.run(stop.clone());
+        let renewed = renewer.run(stop);
         self.tasks.spawn("certificate", told(self.fatal.clone(), renewed));
+    }
+
+    /// Says that the agent is back, if it was away.
+    fn returning(&self, shared: &Arc<Shared>) -> Tasks {
+        let mut returning = Tasks::default();
         if self.memory.is_away() {
-            let back = come_back(shared.clone(), stop);
-            self.tasks.spawn(RETURN_TASK, told(self.fatal.clone(), back));
+            let back = come_back(shared.clone(), returning.token());
+            returning.spawn("return", told(self.fatal.clone(), back));
         }
-        Ok(())
+        returning
+    }
+
+    fn finish(
+        self,
+        shared: Arc<Shared>,
+        fatal: mpsc::Receiver<Fatal>,
+        maintenance_ms: u64,
+    ) -> Handle {
+        let returning = self.returning(&shared);
+        let Start { node, driver, tasks, certificates, lock, .. } = self;
+        let _lock = lock;
+        Handle {
+            node,
+            shared,
+            driver,
+            tasks,
+            returning,
+            fatal,
+            certificates,
+            maintenance_ms,
+            _lock,
+        }
     }
 }
 
@@ -465,10 +487,11 @@ impl Handle {
             let ended = tokio::select! {
                 Some(fatal) = self.fatal.recv() => return Ended(Why::Fatal(fatal)),
                 Some(ended) = self.tasks.next_ended() => ended,
+                Some(ended) = self.returning.next_ended() => match ended.outcome {
+                    Outcome::Returned => continue,
+                    Outcome::Panicked(_) | Outcome::Aborted => ended,
+                },
             };
-            if ended.name == RETURN_TASK && ended.outcome == Outcome::Returned {
-                continue;
-            }
             // What a task could not go on after is told before it ends.
             if let Ok(fatal) = self.fatal.try_recv() {
                 return Ended(Why::Fatal(fatal));
@@ -495,7 +518,9 @@ impl Handle {
     /// # Errors
     /// If storage fails. That nothing was granted is no error: the node then has its lease, and
     /// its ranks their deadlines.
-    pub async fn leave(self) -> Result<(), ServiceError> {
+    pub async fn leave(mut self) -> Result<(), ServiceError> {
+        // First: it would take back what is said now.
+        self.end_return().await;
         let left = self.announce().await;
         let ended = self.shut_down().await;
         left.and(ended)
@@ -543,7 +568,14 @@ impl Handle {
         Ok(())
     }
 
-    async fn shut_down(self) -> Result<(), ServiceError> {
+    async fn end_return(&mut self) {
+        for late in std::mem::take(&mut self.returning).stop(GRACE).await {
+            tracing::warn!(outcome = ?late.outcome, "the return did not end");
+        }
+    }
+
+    async fn shut_down(mut self) -> Result<(), ServiceError> {
+        self.end_return().await;
         for late in self.tasks.stop(GRACE).await {
             tracing::warn!(task = late.name, outcome = ?late.outcome, "a task did not end");
         }

@@ -1,9 +1,11 @@
 //! Renewals, certificates, and leaving on purpose.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 use crate::member::Event;
 use crate::node::{Root, detail, id, joined, options, set, started, told};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 use yard_agent::lease_file::LeaseFile;
 use yard_agent::service::Service;
 use yard_common::id::{BootId, LeaseId, NodeId};
@@ -103,15 +105,16 @@ async fn a_certificate_is_replaced_in_place() {
 }
 
 /// What the agent asked for when it left or came back, the nth time.
-async fn asked(cluster: &mut Cluster, nth: usize) -> (u64, bool) {
-    loop {
-        let found = cluster.book.lock().unwrap().maintenance.get(nth).copied();
-        if let Some(found) = found {
-            return found;
+async fn asked(cluster: &Cluster, nth: usize) -> (u64, bool) {
+    let found = async {
+        loop {
+            if let Some(found) = cluster.book.lock().unwrap().maintenance.get(nth) {
+                return *found;
+            }
+            sleep(Duration::from_millis(5)).await;
         }
-        // Renewals come all the time.
-        cluster.next(|_| Some(())).await;
-    }
+    };
+    timeout(PATIENCE, found).await.expect("it asks in time")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +129,7 @@ async fn what_runs_goes_on_while_the_agent_is_away() {
     let begun = cluster.reports(true, |r| matches!(r.what, ReportKind::Started(_))).await;
     assert_eq!(begun[0].1.assignment, id(57));
     handle.leave().await.unwrap();
-    assert_eq!(asked(&mut cluster, 0).await, (120_000, false));
+    assert_eq!(asked(&cluster, 0).await, (120_000, false));
     let lease = deadlines(&root);
     let left_ms = lease.maintenance_ms - yard_agent::boot_ms();
     assert!((60_000..120_000).contains(&left_ms), "{lease:?}");
@@ -142,18 +145,34 @@ async fn what_runs_goes_on_while_the_agent_is_away() {
     });
     assert_eq!(exits.unwrap()[0].cause, yard_common::ExitCause::Exited(3));
     // Ranks count on what was granted, so it is not given back; but there is work again.
-    assert_eq!(asked(&mut cluster, 1).await, (0, true));
+    assert_eq!(asked(&cluster, 1).await, (0, true));
     cluster.say(member, told(&set(3, &[]), Vec::new())).await;
     // Whoever starts from now on reads of that time as well.
     handle.leave().await.unwrap();
-    assert_eq!(asked(&mut cluster, 2).await, (120_000, false));
+    assert_eq!(asked(&cluster, 2).await, (120_000, false));
     let handle = started(&root).await;
-    assert_eq!(asked(&mut cluster, 3).await, (0, true));
+    assert_eq!(asked(&cluster, 3).await, (0, true));
     // Once nobody counts on it any more, all of it is given back.
     handle.leave().await.unwrap();
-    assert_eq!(asked(&mut cluster, 4).await, (120_000, false));
+    assert_eq!(asked(&cluster, 4).await, (120_000, false));
     std::fs::remove_file(root.path().join("lease")).unwrap();
     let handle = started(&root).await;
-    assert_eq!(asked(&mut cluster, 5).await, (0, false));
+    assert_eq!(asked(&cluster, 5).await, (0, false));
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_leaves_while_it_says_that_it_is_back_says_so_again() {
+    let (root, cluster) = (Root::new(), Cluster::start(1).await);
+    joined(&root, &cluster).await;
+    started(&root).await.leave().await.unwrap();
+    assert_eq!(asked(&cluster, 0).await, (120_000, false));
+    cluster.wills[&1].lock().unwrap().back_waits = true;
+    let handle = started(&root).await;
+    assert_eq!(asked(&cluster, 1).await, (0, false));
+    handle.leave().await.unwrap();
+    assert_eq!(asked(&cluster, 2).await, (120_000, false));
+    let handle = started(&root).await;
+    assert_eq!(asked(&cluster, 3).await, (0, false));
     handle.stop().await.unwrap();
 }

@@ -72,6 +72,8 @@ pub(crate) struct Will {
     pub(crate) stuck: bool,
     /// Pings are not answered.
     pub(crate) silent: bool,
+    /// What gives time back is answered once the agent leaves again.
+    pub(crate) back_waits: bool,
     /// Another one leads.
     pub(crate) leader: Option<u64>,
     /// The life of the cluster that it is of; 0: it does not say.
@@ -119,6 +121,19 @@ impl Member {
             trust_der: trust.iter().map(|der| Bytes::copy_from_slice(der)).collect(),
             expires_wall_ms: issued.peer.not_after_wall_ms,
         })
+    }
+
+    /// Waits until what was asked is overtaken, or whoever was overtaken has heard.
+    async fn answer_late(&self, asked: (u64, bool)) {
+        let moment = std::time::Duration::from_millis(20);
+        match asked.0 {
+            0 => {
+                while self.book.lock().unwrap().maintenance.last() == Some(&asked) {
+                    tokio::time::sleep(moment).await;
+                }
+            }
+            _ => tokio::time::sleep(10 * moment).await,
+        }
     }
 
     /// Which node a join makes or finds.
@@ -322,8 +337,11 @@ macro_rules! node_service {
                 node_of(&request)?;
                 let request = request.into_inner();
                 assert_eq!(request.node, crate::node::NAME);
-                let mut book = self.book.lock().unwrap();
-                book.maintenance.push((request.for_ms, request.back));
+                let asked = (request.for_ms, request.back);
+                self.book.lock().unwrap().maintenance.push(asked);
+                if self.will.lock().unwrap().back_waits {
+                    self.answer_late(asked).await;
+                }
                 Ok(Response::new(v1::Changed { applied_index: 3 }))
             }
 
