@@ -515,6 +515,8 @@ pub const WATCH_JOBS_MAX: usize = 1_000;
 pub const ATTEMPTS_KEPT_MAX: usize = 50_000;
 /// The file in which a member writes that down; of what would be longer the oldest are left out.
 pub const ATTEMPTS_BOOK_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of what a member tells another of that at once; one allocation more may be in it.
+pub const ATTEMPTS_PAGE_BYTES: usize = 1 << 20;
 /// Bytes that this file leaves free on a member's disk; below that nothing is written to it.
 pub const ATTEMPTS_SPARED_BYTES: u64 = 256 << 20;
 /// Jobs that are looked at for one page of a list; the page then ends early.

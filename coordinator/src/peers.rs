@@ -8,6 +8,7 @@ mod lines;
 
 use self::lines::{Line, Lines};
 use crate::env::Env;
+use crate::member::attempts::Page;
 use crate::pace::Pace;
 use crate::raft::{Lane, Letter, Question, Transport, TransportError};
 use bytes::Bytes;
@@ -23,15 +24,15 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use yard_common::ErrorCode;
-use yard_common::id::{Incarnation, LogIndex, MemberId, NodeId};
+use yard_common::id::{AllocationId, Incarnation, LogIndex, MemberId, NodeId};
 use yard_common::limits::MEMBER_FRAME_BYTES_MAX;
 use yard_proto::LIFE;
 use yard_proto::convert::error::Refused;
 use yard_proto::internal::member_service_client::MemberServiceClient;
 use yard_proto::internal::{
     AboutRequest, AboutResponse, CallAgentRequest, DataCall, ForwardRequest, RaftMessage,
-    ReadIndexRequest, ReadLogCopyRequest, ReadLogCopyResponse, SweepRequest, forward_response,
-    read_index_response,
+    ReadIndexRequest, ReadLogCopyRequest, ReadLogCopyResponse, RecallRequest, SweepRequest,
+    forward_response, read_index_response,
 };
 use yard_proto::wire::{Forward, Forwarded, Payload, PayloadError, Sweep, Swept};
 use yard_runtime::identity::Principal;
@@ -237,6 +238,19 @@ impl Peers {
         let mut client = self.client(to, address, Line::Work)?;
         let call = client.read_log_copy(self.said(request));
         self.within(to, self.pace.search(), call).await
+    }
+
+    /// What a member remembers of attempts, from an allocation on.
+    pub(crate) async fn recall(
+        &self,
+        to: MemberId,
+        address: &str,
+        from: AllocationId,
+    ) -> Result<Page, PeerError> {
+        let mut client = self.client(to, address, Line::Work)?;
+        let call = client.recall(self.said(RecallRequest { from_allocation_id: from.0 }));
+        let response = self.within(to, self.pace.search(), call).await?;
+        Ok(Page::from_payload(&response.payload)?)
     }
 
     /// The leader shall tell an agent to dial back. Whether its stream is open.

@@ -12,7 +12,7 @@ use crate::member::barrier::Barrier;
 use crate::member::leases::{self, Leases};
 use crate::member::notebook::{self, Notebook};
 use crate::member::recent::Recent;
-use crate::member::{Member, catch_up, follow};
+use crate::member::{Member, catch_up, follow, recall};
 use crate::pace::Pace;
 use crate::peers::Peers;
 use crate::proposer::{self, DiskOptions, Leadership, StartError};
@@ -292,6 +292,7 @@ fn remembered(places: &Places, env: &Arc<dyn Env>) -> (Notebook, Attempts) {
 fn go_on(member: &Arc<Member>, notebook: Notebook, tasks: &mut Tasks) {
     let stop = || member.stop.clone();
     tasks.spawn("notebook", notebook::run(Arc::clone(member), notebook, stop()));
+    tasks.spawn("recall", recall::run(Arc::clone(member), stop()));
     tasks.spawn("leases", leases::live(Arc::clone(member), stop()));
     tasks.spawn("catching up", catch_up::run(Arc::clone(member), stop()));
     tasks.spawn("leader", leader::run(Arc::clone(member), stop()));
@@ -332,7 +333,7 @@ impl Service {
             Leases::new(own.member, options.lease, Arc::clone(&env), &handle, &state);
         let (barrier, confirmer) =
             Barrier::new(handle.clone(), Arc::clone(&peers), Arc::clone(&env), pace);
-        attempts.seed(&state);
+        attempts.start_anew(&state);
         let stop = CancellationToken::new();
         let certificate =
             Certificate::new(places, identity, server_tls, client_tls, Arc::clone(&peers));

@@ -7,7 +7,7 @@ use super::write::disk_full;
 use crate::proposer::{ProposeError, ReadError};
 use crate::raft::{AnswerError, Question};
 use tonic::{Code, Request, Response, Status};
-use yard_common::id::{MemberId, NodeId};
+use yard_common::id::{AllocationId, MemberId, NodeId};
 use yard_proto::internal::member_service_server::MemberService;
 use yard_proto::internal::{
     self, Busy, NotLeader, RaftMessage, forward_response, read_index_response,
@@ -130,6 +130,15 @@ impl MemberService for Api {
         request: Request<internal::ReadLogCopyRequest>,
     ) -> Result<Response<internal::ReadLogCopyResponse>, Status> {
         Ok(Response::new(self.own_copy(request.into_inner()).await))
+    }
+
+    async fn recall(
+        &self,
+        request: Request<internal::RecallRequest>,
+    ) -> Result<Response<internal::RecallResponse>, Status> {
+        let from = AllocationId(request.get_ref().from_allocation_id);
+        let payload = self.attempts.page(from).to_payload().map_err(Refusal::from)?;
+        Ok(Response::new(internal::RecallResponse { payload }))
     }
 }
 

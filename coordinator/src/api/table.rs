@@ -50,6 +50,7 @@ pub(crate) const TABLE: &[(&str, Need)] = &[
     ("/yard.internal.v1.MemberService/PreVote", Member),
     ("/yard.internal.v1.MemberService/ReadIndex", Member),
     ("/yard.internal.v1.MemberService/ReadLogCopy", Member),
+    ("/yard.internal.v1.MemberService/Recall", Member),
     ("/yard.internal.v1.MemberService/RenewCertificate", Member),
     ("/yard.internal.v1.MemberService/Snapshot", Member),
     ("/yard.internal.v1.MemberService/Sweep", Member),

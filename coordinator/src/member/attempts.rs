@@ -3,22 +3,33 @@
 //! The state forgets an attempt when its resources are free; people ask for its logs, and for what
 //! went wrong, afterwards. This is derived from what was under way when the member started and what
 //! was applied since; it is written down beside the log (see `notebook`) and bounded: the oldest go
-//! first.
+//! first. What passed this member by, the others are asked for (see `recall`).
+
+mod kept;
+
+pub(crate) use self::kept::{End, Fault, Kept, Noted};
 
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use yard_common::ExitCause;
-use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId, TaskIndex, TaskRange};
-use yard_common::limits::{ATTEMPTS_KEPT_MAX, CHAIN_TASKS_MAX};
+use tokio::sync::watch;
+use yard_common::id::{AllocationId, AttemptNumber, JobId, TaskIndex};
+use yard_common::limits::{
+    ATTEMPTS_KEPT_MAX, ATTEMPTS_PAGE_BYTES, CHAIN_TASKS_MAX, PAYLOAD_BYTES_MAX,
+};
 use yard_core::agent::{ChainLink, ReportKind};
 use yard_core::command::{Command, Envelope, NodeReport, Plan, Reply, ShareChoice, Stamp};
 use yard_core::event::{Applied, Event};
 use yard_core::state::{Allocation, State};
+use yard_proto::wire::Payload;
 
-/// Attempts of all jobs. Written by one task, read by all calls.
+/// Attempts of all jobs. Written by few tasks, read by all calls.
 #[derive(Default)]
-pub(crate) struct Attempts(Mutex<Books>);
+pub(crate) struct Attempts {
+    books: Mutex<Books>,
+    /// How often something passed this member by.
+    gaps: watch::Sender<u64>,
+}
 
 #[derive(Default)]
 struct Books {
@@ -28,155 +39,79 @@ struct Books {
     changed: BTreeSet<AllocationId>,
 }
 
-/// One allocation, with the attempts that ran on it in turn.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Kept {
-    /// The job.
+/// A part of what a member remembers, in the order of the allocations.
+#[derive(Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Page {
+    /// It.
     #[n(0)]
-    pub(crate) job: JobId,
-    /// The attempts.
+    pub(crate) noted: Vec<Noted>,
+    /// Whether there is more behind it.
     #[n(1)]
-    pub(crate) links: Vec<ChainLink>,
-    /// Node and group of each share, in the order of the gang.
-    #[n(2)]
-    pub(crate) shares: Vec<(NodeId, u8)>,
-    /// When it was granted.
-    #[n(3)]
-    pub(crate) granted: Stamp,
-    /// When ranks of attempts were first told to run, in order. A member that came later does not
-    /// know it of what ran then.
-    #[n(4)]
-    pub(crate) starts: Vec<Start>,
-    /// How attempts ended, in order.
-    #[n(5)]
-    pub(crate) ends: Vec<End>,
-    /// What nodes reported of ends that were no success, in order; each share once an attempt.
-    #[n(6)]
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) has_more: bool,
 }
 
-/// The start of attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Start {
-    /// Which tasks, and their attempt.
-    #[n(0)]
-    pub(crate) link: ChainLink,
-    /// When.
-    #[n(1)]
-    pub(crate) at: Stamp,
-}
-
-/// The end of attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct End {
-    /// Which tasks.
-    #[n(0)]
-    pub(crate) tasks: TaskRange,
-    /// Their attempt.
-    #[n(1)]
-    pub(crate) attempt: AttemptNumber,
-    /// Why.
-    #[n(2)]
-    pub(crate) cause: ExitCause,
-    /// When.
-    #[n(3)]
-    pub(crate) at: Stamp,
-}
-
-/// An end that was no success, as its node told it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct Fault {
-    /// Which tasks, and their attempt.
-    #[n(0)]
-    pub(crate) link: ChainLink,
-    /// The node.
-    #[n(1)]
-    pub(crate) node: NodeId,
-    /// The group of the share.
-    #[n(2)]
-    pub(crate) group: u8,
-    /// The rank on that node, if one is to blame.
-    #[n(3)]
-    pub(crate) rank: Option<u32>,
-    /// How the ranks there ended.
-    #[n(4)]
-    pub(crate) cause: ExitCause,
-}
-
-impl Kept {
-    /// Whether it has an attempt of a task; 0: any.
-    pub(crate) fn has(&self, task: TaskIndex, attempt: AttemptNumber) -> bool {
-        let is = |link: &ChainLink| {
-            link.tasks.contains(task) && (attempt.0 == 0 || link.attempt == attempt)
-        };
-        self.links.iter().any(is)
-    }
-
-    /// The number of the attempt of a task.
-    pub(crate) fn attempt_of(&self, task: TaskIndex) -> Option<AttemptNumber> {
-        let link = self.links.iter().find(|link| link.tasks.contains(task));
-        link.map(|link| link.attempt)
-    }
-
-    /// When ranks of a task's attempt had started.
-    pub(crate) fn start_of(&self, task: TaskIndex) -> Option<Stamp> {
-        let start = self.starts.iter().find(|start| start.link.tasks.contains(task));
-        start.map(|start| start.at)
-    }
-
-    /// Takes the first word on each task: a gang has one from each of its nodes, and what was told
-    /// is told again after a connection broke.
-    fn started(&mut self, link: ChainLink, at: Stamp) {
-        let known = self
-            .links
-            .iter()
-            .any(|known| known.attempt == link.attempt && known.tasks.contains(link.tasks.first));
-        if !known || self.start_of(link.tasks.first).is_some() {
-            return;
-        }
-        let full = self.starts.len() >= CHAIN_TASKS_MAX as usize;
-        match self.starts.last_mut() {
-            Some(last) if last.at == at && follows(&last.link, &link) => {
-                last.link.tasks.len += link.tasks.len;
-            }
-            _ if full => {}
-            _ => self.starts.push(Start { link, at }),
-        }
-    }
-
-    /// How the attempt of a task ended.
-    pub(crate) fn end_of(&self, task: TaskIndex) -> Option<&End> {
-        self.ends.iter().find(|end| end.tasks.contains(task))
-    }
-
-    /// How the share of a node ended, of tasks that ended together; nothing where nobody told.
-    pub(crate) fn exit_of(&self, share: (NodeId, u8), end: &End) -> Option<ExitCause> {
-        let is = |fault: &&Fault| {
-            (fault.node, fault.group) == share && fault.link.tasks.contains(end.tasks.first)
-        };
-        let told = self.faults.iter().find(is).map(|fault| fault.cause);
-        told.or(end.cause.is_success().then_some(end.cause))
-    }
-
-    /// Who failed first in the attempt of a task.
-    pub(crate) fn fault_of(&self, task: TaskIndex) -> Option<&Fault> {
-        self.faults.iter().find(|fault| fault.link.tasks.contains(task))
-    }
+impl Payload for Page {
+    const NAME: &'static str = "remembered attempts";
+    const BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
 }
 
 impl Attempts {
     fn lock(&self) -> MutexGuard<'_, Books> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is under way in a state. What is known already stays as it is.
-    pub(crate) fn seed(&self, state: &State) {
+    /// Something passed this member by: it knows what is under way in the state, and what it knew
+    /// of jobs that are there still.
+    pub(crate) fn start_anew(&self, state: &State) {
         let mut books = self.lock();
+        let is_gone = |job: &&JobId| state.jobs.get(**job).is_none();
+        let gone: Vec<JobId> = books.by_job.keys().filter(is_gone).copied().collect();
+        gone.into_iter().for_each(|job| books.forget(job));
         for (id, allocation) in state.allocations.iter() {
             if !books.kept.contains_key(&id) {
                 books.keep(id, under_way(state, allocation));
             }
         }
+        drop(books);
+        self.gaps.send_modify(|gaps| *gaps += 1);
+    }
+
+    /// How often something passed this member by.
+    pub(crate) fn gaps(&self) -> watch::Receiver<u64> {
+        self.gaps.subscribe()
+    }
+
+    /// What another member remembers. What came of it later is known here already.
+    pub(crate) fn told(&self, noted: Vec<Noted>) {
+        let mut books = self.lock();
+        for (id, theirs) in noted {
+            let known = books.kept.get(&id).cloned();
+            match known {
+                Some(known) if known.job != theirs.job => {}
+                Some(known) => {
+                    let merged = known.clone().merge(theirs);
+                    if merged != known {
+                        books.keep(id, merged);
+                    }
+                }
+                None => books.keep(id, theirs),
+            }
+        }
+    }
+
+    /// What is remembered, from an allocation on.
+    pub(crate) fn page(&self, from: AllocationId) -> Page {
+        let books = self.lock();
+        let (mut noted, mut bytes) = (Vec::new(), 0);
+        for (id, kept) in books.kept.range(from..) {
+            if bytes >= ATTEMPTS_PAGE_BYTES {
+                return Page { noted, has_more: true };
+            }
+            let one = (*id, kept.clone());
+            bytes += minicbor::to_vec(&one).map_or(0, |bytes| bytes.len());
+            noted.push(one);
+        }
+        Page { noted, has_more: false }
     }
 
     /// A command was applied.
@@ -195,14 +130,14 @@ impl Attempts {
     }
 
     /// Takes in what was written down before the member started.
-    pub(crate) fn remember(&self, noted: Vec<(AllocationId, Kept)>) {
+    pub(crate) fn remember(&self, noted: Vec<Noted>) {
         let mut books = self.lock();
         noted.into_iter().for_each(|(id, kept)| books.keep(id, kept));
         books.changed.clear();
     }
 
     /// What has changed since the last time, to be written down.
-    pub(crate) fn changed(&self) -> Vec<(AllocationId, Kept)> {
+    pub(crate) fn changed(&self) -> Vec<Noted> {
         let mut books = self.lock();
         let ids = std::mem::take(&mut books.changed);
         // What was forgotten since is not written.
@@ -210,7 +145,7 @@ impl Attempts {
     }
 
     /// Everything, in order.
-    pub(crate) fn all(&self) -> Vec<(AllocationId, Kept)> {
+    pub(crate) fn all(&self) -> Vec<Noted> {
         self.lock().kept.iter().map(|(id, kept)| (*id, kept.clone())).collect()
     }
 
@@ -220,7 +155,7 @@ impl Attempts {
     }
 
     /// Allocations of a job, the latest first.
-    pub(crate) fn of(&self, job: JobId) -> Vec<(AllocationId, Kept)> {
+    pub(crate) fn of(&self, job: JobId) -> Vec<Noted> {
         let books = self.lock();
         let ids = books.by_job.get(&job).into_iter().flatten().rev();
         ids.filter_map(|id| Some((*id, books.kept.get(id)?.clone()))).collect()
@@ -232,7 +167,7 @@ impl Attempts {
         job: JobId,
         task: TaskIndex,
         attempt: AttemptNumber,
-    ) -> Option<(AllocationId, Kept)> {
+    ) -> Option<Noted> {
         let books = self.lock();
         let mut ids = books.by_job.get(&job)?.iter().rev();
         ids.find_map(|id| {
@@ -280,6 +215,13 @@ impl Books {
         }
     }
 
+    fn forget(&mut self, job: JobId) {
+        for id in self.by_job.remove(&job).unwrap_or_default() {
+            self.kept.remove(&id);
+            self.changed.remove(&id);
+        }
+    }
+
     fn reported(&mut self, report: &NodeReport, at: Stamp) {
         for one in &report.reports {
             let Some(kept) = self.kept.get_mut(&one.assignment.allocation) else { continue };
@@ -306,10 +248,7 @@ impl Books {
                 };
                 // A chain has one share, and a gang of many shares one attempt.
                 let full = kept.faults.len() >= kept.shares.len().max(CHAIN_TASKS_MAX as usize);
-                let is = |known: &Fault| {
-                    (known.link, known.node, known.group) == (fault.link, fault.node, fault.group)
-                };
-                if !full && !kept.faults.iter().any(is) {
+                if !full && !kept.faults.iter().any(|known| known.is_of(&fault)) {
                     kept.faults.push(fault);
                 }
             }
@@ -330,20 +269,14 @@ impl Books {
             }
             Event::AttemptEnded { tasks, attempt, cause, allocation, .. } => {
                 if let Some(kept) = self.kept.get_mut(allocation) {
-                    let (tasks, attempt, cause) = (*tasks, *attempt, *cause);
-                    let is = |end: &End| (end.tasks, end.attempt) == (tasks, attempt);
-                    if !kept.ends.iter().any(is) {
-                        kept.ends.push(End { tasks, attempt, cause, at });
+                    let end = End { tasks: *tasks, attempt: *attempt, cause: *cause, at };
+                    if !kept.ends.iter().any(|known| known.is_of(&end)) {
+                        kept.ends.push(end);
                         self.changed.insert(*allocation);
                     }
                 }
             }
-            Event::Forgotten(job) => {
-                for id in self.by_job.remove(job).unwrap_or_default() {
-                    self.kept.remove(&id);
-                    self.changed.remove(&id);
-                }
-            }
+            Event::Forgotten(job) => self.forget(*job),
             Event::Changed(_)
             | Event::Job { .. }
             | Event::Tasks { .. }
@@ -353,11 +286,6 @@ impl Books {
             | Event::Silence { .. } => {}
         }
     }
-}
-
-/// Whether a link goes on where another one ends.
-fn follows(before: &ChainLink, link: &ChainLink) -> bool {
-    before.attempt == link.attempt && before.tasks.end() == link.tasks.first
 }
 
 /// An allocation of a state that nothing else is known of. Of a chain, what has ended of it is not
@@ -378,9 +306,11 @@ fn under_way(state: &State, allocation: &Allocation) -> Kept {
 
 #[cfg(test)]
 mod tests {
+    use super::kept::Start;
     use super::*;
+    use yard_common::ExitCause;
     use yard_common::gpu::GpuGrant;
-    use yard_common::id::{LeaderId, LogIndex, MemberId, Sequence};
+    use yard_common::id::{LeaderId, LogIndex, MemberId, NodeId, Sequence, TaskRange};
     use yard_core::agent::{AssignmentId, Chain, Exit, Report};
     use yard_core::command::{Actor, Placement, Rejection};
     use yard_core::event::Audit;
@@ -525,5 +455,79 @@ mod tests {
         assert_eq!(books.of(JOB).len(), 2);
         learn(&books, Command::Plan(Plan::default()), Reply::Done, vec![Event::Forgotten(JOB)]);
         assert!(books.of(JOB).is_empty());
+    }
+
+    fn kept(nodes: u32) -> Kept {
+        Kept {
+            job: JOB,
+            links: Vec::new(),
+            shares: (0..nodes).map(|node| (NodeId(node), 0)).collect(),
+            granted: Stamp { cluster_ms: 5, wall_ms: 6 },
+            starts: Vec::new(),
+            ends: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_told_in_pages_is_all_of_it_and_fits_a_message() {
+        let books = Attempts::default();
+        books.remember((1..=500).map(|id| (AllocationId(id), kept(2_000))).collect());
+        let anew = Attempts::default();
+        let (mut from, mut pages) = (AllocationId(0), 0);
+        loop {
+            let bytes = books.page(from).to_payload().unwrap();
+            assert!(bytes.len() < 2 * ATTEMPTS_PAGE_BYTES);
+            let page = Page::from_payload(&bytes).unwrap();
+            (from, pages) = (AllocationId(page.noted.last().unwrap().0.0 + 1), pages + 1);
+            anew.told(page.noted);
+            if !page.has_more {
+                break;
+            }
+        }
+        assert!(pages > 1);
+        assert_eq!((anew.all(), anew.changed().len()), (books.all(), 500));
+    }
+
+    #[test]
+    fn what_others_tell_comes_before_what_was_heard_since() {
+        let link = |task| ChainLink { tasks: TaskRange::one(task), attempt: AttemptNumber(1) };
+        let stamp = |cluster_ms| Stamp { cluster_ms, wall_ms: 0 };
+        let start = |task, at| Start { link: link(task), at: stamp(at) };
+        let end = |task, at| End {
+            tasks: TaskRange::one(task),
+            attempt: AttemptNumber(1),
+            cause: ExitCause::Exited(3),
+            at: stamp(at),
+        };
+        let theirs = Kept {
+            links: vec![link(0), link(1)],
+            starts: vec![start(0, 10), start(1, 20)],
+            ends: vec![end(0, 15)],
+            ..kept(1)
+        };
+        // Of what runs when a snapshot comes, its start is not in the state.
+        let own = Kept {
+            links: vec![link(1), link(2)],
+            starts: vec![start(2, 30)],
+            ends: vec![end(1, 25)],
+            granted: stamp(9),
+            ..kept(1)
+        };
+        let whole = Kept {
+            links: vec![link(0), link(1), link(2)],
+            starts: vec![start(0, 10), start(1, 20), start(2, 30)],
+            ends: vec![end(0, 15), end(1, 25)],
+            ..kept(1)
+        };
+        let books = Attempts::default();
+        books.remember(vec![(AllocationId(1), own)]);
+        books.told(vec![(AllocationId(1), theirs.clone())]);
+        assert_eq!(books.changed(), [(AllocationId(1), whole.clone())]);
+        books.told(vec![(AllocationId(1), theirs)]);
+        assert_eq!(books.changed(), [], "nothing new");
+        let other = Kept { job: JobId(9), ..kept(3) };
+        books.told(vec![(AllocationId(1), other)]);
+        assert_eq!(books.all(), [(AllocationId(1), whole)], "an allocation has one job");
     }
 }

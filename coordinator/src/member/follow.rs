@@ -38,7 +38,7 @@ pub(crate) async fn run(member: Arc<Member>, mut updates: Subscription, stop: Ca
 fn start_anew(member: &Member) {
     let (index, state) = member.raft.state();
     member.leases.learn(&state, state.nodes.iter().map(|(id, _)| id));
-    member.attempts.seed(&state);
+    member.attempts.start_anew(&state);
     member.recent.restart(index);
     member.sessions.wake_all();
 }

@@ -7,6 +7,7 @@ pub(crate) mod follow;
 pub(crate) mod leases;
 pub(crate) mod notebook;
 pub(crate) mod plays;
+pub(crate) mod recall;
 pub(crate) mod recent;
 mod successor;
 

@@ -8,7 +8,7 @@
 //! it is then written anew with the next change.
 
 use super::Member;
-use super::attempts::Kept;
+use super::attempts::{Kept, Noted};
 use crate::env::{Env, File, Folder, run_blocking};
 use std::collections::BTreeMap;
 use std::io;
@@ -46,8 +46,6 @@ struct Open {
     /// The length at which it is written anew.
     anew_at: u64,
 }
-
-type Noted = (AllocationId, Kept);
 
 impl Notebook {
     /// That of a folder, which is made when it is needed, and what is written in it.

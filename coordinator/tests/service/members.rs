@@ -1,5 +1,6 @@
 //! Members join, vote, take over, and leave: over real connections, in one process.
 
+use crate::agent::Agent;
 use crate::cluster::{Cluster, PATIENCE, User, request_id};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,8 +11,10 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
+use yard_common::ExitCause;
 use yard_common::id::{MemberId, PrincipalId};
 use yard_common::limits::LOG_KEPT_ENTRIES;
+use yard_common::state::JobState;
 use yard_coordinator::env::SystemEnv;
 use yard_coordinator::proposer::Leadership;
 use yard_coordinator::{Build, Handle, JoinError, JoinOptions, Options, ServeError, Service, join};
@@ -245,8 +248,15 @@ async fn who_joins_believes_a_leader_that_the_first_entries_do_not_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_comes_late_gets_a_snapshot() {
+async fn a_member_that_comes_late_gets_a_snapshot_and_is_told_of_attempts() {
     let cluster = Cluster::start().await;
+    let mut agent = Agent::new(&cluster, "n1").await;
+    let mut stream = agent.connect(&cluster).await;
+    let submitted = cluster.admin().submit(JOB).await.unwrap();
+    let (desired, _) = stream.desired().await;
+    let reports = agent.run(&desired.assignments[0], ExitCause::Exited(3));
+    stream.report(&reports).await;
+    cluster.admin().wait_for(&submitted, JobState::Failed).await;
     let raft = cluster.handle.raft();
     // More than are kept behind a snapshot.
     add_users(&cluster.handle, 0..=LOG_KEPT_ENTRIES).await;
@@ -268,6 +278,17 @@ async fn a_member_that_comes_late_gets_a_snapshot() {
     let (index, expected) = raft.state();
     late.applied().wait_for(|applied| *applied >= index).await.unwrap();
     assert_eq!(late.state().1.principals.len(), expected.principals.len());
+    // Where it ran is not in the state any more.
+    let attempts = async |mut user: User| {
+        let request = v1::AttemptsRequest { job_id: submitted.job_id, ..Default::default() };
+        user.jobs.attempts(request).await.ok().map(|answer| answer.into_inner().attempts)
+    };
+    let expected = attempts(cluster.admin()).await.unwrap();
+    assert_eq!(expected[0].shares[0].node, "n1");
+    comes("what is remembered", || async {
+        attempts(other.admin(&cluster)).await.filter(|found| *found == expected)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
