@@ -7,9 +7,12 @@
 #![allow(missing_docs, unreachable_pub)]
 
 use crate::script::{self, Gpu};
+use nvml_wrapper_sys::bindings::field_id::{
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING,
+};
 use nvml_wrapper_sys::bindings::{
-    nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlMemory_v2_t, nvmlPciInfo_t,
-    nvmlProcessInfo_t, nvmlUtilization_t,
+    nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlFieldValue_t, nvmlMemory_v2_t,
+    nvmlPciInfo_t, nvmlProcessInfo_t, nvmlUtilization_t,
 };
 use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong};
@@ -27,6 +30,8 @@ const TIMEOUT: Answer = 10;
 const LOST: Answer = 15;
 /// The event of an XID.
 const XID: c_ulonglong = 8;
+/// The kind of a number in 32 bits.
+const UNSIGNED_INT: c_uint = 1;
 /// Between two looks at the file while a call waits.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -109,6 +114,30 @@ fn text(to: *mut c_char, room: c_uint, value: &str) -> Answer {
 fn number(uuid: &str) -> c_uint {
     let at = script::gpus().iter().position(|gpu| gpu.uuid == uuid);
     at.and_then(|at| c_uint::try_from(at).ok()).unwrap_or(0)
+}
+
+/// Answers each question for a number by itself.
+fn fields(gpu: &Gpu, count: c_int, to: *mut nvmlFieldValue_t) -> Answer {
+    let Ok(count) = usize::try_from(count) else { return INVALID_ARGUMENT };
+    if to.is_null() {
+        return INVALID_ARGUMENT;
+    }
+    // SAFETY: callers pass as many of them as they say.
+    for field in unsafe { std::slice::from_raw_parts_mut(to, count) } {
+        let number = match field.fieldId {
+            NVML_FI_DEV_REMAPPED_PENDING => (gpu.remap == 1).into(),
+            NVML_FI_DEV_REMAPPED_FAILURE => (gpu.remap == 2).into(),
+            NVML_FI_DEV_GET_GPU_RECOVERY_ACTION => gpu.recovery,
+            _ => {
+                field.nvmlReturn = NOT_SUPPORTED;
+                continue;
+            }
+        };
+        field.nvmlReturn = OK;
+        field.valueType = UNSIGNED_INT;
+        field.value.uiVal = number;
+    }
+    OK
 }
 
 /// Lists processes.
@@ -282,6 +311,12 @@ exports! {
     }
     fn nvmlDeviceGetRetiredPagesPendingStatus(device: nvmlDevice_t, to: *mut c_uint) {
         of(device, to, |gpu| gpu.pending.into())
+    }
+    fn nvmlDeviceGetFieldValues(device: nvmlDevice_t, count: c_int, to: *mut nvmlFieldValue_t) {
+        match gpu(device) {
+            Ok(gpu) => fields(&gpu, count, to),
+            Err(answer) => answer,
+        }
     }
     fn nvmlDeviceGetCurrPcieLinkWidth(device: nvmlDevice_t, to: *mut c_uint) {
         of(device, to, |gpu| gpu.width)

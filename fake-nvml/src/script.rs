@@ -18,8 +18,12 @@ pub struct Gpu {
     pub used: u64,
     /// Errors of memory that were not corrected.
     pub uncorrected: u64,
-    /// Whether a repair of memory waits for a reset.
+    /// Whether pages of memory wait for a reset to be retired.
     pub pending: bool,
+    /// Rows of memory that others are to take the place of: 1 waits for a reset, 2 failed.
+    pub remap: u32,
+    /// What the driver says that it needs, as NVML numbers it.
+    pub recovery: u32,
     /// Bits of what limits its clocks, as NVML has them.
     pub throttle: u64,
     /// Lanes of its PCI link.
@@ -47,6 +51,8 @@ impl Gpu {
             used: 0,
             uncorrected: 0,
             pending: false,
+            remap: 0,
+            recovery: 0,
             throttle: 0,
             width: 16,
             lost: false,
@@ -87,6 +93,8 @@ impl Gpu {
                 "used" => gpu.used = number,
                 "uncorrected" => gpu.uncorrected = number,
                 "pending" => gpu.pending = number > 0,
+                "remap" => gpu.remap = u32::try_from(number).unwrap_or(0),
+                "recovery" => gpu.recovery = u32::try_from(number).unwrap_or(0),
                 "throttle" => gpu.throttle = number,
                 "width" => gpu.width = u32::try_from(number).unwrap_or(0),
                 "lost" => gpu.lost = number > 0,
@@ -107,6 +115,8 @@ impl Gpu {
             ("used", self.used),
             ("uncorrected", self.uncorrected),
             ("pending", self.pending.into()),
+            ("remap", self.remap.into()),
+            ("recovery", self.recovery.into()),
             ("throttle", self.throttle),
             ("width", self.width.into()),
             ("lost", self.lost.into()),

@@ -10,13 +10,18 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, EccCounter, MemoryError, TemperatureSensor, TopologyLevel,
 };
+use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::sys_exports::field_id::{
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING,
+};
 use nvml_wrapper::{Device, Nvml};
 use std::collections::BTreeMap;
 use yard_common::Bytes;
 use yard_common::gpu::GpuDevice;
 use yard_common::limits::{GPU_PROCESSES_MAX, NODE_DEVICES_MAX};
-use yard_core::health::{Answer, Link, Reading};
+use yard_core::health::{Answer, Link, Reading, Recovery};
 
 /// Links between GPUs that a GPU may have.
 const NVLINKS_MAX: u32 = 18;
@@ -180,6 +185,7 @@ fn one(device: &Device<'_>, ours: &Ours, found: &mut Found) -> Result<(), NvmlEr
         // Errors, heat and links are those of the GPU.
         let whole = reading(device, &uuid, ours)?;
         (told.uncorrected, told.reset_due) = (whole.uncorrected, whole.reset_due);
+        (told.repair_failed, told.recovery) = (whole.repair_failed, whole.recovery);
         (told.link, told.slowed_by) = (whole.link, whole.slowed_by);
         found.readings.push(told);
         found.details.push(Detail {
@@ -201,7 +207,19 @@ fn reading(device: &Device<'_>, uuid: &str, ours: &Ours) -> Result<Reading, Nvml
     reading.used_bytes = memory.used;
     let errors = device.total_ecc_errors(MemoryError::Uncorrected, EccCounter::Volatile);
     reading.uncorrected = unless_lost(errors)?.unwrap_or(0);
-    reading.reset_due = unless_lost(device.are_pages_pending_retired())?.unwrap_or(false);
+    // GPUs before Ampere retire pages, later ones use other rows in their place.
+    let retires = unless_lost(device.are_pages_pending_retired())?.unwrap_or(false);
+    let [remaps, failed, recovery] = fields(
+        device,
+        [
+            NVML_FI_DEV_REMAPPED_PENDING,
+            NVML_FI_DEV_REMAPPED_FAILURE,
+            NVML_FI_DEV_GET_GPU_RECOVERY_ACTION,
+        ],
+    )?;
+    reading.reset_due = retires || remaps > 0;
+    reading.repair_failed = failed > 0;
+    reading.recovery = Recovery::of_nvml(recovery);
     let width = unless_lost(device.current_pcie_link_width())?;
     let width_max = unless_lost(device.max_pcie_link_width())?;
     if let (Some(width), Some(width_max)) = (width, width_max) {
@@ -223,6 +241,20 @@ fn reading(device: &Device<'_>, uuid: &str, ours: &Ours) -> Result<Reading, Nvml
     reading.foreign = pids.iter().copied().filter(|pid| ours.is_foreign(*pid)).collect();
     reading.processes = pids;
     Ok(reading)
+}
+
+/// Numbers of a GPU, each 0 if it is not told.
+fn fields<const N: usize>(device: &Device<'_>, ids: [u32; N]) -> Result<[u64; N], NvmlError> {
+    let mut numbers = [0; N];
+    let told = unless_lost(device.field_values_for(&ids.map(FieldId)))?.unwrap_or_default();
+    for (number, told) in numbers.iter_mut().zip(told) {
+        *number = match unless_lost(told.and_then(|sample| sample.value))? {
+            Some(SampleValue::U32(value)) => value.into(),
+            Some(SampleValue::U64(value)) => value,
+            Some(_) | None => 0,
+        };
+    }
+    Ok(numbers)
 }
 
 fn unless_lost<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {

@@ -3,7 +3,7 @@
 //! What a look shows holds for as long as looks show it, with some patience for what flickers.
 //! What an XID said holds until a check finds the GPU well, or until the next boot.
 
-use super::reading::{Answer, Reading};
+use super::reading::{Answer, Reading, Recovery};
 use super::xid::{Rules, Verdict, decide, rule_of};
 use crate::command::Condition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +105,7 @@ impl Judge {
                 Some(&reading.uuid) == uuid
                     && reading.answer == Answer::Yes
                     && reading.processes.is_empty()
-                    && !reading.reset_due
+                    && repairs(reading).is_empty()
             })
         };
         let before = self.sticky.len();
@@ -242,10 +242,7 @@ fn of_device(reading: Option<&Reading>, driver: Option<&str>) -> Vec<(ConditionK
         let why = format!("{} errors of memory were not corrected", reading.uncorrected);
         found.push((ConditionKind::GpuMemory, why));
     }
-    if reading.reset_due {
-        let why = "a repair of its memory waits for a reset".to_string();
-        found.push((ConditionKind::GpuResetDue, why));
-    }
+    found.extend(repairs(reading));
     if let Some(pid) = reading.foreign.first() {
         let more = match reading.foreign.len() {
             1 => String::new(),
@@ -266,6 +263,26 @@ fn of_device(reading: Option<&Reading>, driver: Option<&str>) -> Vec<(ConditionK
         found.push((ConditionKind::GpuSlow, reading.slowed_by.clone()));
     }
     found
+}
+
+/// What the driver says of repairs.
+fn repairs(reading: &Reading) -> Vec<(ConditionKind, String)> {
+    let due = match (reading.reset_due, reading.recovery) {
+        (true, _) => Some("a repair of its memory waits for a reset"),
+        (false, Recovery::DrainAndReset) => Some("the driver asks for a reset when it is idle"),
+        (false, _) => None,
+    };
+    let asks = |what: &str| Some(format!("the driver asks for {what}"));
+    let bad = match (reading.repair_failed, reading.recovery) {
+        (true, _) => Some("a repair of its memory failed: it is to be replaced".to_string()),
+        (false, Recovery::Reset) => asks("a reset"),
+        (false, Recovery::Reboot) => asks("a boot of the machine"),
+        (false, Recovery::DrainP2p) => asks("an end of what goes between it and other GPUs"),
+        (false, Recovery::Other(number)) => asks(&format!("its recovery action {number}")),
+        (false, Recovery::None | Recovery::DrainAndReset) => None,
+    };
+    let due = due.map(|why| (ConditionKind::GpuResetDue, why.to_string()));
+    due.into_iter().chain(bad.map(|why| (ConditionKind::GpuFault, why))).collect()
 }
 
 /// A text within its bound.
@@ -359,6 +376,29 @@ mod tests {
         let mut one = clean();
         one[1].answer = Answer::Hung;
         assert_eq!(look(&mut judge, &mut told, &one, None), "GpuUnresponsive@1|1");
+    }
+
+    #[test]
+    fn what_the_driver_says_of_repairs_holds_for_as_long_as_it_says_so() {
+        for (change, told_of) in [
+            (Reading { reset_due: true, ..Reading::clean("a", GIB) }, "GpuResetDue@0|"),
+            (Reading { repair_failed: true, ..Reading::clean("a", GIB) }, "GpuFault@0|0"),
+            (recovery(1), "GpuFault@0|0"),
+            (recovery(2), "GpuFault@0|0"),
+            (recovery(3), "GpuFault@0|0"),
+            (recovery(4), "GpuResetDue@0|"),
+            (recovery(9), "GpuFault@0|0"),
+        ] {
+            let (mut judge, mut told) = (Judge::default(), Vec::new());
+            let bad = [change, Reading::clean("b", GIB)];
+            assert_eq!(look(&mut judge, &mut told, &bad, None), told_of, "{bad:?}");
+            assert!(!judge.check(&devices(), &bad));
+            assert_eq!(look(&mut judge, &mut told, &clean(), None), "|", "{bad:?}");
+        }
+    }
+
+    fn recovery(number: u64) -> Reading {
+        Reading { recovery: Recovery::of_nvml(number), ..Reading::clean("a", GIB) }
     }
 
     #[test]

@@ -15,5 +15,5 @@ mod reading;
 mod xid;
 
 pub use judge::{Judge, Judged, Seen};
-pub use reading::{Answer, Link, Reading};
+pub use reading::{Answer, Link, Reading, Recovery};
 pub use xid::{Action, Blame, Rules, RulesError, Verdict, XidRule, decide, rule_of};

@@ -13,6 +13,39 @@ pub enum Answer {
     Hung,
 }
 
+/// What the driver says that a GPU needs, as NVML numbers it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// Nothing, as far as it says.
+    #[default]
+    None,
+    /// A reset, once it is idle.
+    DrainAndReset,
+    /// A reset.
+    Reset,
+    /// An end of the traffic between it and other GPUs.
+    DrainP2p,
+    /// A boot of the machine.
+    Reboot,
+    /// Something that this version does not know, by its number.
+    Other(u64),
+}
+
+impl Recovery {
+    /// The meaning of `nvmlDeviceGpuRecoveryAction_t`.
+    #[must_use]
+    pub fn of_nvml(number: u64) -> Recovery {
+        match number {
+            0 => Recovery::None,
+            1 => Recovery::Reset,
+            2 => Recovery::Reboot,
+            3 => Recovery::DrainP2p,
+            4 => Recovery::DrainAndReset,
+            other => Recovery::Other(other),
+        }
+    }
+}
+
 /// A PCI link: lanes and generation, as they are and as they could be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -41,6 +74,10 @@ pub struct Reading {
     pub uncorrected: u64,
     /// Whether a repair of its memory waits for a reset.
     pub reset_due: bool,
+    /// Whether a repair of its memory failed.
+    pub repair_failed: bool,
+    /// What the driver says that it needs.
+    pub recovery: Recovery,
     /// Its link, where that is known.
     pub link: Option<Link>,
     /// What slows it down beyond what it is built for, for people; empty: nothing.
@@ -62,6 +99,8 @@ impl Reading {
             used_bytes: 0,
             uncorrected: 0,
             reset_due: false,
+            repair_failed: false,
+            recovery: Recovery::None,
             link: None,
             slowed_by: String::new(),
             processes: Vec::new(),

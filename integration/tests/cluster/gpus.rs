@@ -226,6 +226,20 @@ fn a_failure_by_a_contained_error_is_the_machines_and_a_reset_ends_a_fault() {
 }
 
 #[test]
+fn what_the_driver_asks_for_is_told_until_it_is_done() {
+    let mut lab = Lab::new(2, "");
+    lab.change(|gpus| (gpus[0].remap, gpus[1].recovery) = (1, 1));
+    lab.await_condition("GpuResetDue", Some(0));
+    lab.await_condition("GpuFault", Some(1));
+    assert_eq!(lab.run(&["--gpus", "1"], "echo $CUDA_VISIBLE_DEVICES"), format!("{}\n", uuid(0)));
+    lab.change(|gpus| (gpus[0].remap, gpus[1].recovery) = (0, 0));
+    lab.await_well();
+    lab.change(|gpus| gpus[0].remap = 2);
+    lab.await_condition("GpuFault", Some(0));
+    assert_eq!(lab.run(&["--gpus", "1"], "echo $CUDA_VISIBLE_DEVICES"), format!("{}\n", uuid(1)));
+}
+
+#[test]
 fn gpus_hang_vanish_come_back_and_appear() {
     let mut lab = Lab::new(2, "");
     lab.change(|gpus| gpus[1].hang = true);
