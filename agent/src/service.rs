@@ -193,7 +193,12 @@ impl Service {
         let asked = watch::Sender::new(start.memory.asked()?);
         let setup = start.memory.setup()?;
         let stuck = watch::Sender::new(Vec::new());
-        let watched = (asked.subscribe(), stuck.subscribe());
+        let late = watch::Sender::new(Vec::new());
+        let watched = Watched {
+            asked: asked.subscribe(),
+            stuck: stuck.subscribe(),
+            late: late.subscribe(),
+        };
         let looked = start.look(&options, cgroups.clone(), wanted, watched, &setup).await;
         let (observer, setup_told) = looked?;
         let heard = Heard { wanted: setup.wanted.clone(), is_confirmed: false };
@@ -215,12 +220,20 @@ impl Service {
             fence: watch::Sender::new(start.driver.found_fence()),
             setup: watch::Sender::new(heard),
             stuck,
+            late,
             asked,
         });
         start.set_up(&shared, &options, cgroups, (setup, setup_told));
         start.go_on(&shared, observer, identity);
         Ok(start.finish(shared, fatal, options.maintenance_ms))
     }
+}
+
+/// What the observer of the machine hears of by others.
+struct Watched {
+    asked: watch::Receiver<u32>,
+    stuck: watch::Receiver<Vec<v1::StuckProcesses>>,
+    late: watch::Receiver<Vec<v1::LateOutput>>,
 }
 
 /// A start on its way.
@@ -270,7 +283,7 @@ impl Start {
         options: &Options,
         cgroups: Support,
         wanted: mpsc::Receiver<Check>,
-        (asked, stuck): (watch::Receiver<u32>, watch::Receiver<Vec<v1::StuckProcesses>>),
+        Watched { asked, stuck, late }: Watched,
         setup: &SetupFile,
     ) -> Result<(Observer, watch::Sender<setup::Told>), ServiceError> {
         let look = options.inventory(&self.node);
@@ -314,6 +327,7 @@ impl Start {
             command: Arc::new(Command::new(options.health.command.clone())),
             findings: watch::Sender::new(findings),
             stuck,
+            late,
             setup: told.subscribe(),
             asked,
             base,

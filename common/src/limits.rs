@@ -307,8 +307,11 @@ pub const DELIVERY_LAG_BYTES_MAX: u64 = 256 << 20;
 pub const DELIVERY_ENDING_MAX: usize = 16_384;
 /// Files that one process that delivers has open; it closes those that it used longest ago.
 pub const DELIVERY_FILES_MAX: usize = 64;
+/// What a process that delivers writes at a time. It is on the share before there is more: so much
+/// of what a share that hangs has not taken is in the memory of the node.
+pub const DELIVERY_PIECE_BYTES_MAX: usize = 4 * LOG_READ_BYTES_MAX;
 /// A message to a process that delivers.
-pub const DELIVERY_MESSAGE_BYTES_MAX: usize = LOG_READ_BYTES_MAX + 16 * 1024;
+pub const DELIVERY_MESSAGE_BYTES_MAX: usize = DELIVERY_PIECE_BYTES_MAX + 16 * 1024;
 /// What is noted of a delivery on the node.
 pub const DELIVERY_NOTE_BYTES_MAX: usize = 64 * 1024;
 /// How long it may take to make the directory of a job's output, in milliseconds; then the attempt
@@ -357,6 +360,9 @@ pub const NETWORKS_MAX: usize = 64;
 pub const DISKS_MAX: usize = 64;
 /// Assignments with processes that do not end, of which a node tells; the others are left out.
 pub const STUCK_TOLD_MAX: usize = 32;
+/// Attempts whose output is late at the directory of their job, of which a node tells; the others
+/// are left out.
+pub const LATE_TOLD_MAX: usize = 32;
 /// Processes of one GPU that are told.
 pub const GPU_PROCESSES_MAX: usize = 64;
 

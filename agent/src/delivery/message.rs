@@ -10,8 +10,15 @@ use yard_common::limits::DELIVERY_MESSAGE_BYTES_MAX;
 pub(crate) enum ToWriter {
     /// Make a file if there is none, and tell its size.
     #[n(0)]
-    Open(#[n(0)] String),
-    /// Write bytes at an offset.
+    Open {
+        /// Which.
+        #[n(0)]
+        path: String,
+        /// What is beyond was never said to be there: the file is cut off here, if it is longer.
+        #[n(1)]
+        len_max: Option<u64>,
+    },
+    /// Write bytes at an offset, which is the size of the file, and make them safe.
     #[n(1)]
     Write {
         /// Of the file.

@@ -1,4 +1,10 @@
 //! The process that writes, and the one that looks whether it could.
+//!
+//! **Invariant:** what it says to be written is on the share, and not in the memory of this machine:
+//! a share may take bytes and refuse them later, and some that come after them not. So nothing is
+//! ever said to be there that is not, what the size of a file counts has been written, and a share
+//! that hangs keeps no more than one piece of each directory from the memory of the machine, which
+//! ranks share.
 
 use super::Target;
 use super::message::{Answer, ToWriter, read_frame, write_frame};
@@ -6,6 +12,7 @@ use super::place::Place;
 use crate::sys::{Identity, become_user};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, getppid};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -59,12 +66,13 @@ fn write() -> ExitCode {
 fn serve() -> io::Result<()> {
     let mut input = io::stdin().lock();
     let mut output = io::stdout().lock();
+    let agent = getppid();
     let Some(target) = read_frame::<Target>(&mut input)? else { return Ok(()) };
     if let Some((uid, gid, groups)) = target.who {
         become_user(&Identity { uid, gid, groups })?;
     }
     umask(Mode::from_bits_truncate(target.umask));
-    let mut files = Files { dir: target.dir, place: None, open: BTreeMap::new(), uses: 0 };
+    let mut files = Files { agent, dir: target.dir, place: None, open: BTreeMap::new(), uses: 0 };
     while let Some(message) = read_frame::<ToWriter>(&mut input)? {
         let answer = files.obey(&message).unwrap_or_else(|error| {
             // What was open may be of a share that is there no more.
@@ -76,8 +84,27 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the agent that started this process is still there. If not, another one may have gone on
+/// where it was while this process stood still: what is written is the same, but nothing that the
+/// other one has written may be taken away.
+fn mine(agent: Pid) -> io::Result<()> {
+    match getppid() == agent {
+        true => Ok(()),
+        false => Err(Errno::ESRCH.into()),
+    }
+}
+
+/// Takes away what is beyond.
+fn cut_off(file: &File, len: u64, agent: Pid) -> io::Result<()> {
+    mine(agent)?;
+    file.set_len(len)?;
+    file.sync_all()
+}
+
 /// Files that are being written; those that were used last are open.
 struct Files {
+    /// Whose process this is.
+    agent: Pid,
     dir: String,
     place: Option<Place>,
     open: BTreeMap<String, (u64, File)>,
@@ -87,12 +114,28 @@ struct Files {
 impl Files {
     fn obey(&mut self, message: &ToWriter) -> io::Result<Answer> {
         match message {
-            ToWriter::Open(path) => {
+            ToWriter::Open { path, len_max } => {
                 self.open.remove(path);
-                Ok(Answer::Size(self.file(path)?.metadata()?.len()))
+                let agent = self.agent;
+                let file = self.file(path)?;
+                let len = file.metadata()?.len();
+                let len_max = len_max.unwrap_or(len);
+                if len > len_max {
+                    cut_off(file, len_max, agent)?;
+                }
+                Ok(Answer::Size(len.min(len_max)))
             }
             ToWriter::Write { path, offset, data } => {
-                self.file(path)?.write_all_at(data, *offset)?;
+                let agent = self.agent;
+                let file = self.file(path)?;
+                mine(agent)?;
+                let written = file.write_all_at(data, *offset).and_then(|()| file.sync_data());
+                if let Err(error) = written {
+                    // Some of it may be there, and not what comes before. If that cannot be undone
+                    // now, it is when the file is opened again.
+                    let _ = cut_off(file, *offset, agent);
+                    return Err(error);
+                }
                 Ok(Answer::Done)
             }
             ToWriter::Close(path) => {

@@ -60,6 +60,8 @@ pub(crate) struct Observer {
     pub(crate) findings: watch::Sender<Findings>,
     /// What does not end.
     pub(crate) stuck: watch::Receiver<Vec<v1::StuckProcesses>>,
+    /// What does not arrive.
+    pub(crate) late: watch::Receiver<Vec<v1::LateOutput>>,
     /// How far the setup of the pool is.
     pub(crate) setup: watch::Receiver<Told>,
     /// The last check of itself that the coordinator asked for.
@@ -124,6 +126,12 @@ impl Observer {
                 }
                 _ = findings.changed() => Ok(()),
                 changed = self.stuck.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    Ok(())
+                }
+                changed = self.late.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
@@ -281,8 +289,8 @@ impl Observer {
     /// Tells what changed, if anything did.
     fn publish(&mut self) {
         let round = self.probe.now();
-        let stuck = self.stuck.borrow().clone();
-        let facts = v1::NodeFacts { stuck, ..told::facts(&self.place, &round) };
+        let (stuck, late) = (self.stuck.borrow().clone(), self.late.borrow().clone());
+        let facts = v1::NodeFacts { stuck, late, ..told::facts(&self.place, &round) };
         self.facts.send_if_modified(|old| {
             // The time alone is no news.
             let same = v1::NodeFacts { told_wall_ms: facts.told_wall_ms, ..old.clone() } == facts;

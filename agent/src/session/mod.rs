@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) findings: watch::Sender<health::Findings>,
     /// Processes of assignments that were killed and do not end.
     pub(crate) stuck: watch::Sender<Vec<v1::StuckProcesses>>,
+    /// Output that does not arrive in the directory of its job.
+    pub(crate) late: watch::Sender<Vec<v1::LateOutput>>,
     /// What the pool wants of the machine before it takes work.
     pub(crate) setup: watch::Sender<Heard>,
     /// The last check of itself that the node is asked for.

@@ -47,6 +47,7 @@ pub(crate) fn facts(place: &Place, round: &Round) -> v1::NodeFacts {
         nvml_version: versions.nvml.clone(),
         cuda_version: versions.cuda.clone(),
         stuck: Vec::new(),
+        late: Vec::new(),
         gpus: round.found.details.iter().map(|detail| gpu(detail, round)).collect(),
     }
 }

@@ -94,6 +94,10 @@ fn progress_lines(out: &mut String, progress: &v1::ProgressReport, now: v1::Stam
         let what = text::harmless(&one.text);
         let _ = writeln!(out, "  killed on {} and does not end: {what}", one.node);
     }
+    for one in &progress.late {
+        let what = text::harmless(&one.text);
+        let _ = writeln!(out, "  output does not arrive from {}: {what}", one.node);
+    }
 }
 
 /// That its ranks do nothing, or which of them do not.
@@ -231,6 +235,7 @@ pub(crate) fn value(answer: &v1::ExplainResponse) -> Value {
             "shares": progress.shares,
             "silent_ms": progress.silent_ms,
             "stuck": progress.stuck.iter().map(super::machine::stuck_value).collect::<Vec<_>>(),
+            "late": progress.late.iter().map(super::machine::late_value).collect::<Vec<_>>(),
             "stall_cluster_ms": progress.stall_cluster_ms,
             "silent_nodes": progress.silent_nodes,
             "contrast": progress.contrast.as_ref().map(contrast),

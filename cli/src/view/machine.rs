@@ -41,6 +41,7 @@ pub(crate) fn value(told: &v1::NodeFacts) -> Value {
         "cuda_version": told.cuda_version,
         "gpus": told.gpus.iter().map(gpu_value).collect::<Vec<_>>(),
         "stuck": told.stuck.iter().map(stuck_value).collect::<Vec<_>>(),
+        "late": told.late.iter().map(late_value).collect::<Vec<_>>(),
     })
 }
 
@@ -81,6 +82,17 @@ fn gpu_value(gpu: &v1::GpuFacts) -> Value {
 /// What does not end, as machines read it.
 pub(crate) fn stuck_value(one: &v1::StuckProcesses) -> Value {
     json!({ "job_id": one.job_id, "node": one.node, "text": one.text })
+}
+
+/// Output that does not arrive, as machines read it.
+pub(crate) fn late_value(one: &v1::LateOutput) -> Value {
+    json!({
+        "job_id": one.job_id,
+        "task_index": one.task_index,
+        "attempt": one.attempt,
+        "node": one.node,
+        "text": one.text,
+    })
 }
 
 /// The machine for people.
@@ -125,6 +137,11 @@ pub(crate) fn describe(told: &v1::NodeFacts) -> String {
     out.push_str(&ways(&told.gpus));
     for one in &told.stuck {
         let line = format!("killed and does not end: job {}, {}", one.job_id, one.text);
+        out.push_str(&harmless(&line));
+        out.push('\n');
+    }
+    for one in &told.late {
+        let line = format!("output does not arrive: job {}, {}", one.job_id, one.text);
         out.push_str(&harmless(&line));
         out.push('\n');
     }
@@ -237,6 +254,11 @@ mod tests {
                 text: "cat (9) in state D".into(),
                 ..v1::StuckProcesses::default()
             }],
+            late: vec![v1::LateOutput {
+                job_id: 8,
+                text: "/share/logs: it does not answer".into(),
+                ..v1::LateOutput::default()
+            }],
             ..v1::NodeFacts::default()
         }
     }
@@ -247,7 +269,9 @@ mod tests {
         assert!(text.contains("gpus by  NVML (driver 550.54)\n"), "{text}");
         assert!(text.contains("network  eth0, up, 25 Gbit/s\nnetwork  ib0, down, RDMA mlx5_0\n"));
         let stuck = "killed and does not end: job 7, cat (9) in state D\n";
-        assert!(text.ends_with(stuck), "{text}");
+        assert!(text.contains(stuck), "{text}");
+        let late = "output does not arrive: job 8, /share/logs: it does not answer\n";
+        assert!(text.ends_with(late), "{text}");
         let gpu = "now  NVIDIA H100, 0B in use, 0 % busy, ECC 0/2, of no job: 77, up to 18 direct \
                    links to another GPU  GPU-1\n";
         assert!(text.contains(gpu), "{text}");

@@ -11,7 +11,7 @@ use std::io;
 use yard_common::ExitCause;
 use yard_common::cause::Fault;
 use yard_common::id::{AllocationId, JobId, TaskIndex};
-use yard_common::limits::{STALL_ODD_MAX, STUCK_TOLD_MAX};
+use yard_common::limits::{LATE_TOLD_MAX, STALL_ODD_MAX, STUCK_TOLD_MAX};
 use yard_common::spec::JobSpec;
 use yard_common::spec::policy::Stall;
 use yard_common::state::{AssignmentState, AttemptState, TaskState};
@@ -66,6 +66,7 @@ impl Api {
         explanation.progress = self.progress(&view.state, job, &status, now_ms).await;
         if let Some(progress) = &mut explanation.progress {
             progress.stuck = self.stuck(&view.state, &status);
+            progress.late = self.late(&view.state, (id, task), &status);
         }
         Ok(v1::ExplainResponse {
             explanation: Some(explanation),
@@ -86,6 +87,27 @@ impl Api {
         stuck.dedup();
         stuck.truncate(STUCK_TOLD_MAX);
         stuck
+    }
+
+    /// Which output of the present attempt does not arrive in its directory, as its nodes have told
+    /// a member that leads.
+    fn late(
+        &self,
+        state: &State,
+        (job, task): (JobId, TaskIndex),
+        status: &TaskStatus,
+    ) -> Vec<v1::LateOutput> {
+        let Some(id) = status.phase.allocation() else { return Vec::new() };
+        let shares = state.allocations.get(id).map(|allocation| &allocation.shares);
+        let told = shares.into_iter().flatten().filter_map(|share| self.sessions.facts(share.node));
+        let mut late: Vec<_> = told.flat_map(|facts| facts.late).collect();
+        late.retain(|one| {
+            let of = (one.job_id, one.task_index, one.attempt);
+            of == (job.0, task, status.attempt.0)
+        });
+        late.dedup();
+        late.truncate(LATE_TOLD_MAX);
+        late
     }
 
     /// How the last attempt of a task ended, unless it succeeded or is still running.

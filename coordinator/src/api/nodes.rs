@@ -84,6 +84,7 @@ impl Api {
         if let Some(facts) = &mut facts {
             let sees = |job| view.sees_job(yard_common::id::JobId(job));
             facts.stuck.retain(|one| sees(one.job_id));
+            facts.late.retain(|one| sees(one.job_id));
         }
         let (applied_index, now) = (view.applied_index(), view.now());
         Ok(v1::GetNodeResponse { node, applied_index, now, facts })

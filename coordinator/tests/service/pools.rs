@@ -97,7 +97,7 @@ async fn an_admin_sets_it_and_operators_see_its_text() {
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_shown_with_the_node_and_with_the_job() {
+async fn what_does_not_end_or_arrive_is_shown_with_the_node_and_the_job() {
     let cluster = Cluster::start().await;
     let mut admin = cluster.admin();
     let mut agent = Agent::new(&cluster, "n1").await;
@@ -113,7 +113,18 @@ async fn what_does_not_end_is_shown_with_the_node_and_with_the_job() {
         text: "cat (7) in state D".into(),
         node: "n1".into(),
     };
-    let facts = v1::NodeFacts { stuck: vec![stuck.clone()], ..v1::NodeFacts::default() };
+    let late = |attempt| v1::LateOutput {
+        job_id: job.job_id,
+        task_index: 0,
+        attempt,
+        text: "/share: it does not answer".into(),
+        node: "n1".into(),
+    };
+    let facts = v1::NodeFacts {
+        stuck: vec![stuck.clone()],
+        late: vec![late(1), late(2)],
+        ..v1::NodeFacts::default()
+    };
     stream.say(Say::Facts(Facts { facts: Some(facts) })).await;
     // What comes after it is heard after it.
     stream.say(agent.hello(SetupId::default())).await;
@@ -121,8 +132,10 @@ async fn what_does_not_end_is_shown_with_the_node_and_with_the_job() {
     let get = v1::GetNodeRequest { node: "n1".into() };
     let shown = admin.nodes.get(get).await.unwrap().into_inner().facts.unwrap();
     assert_eq!(shown.stuck, std::slice::from_ref(&stuck));
+    assert_eq!(shown.late, [late(1), late(2)]);
     let request = v1::ExplainRequest { job_id: job.job_id, task_index: None };
     let explained = admin.jobs.explain(request).await.unwrap().into_inner().explanation.unwrap();
-    assert_eq!(explained.progress.unwrap().stuck, [stuck]);
+    let progress = explained.progress.unwrap();
+    assert_eq!((progress.stuck, progress.late), (vec![stuck], vec![late(1)]));
     cluster.stop().await;
 }

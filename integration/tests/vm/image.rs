@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 /// The release; libraries must be no older than those that the program was linked with.
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "linux-image-cloud-amd64,systemd,systemd-sysv,dbus,kmod,iproute2,procps,\
-                        passwd,nftables,python3,strace";
+                        passwd,nftables,python3,strace,nfs-kernel-server";
 /// Drivers that it takes to find the disk.
 const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_blk"];
 /// Services that take time to start, and that no story needs.
-const MASKED: [&str; 14] = [
+const MASKED: [&str; 20] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
@@ -23,6 +23,12 @@ const MASKED: [&str; 14] = [
     "fstrim.timer",
     "getty@tty1.service",
     "getty-static.service",
+    "nfs-blkmap.service",
+    "nfs-client.target",
+    "nfs-server.service",
+    "rpc-statd-notify.service",
+    "rpcbind.service",
+    "rpcbind.socket",
     "serial-getty@ttyS0.service",
     "systemd-logind.service",
     "systemd-networkd-wait-online.service",

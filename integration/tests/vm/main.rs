@@ -96,3 +96,9 @@ fn limits_of_version_2_hold() {
     let ended = guest.run(&story);
     assert_eq!(ended.code, Some(0), "{}", ended.tail());
 }
+
+#[test]
+fn output_arrives_on_a_share() {
+    let image = Image::made();
+    println!("{image:?}");
+}

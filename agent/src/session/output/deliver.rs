@@ -35,6 +35,8 @@ pub(super) struct Deliverer {
     is_overfull: bool,
     /// Attempts of which people were told that something is wrong.
     told: BTreeSet<Attempt>,
+    /// What is wrong now.
+    late: BTreeMap<Attempt, String>,
 }
 
 /// A line, and when it works.
@@ -43,8 +45,6 @@ struct State {
     line: Option<Line>,
     /// When the round began.
     since: Instant,
-    /// What it works on.
-    attempts: Vec<Attempt>,
     /// The next round begins no sooner.
     next: Instant,
 }
@@ -59,7 +59,13 @@ impl Deliverer {
             ending: BTreeMap::new(),
             is_overfull: false,
             told: BTreeSet::new(),
+            late: BTreeMap::new(),
         }
+    }
+
+    /// Attempts whose output is late, and why.
+    pub(super) fn late(&self) -> &BTreeMap<Attempt, String> {
+        &self.late
     }
 
     /// Attempts that an earlier agent left, or that there was no room for.
@@ -105,23 +111,15 @@ impl Deliverer {
         for (attempt, delivery) in &self.ending {
             push(*attempt, delivery, true);
         }
-        let is_still = |state: &State| {
-            state.line.is_none() && state.since.elapsed().as_millis() > DELIVERY_STILL_MS.into()
-        };
-        let mut news = Vec::new();
-        for (target, state) in &self.lines {
-            if is_still(state) {
-                let why = format!("{}: it does not answer", target.dir);
-                news.extend(state.attempts.iter().map(|attempt| (*attempt, why.clone())));
-            }
-        }
+        let delivered: BTreeSet<Attempt> =
+            items.values().flatten().map(|item| item.attempt).collect();
+        let news = self.standing_still(&items);
         // One that has nothing to do ends its process.
         self.lines.retain(|target, state| state.line.is_none() || items.contains_key(target));
         for (target, items) in items {
             let state = self.lines.entry(target).or_insert_with_key(|target| State {
                 line: Some(Line::new(target, self.program.clone(), &self.paths, &self.progress)),
                 since: now,
-                attempts: Vec::new(),
                 next: now,
             });
             if state.next > now {
@@ -129,20 +127,39 @@ impl Deliverer {
             }
             if let Some(line) = state.line.take() {
                 state.since = now;
-                state.attempts = items.iter().map(|item| item.attempt).collect();
                 work.spawn(async move { Done::Delivered(Box::new(line.round(items).await)) });
             }
         }
+        self.late.extend(news.iter().cloned());
+        self.late.retain(|attempt, _| delivered.contains(attempt));
         self.news(news)
+    }
+
+    /// Attempts that wait for a line which does not move, whenever they came.
+    fn standing_still(&self, items: &BTreeMap<Target, Vec<Item>>) -> Vec<(Attempt, String)> {
+        let is_still = |state: &State| {
+            state.line.is_none() && state.since.elapsed().as_millis() > DELIVERY_STILL_MS.into()
+        };
+        let still = self.lines.iter().filter(|(_, state)| is_still(state));
+        let waiting = still.flat_map(|(target, _)| {
+            let why = format!("{}: it does not answer", target.dir);
+            let items = items.get(target).into_iter().flatten();
+            items.map(move |item| (item.attempt, why.clone()))
+        });
+        waiting.collect()
     }
 
     /// A round is over. Returns attempts about which people are to be told.
     pub(super) fn back(&mut self, rounded: Rounded) -> Vec<(Attempt, String)> {
-        let Rounded { line, whole, failed } = rounded;
+        let Rounded { line, moved, whole, failed } = rounded;
+        for attempt in moved {
+            self.late.remove(&attempt);
+        }
         for attempt in whole {
             self.ending.remove(&attempt);
             self.told.remove(&attempt);
         }
+        self.late.extend(failed.iter().cloned());
         if let Some(state) = self.lines.get_mut(line.target()) {
             if !failed.is_empty() {
                 state.next = Instant::now() + PAUSE;

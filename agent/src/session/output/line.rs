@@ -20,12 +20,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
-use yard_common::limits::{DELIVERY_MESSAGE_BYTES_MAX, LOG_READ_BYTES_MAX};
+use yard_common::limits::{
+    DELIVERY_MESSAGE_BYTES_MAX, DELIVERY_PIECE_BYTES_MAX, LOG_READ_BYTES_MAX,
+};
 
 /// How long one round goes on while there is more.
 const ROUND: Duration = Duration::from_secs(2);
 /// Pieces of one stream in a row; then the next one has its turn.
-const PIECES: usize = 8;
+const PIECES: usize = 4;
 
 /// An attempt whose output is delivered.
 #[derive(Clone, Debug)]
@@ -54,11 +56,15 @@ struct Known {
     sent: Sent,
     /// The size of the file there.
     len: u64,
+    /// Something went wrong since: more may be in the file that is not whole.
+    is_doubtful: bool,
 }
 
 /// What came of a round.
 pub(super) struct Rounded {
     pub(super) line: Line,
+    /// Attempts of which all that there was is delivered, or some.
+    pub(super) moved: Vec<Attempt>,
     /// Attempts of which everything is delivered.
     pub(super) whole: Vec<Attempt>,
     /// Attempts of which something could not be, and why.
@@ -132,7 +138,9 @@ impl Line {
                 Err(trouble) => drop(failed.insert(item.attempt, self.told(&trouble))),
             }
         }
-        Rounded { line: self, whole, failed: failed.into_iter().collect() }
+        let moved = items.iter().map(|item| item.attempt);
+        let moved = moved.filter(|attempt| !failed.contains_key(attempt)).collect();
+        Rounded { line: self, moved, whole, failed: failed.into_iter().collect() }
     }
 
     /// Delivers some of an attempt. Returns whether there was anything.
@@ -166,9 +174,11 @@ impl Line {
         stream: Stream,
     ) -> Result<bool, Trouble> {
         let local = logs.path(stream.writer, stream.kind);
-        if !self.known.contains_key(&id) {
+        let known = self.known.get(&id);
+        if known.is_none_or(|known| known.is_doubtful) {
+            let len_max = known.map(|known| known.len);
             let path = item.delivery.path(stream.writer, stream.kind);
-            let known = self.open(path, local.clone()).await?;
+            let known = self.open(path, len_max, local.clone()).await?;
             self.known.insert(id, known);
         }
         let Some(known) = self.known.get(&id) else { return Ok(false) };
@@ -179,11 +189,8 @@ impl Line {
         }
         let (path, offset) = (known.path.clone(), known.len);
         let logs = logs.clone();
-        let read = move || {
-            let reader = logs.open(stream.writer, stream.kind).map_err(io::Error::other)?;
-            reader.read(from, LOG_READ_BYTES_MAX).map_err(io::Error::other)
-        };
-        let (sent, data) = match blocking(read).await? {
+        let read = blocking(move || next_piece(&logs, stream, from)).await?;
+        let (sent, data) = match read {
             Piece::Bytes(data) if data.is_empty() => return Ok(false),
             Piece::Bytes(data) => (None, data),
             Piece::Gap { upto, why } => {
@@ -209,30 +216,36 @@ impl Line {
                 Ok(true)
             }
             Err(trouble) => {
-                // Some of it may have been written: the file is asked again.
-                self.known.remove(&id);
+                known.is_doubtful = true;
                 Err(trouble)
             }
         }
     }
 
-    /// Finds out where a stream is in its file.
-    async fn open(&mut self, path: String, local: PathBuf) -> Result<Known, Trouble> {
-        let Answer::Size(len) = self.ask(&ToWriter::Open(path.clone())).await? else {
+    /// Finds out where a stream is in its file, of which no more is whole than is given.
+    async fn open(
+        &mut self,
+        path: String,
+        len_max: Option<u64>,
+        local: PathBuf,
+    ) -> Result<Known, Trouble> {
+        let open = ToWriter::Open { path: path.clone(), len_max };
+        let Answer::Size(len) = self.ask(&open).await? else {
             return Err(Trouble::Refused(Errno::EPROTO));
         };
+        let is_doubtful = false;
         let at = local.clone();
         let noted = blocking(move || Ok(Sent::read(&at))).await?;
         if let Some(sent) = noted {
             if sent.next(len).is_some() {
-                return Ok(Known { path, sent, len });
+                return Ok(Known { path, sent, len, is_doubtful });
             }
             let begin = sent.target_at - (sent.marker.len() as u64).min(sent.target_at);
             if len >= begin && !sent.marker.is_empty() {
                 // The line itself was cut off.
                 let (data, offset) = (sent.marker.clone().into_bytes(), begin);
                 self.ask(&ToWriter::Write { path: path.clone(), offset, data }).await?;
-                return Ok(Known { path, len: sent.target_at, sent });
+                return Ok(Known { path, len: sent.target_at, sent, is_doubtful });
             }
             // Somebody removed the file: it begins anew.
         }
@@ -240,7 +253,7 @@ impl Line {
         let sent = Sent { stream_at: 0, target_at: len, marker: String::new() };
         let noted = sent.clone();
         blocking(move || noted.note(&local)).await?;
-        Ok(Known { path, sent, len })
+        Ok(Known { path, sent, len, is_doubtful })
     }
 
     /// All of an attempt is there: makes it safe, and forgets it.
@@ -272,7 +285,7 @@ impl Line {
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => {
-                self.known.clear();
+                self.known.values_mut().for_each(|known| known.is_doubtful = true);
                 Writing::start(&self.program, &self.target).await?
             }
         };
@@ -332,6 +345,21 @@ impl Writing {
         self.output.read_exact(&mut answer[4..]).await?;
         read_frame(&mut answer.as_slice())?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+/// What comes next in a stream, as much as is written at a time.
+fn next_piece(logs: &AttemptLogs, stream: Stream, from: u64) -> io::Result<Piece> {
+    let reader = logs.open(stream.writer, stream.kind).map_err(io::Error::other)?;
+    let mut data = Vec::new();
+    while data.len() + LOG_READ_BYTES_MAX <= DELIVERY_PIECE_BYTES_MAX {
+        let at = from.saturating_add(data.len() as u64);
+        match reader.read(at, LOG_READ_BYTES_MAX).map_err(io::Error::other)? {
+            Piece::Bytes(bytes) if !bytes.is_empty() => data.extend(bytes),
+            Piece::Gap { upto, why } if data.is_empty() => return Ok(Piece::Gap { upto, why }),
+            Piece::Bytes(_) | Piece::Gap { .. } => break,
+        }
+    }
+    Ok(Piece::Bytes(data))
 }
 
 /// The line that stands where bytes are missing.

@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Interval, MissedTickBehavior, interval};
-use yard_common::limits::LOG_COPY_ENDING_MAX;
+use yard_common::limits::{LATE_TOLD_MAX, LOG_COPY_ENDING_MAX};
+use yard_proto::v1;
 use yard_runtime::shutdown::CancellationToken;
 
 /// How often sizes are looked at: so exact it is known when something was written.
@@ -88,6 +89,7 @@ async fn look_after(shared: &Arc<Shared>, work: &mut JoinSet<Done>) -> Fatal {
                 ended.extend(looked.ended.into_iter().take(room));
                 let news = deliverer.go_on(looked.delivered, work);
                 tell(shared, news, work);
+                tell_late(shared, &deliverer);
                 if !removes && deliverer.has_room_again() {
                     removals.reset_immediately();
                 }
@@ -107,6 +109,7 @@ async fn look_after(shared: &Arc<Shared>, work: &mut JoinSet<Done>) -> Fatal {
                 Ok(Done::Delivered(rounded)) => {
                     let news = deliverer.back(*rounded);
                     tell(shared, news, work);
+                    tell_late(shared, &deliverer);
                 }
                 Ok(Done::Removed(left)) => {
                     removes = false;
@@ -147,6 +150,23 @@ fn tell(shared: &Arc<Shared>, news: Vec<(Attempt, String)>, work: &mut JoinSet<D
             Done::Told
         });
     }
+}
+
+/// Shows with the node, and with the job, whose output does not arrive.
+fn tell_late(shared: &Shared, deliverer: &Deliverer) {
+    let told = |(attempt, why): (&Attempt, &String)| v1::LateOutput {
+        job_id: attempt.job.0,
+        task_index: attempt.task,
+        attempt: attempt.attempt.0,
+        text: why.clone(),
+        node: shared.name.clone(),
+    };
+    let late: Vec<_> = deliverer.late().iter().map(told).take(LATE_TOLD_MAX).collect();
+    shared.late.send_if_modified(|old| {
+        let is_news = *old != late;
+        *old = late;
+        is_news
+    });
 }
 
 fn remove(retention: &Retention) {
