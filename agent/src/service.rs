@@ -194,11 +194,8 @@ impl Service {
         let setup = start.memory.setup()?;
         let stuck = watch::Sender::new(Vec::new());
         let late = watch::Sender::new(Vec::new());
-        let watched = Watched {
-            asked: asked.subscribe(),
-            stuck: stuck.subscribe(),
-            late: late.subscribe(),
-        };
+        let watched =
+            Watched { asked: asked.subscribe(), stuck: stuck.subscribe(), late: late.subscribe() };
         let looked = start.look(&options, cgroups.clone(), wanted, watched, &setup).await;
         let (observer, setup_told) = looked?;
         let heard = Heard { wanted: setup.wanted.clone(), is_confirmed: false };

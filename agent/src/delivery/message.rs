@@ -37,6 +37,17 @@ pub(crate) enum ToWriter {
     Close(#[n(0)] String),
 }
 
+impl ToWriter {
+    /// Of the file.
+    pub(crate) fn path(&self) -> &str {
+        match self {
+            ToWriter::Open { path, .. } | ToWriter::Write { path, .. } | ToWriter::Close(path) => {
+                path
+            }
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Answer {

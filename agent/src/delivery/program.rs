@@ -175,3 +175,50 @@ impl Files {
         found.ok_or_else(|| Errno::ENOENT.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(dir: &Path, agent: Pid) -> Files {
+        let dir = dir.display().to_string();
+        Files { agent, dir, place: None, open: BTreeMap::new(), uses: 0 }
+    }
+
+    fn write(offset: u64, data: &[u8]) -> ToWriter {
+        ToWriter::Write { path: "8/0.out".into(), offset, data: data.into() }
+    }
+
+    fn open(len_max: Option<u64>) -> ToWriter {
+        ToWriter::Open { path: "8/0.out".into(), len_max }
+    }
+
+    #[test]
+    fn what_was_never_said_to_be_there_is_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = files(directory.path(), getppid());
+        assert_eq!(files.obey(&open(None)).unwrap(), Answer::Size(0));
+        assert_eq!(files.obey(&write(0, b"abc")).unwrap(), Answer::Done);
+        // A piece of which the end was taken and the beginning was not.
+        let path = directory.path().join("8/0.out");
+        std::fs::write(&path, b"abc\0\0\0gh").unwrap();
+        assert_eq!(files.obey(&open(Some(3))).unwrap(), Answer::Size(3));
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
+        // One that somebody made shorter stays so.
+        assert_eq!(files.obey(&open(Some(9))).unwrap(), Answer::Size(3));
+        assert_eq!(files.obey(&open(None)).unwrap(), Answer::Size(3));
+    }
+
+    #[test]
+    fn who_has_lost_its_agent_takes_nothing_from_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = files(directory.path(), getppid());
+        files.obey(&write(0, b"abcdef")).unwrap();
+        files.agent = nix::unistd::getpid();
+        for message in [write(2, b"xx"), open(Some(2))] {
+            let error = files.obey(&message).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(nix::libc::ESRCH), "{message:?}");
+        }
+        assert_eq!(std::fs::read(directory.path().join("8/0.out")).unwrap(), b"abcdef");
+    }
+}

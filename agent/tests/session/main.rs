@@ -4,6 +4,7 @@
 
 mod cluster;
 mod data;
+mod delivering;
 mod joining;
 mod keeping;
 #[path = "../support/leftovers.rs"]

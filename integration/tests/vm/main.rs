@@ -22,6 +22,8 @@ use std::process::{Command, Stdio};
 
 /// What is done in the machine has these in common.
 const COMMON: &str = include_str!("scenes/lib.sh");
+/// The section of the page with which there is a cluster.
+const COORDINATOR: &str = "The coordinator";
 /// The section of the page with which machines come into play that must be heard in time.
 const NODES: &str = "The nodes";
 /// The section that undoes what stands before it.
@@ -98,7 +100,23 @@ fn limits_of_version_2_hold() {
 }
 
 #[test]
-fn output_arrives_on_a_share() {
-    let image = Image::made();
-    println!("{image:?}");
+fn output_arrives_on_a_share_whatever_becomes_of_its_server() {
+    let page = page::read(&root().join("docs/install.md"));
+    let section = |name: &str| {
+        let found: Vec<_> = page.iter().filter(|block| block.section == name).cloned().collect();
+        assert!(!found.is_empty(), "there is no section {name:?}");
+        page::script(&found)
+    };
+    let story = [
+        COMMON.to_string(),
+        include_str!("scenes/machine.sh").to_string(),
+        section(COORDINATOR),
+        include_str!("scenes/coordinator.sh").to_string(),
+        section(NODES),
+        include_str!("scenes/share.sh").to_string(),
+    ];
+    let mut guest = Guest::new(Image::made());
+    guest.give_program(&built("yard"), Path::new("/story/yard"));
+    let ended = guest.run(&story.join("\n"));
+    assert_eq!(ended.code, Some(0), "{}", ended.tail());
 }

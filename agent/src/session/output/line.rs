@@ -73,8 +73,8 @@ pub(super) struct Rounded {
 
 /// Why a piece is not delivered.
 enum Trouble {
-    /// The system's answer, there.
-    Refused(Errno),
+    /// The system's answer, there, and for which file.
+    Refused(Errno, String),
     /// Of the process that writes, or of the node's own disk.
     Here(io::Error),
 }
@@ -149,20 +149,26 @@ impl Line {
         let logs = AttemptLogs::new(&self.paths, of.job, of.task, of.attempt);
         let list = logs.clone();
         let streams = blocking(move || Ok(list.streams().unwrap_or_default())).await?;
-        let mut moved = false;
+        let (mut moved, mut refused) = (false, None);
         for stream in streams {
             let id = (of, stream.writer, stream.kind);
             if stream.size == 0 {
                 continue;
             }
             for _ in 0..PIECES {
-                if !self.piece(item, id, &logs, stream).await? {
-                    break;
+                match self.piece(item, id, &logs, stream).await {
+                    Ok(true) => moved = true,
+                    Ok(false) => break,
+                    // Others may have a file that takes something.
+                    Err(trouble @ Trouble::Refused(..)) => {
+                        refused.get_or_insert(trouble);
+                        break;
+                    }
+                    Err(trouble) => return Err(trouble),
                 }
-                moved = true;
             }
         }
-        Ok(moved)
+        refused.map_or(Ok(moved), Err)
     }
 
     /// Delivers the next piece of a stream. Returns whether there was one.
@@ -231,7 +237,7 @@ impl Line {
     ) -> Result<Known, Trouble> {
         let open = ToWriter::Open { path: path.clone(), len_max };
         let Answer::Size(len) = self.ask(&open).await? else {
-            return Err(Trouble::Refused(Errno::EPROTO));
+            return Err(Trouble::Refused(Errno::EPROTO, path));
         };
         let is_doubtful = false;
         let at = local.clone();
@@ -292,18 +298,25 @@ impl Line {
         let answer = writer.ask(message).await?;
         self.writer = Some(writer);
         match answer {
-            Answer::Failed(errno) => Err(Trouble::Refused(Errno::from_raw(errno))),
+            Answer::Failed(errno) => {
+                Err(Trouble::Refused(Errno::from_raw(errno), message.path().to_string()))
+            }
             answer @ (Answer::Size(_) | Answer::Done) => Ok(answer),
         }
     }
 
     /// What is wrong, for people.
     fn told(&self, trouble: &Trouble) -> String {
-        let why = match trouble {
-            Trouble::Refused(errno) => errno.desc().to_string(),
-            Trouble::Here(error) => error.to_string(),
-        };
-        format!("{}: {why}", self.target.dir)
+        let dir = &self.target.dir;
+        match trouble {
+            // What the system says of links and pipes helps nobody.
+            Trouble::Refused(
+                Errno::ELOOP | Errno::EINVAL | Errno::EISDIR | Errno::ENOTDIR | Errno::ENXIO,
+                path,
+            ) => format!("{dir}/{path}: something else is in the place of the file or its folder"),
+            Trouble::Refused(errno, _) => format!("{dir}: {}", errno.desc()),
+            Trouble::Here(error) => format!("{dir}: {error}"),
+        }
     }
 }
 

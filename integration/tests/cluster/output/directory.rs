@@ -2,6 +2,7 @@
 
 use super::{assert_counted, counting, stream};
 use crate::world::{Cluster, await_true};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -76,6 +77,43 @@ fn a_directory_that_is_gone_is_told_of_and_gets_all_when_it_is_back() {
     await_true("it arrives", || fs::read(&there).is_ok_and(|text| text == b"said\n"));
     let noted = share.join(format!("{name}/attempt-1/prepare-n1.err"));
     await_true("so does what was told", || noted.exists());
+}
+
+#[test]
+fn what_a_job_puts_in_the_place_of_its_files_leads_nowhere() {
+    let cluster = Cluster::start(1);
+    let [share, outside] = ["share", "outside"].map(|name| cluster.home.path(name));
+    fs::write(&outside, "kept").expect("a file can be written");
+    let dir = format!("logs.dir={}", share.display());
+    let folder = format!("{}/$YARD_JOB_ID/attempt-1", share.display());
+    let script =
+        format!("cd {folder}; ln -s {} 0.out; mkfifo 1.out; mkdir 2.out", outside.display());
+    let prepare = format!("prepare={script}");
+    let ranks = "ranks_per_node=4";
+    let sets = ["--set", &dir, "--set", &prepare, "--set", ranks];
+    let echo = ["--", "bash", "-c", "echo rank $YARD_RANK"];
+    let job = cluster.submit(&[&sets[..], &echo[..]].concat());
+    assert_eq!(cluster.wait(job), 0);
+    let attempt = share.join(format!("{job}/attempt-1"));
+    let read = |name: &str| fs::read_to_string(attempt.join(name)).unwrap_or_default();
+    await_true("the others arrive", || read("3.out") == "rank 3\n");
+    let name = job.to_string();
+    let why = format!("{}/0.out: something else is in the place of", attempt.display());
+    await_true("people are told", || {
+        cluster.yard(&["logs", &name, "--prepare"]).run().err.contains(&why)
+    });
+    let shown = || cluster.json(&["node", "show", "n1"]);
+    await_true("it is shown with the node", || shown()["facts"]["late"][0]["job_id"] == job);
+    assert_eq!(fs::read(&outside).expect("it is there"), b"kept");
+    for name in ["0.out", "1.out"] {
+        fs::remove_file(attempt.join(name)).expect("it is there");
+    }
+    fs::remove_dir(attempt.join("2.out")).expect("it is there, and empty");
+    for rank in 0..3 {
+        let text = format!("rank {rank}\n");
+        await_true("the rest arrives", || read(&format!("{rank}.out")) == text);
+    }
+    await_true("nothing is late any more", || shown()["facts"]["late"] == Value::Array(Vec::new()));
 }
 
 #[test]

@@ -58,7 +58,6 @@ seq 300000 >/tmp/counted
 job="$(submit "seq 300000; $(until_there /tmp/gate/first)")"
 says 300000 tail -n 1 "$there/$job/attempt-1/0.out"
 writer="$(pgrep -u ann -f ' deliver$')"
-scene "process $writer writes: $(tr '\n' ' ' <"/proc/$writer/status")"
 ann="$(id -u ann)"
 for line in "Uid: $ann $ann $ann $ann" "Gid: $ann $ann $ann $ann" "Groups: $ann" \
   "CapInh: 0000000000000000" "CapPrm: 0000000000000000" "CapEff: 0000000000000000" \
@@ -128,5 +127,7 @@ rm /srv/share/fill
 arrives "$full" /tmp/flood
 
 scene "nothing is left"
-! pgrep -u ann -f ' deliver$' || sleep 10
+# are_gone: whether nobody delivers any more.
+are_gone() { ! pgrep -u ann -f ' deliver$'; }
+await "those who delivered are gone" are_gone
 umount /mnt/share || fail "somebody uses the share"
