@@ -1,10 +1,9 @@
 //! The process that writes, and the one that looks whether it could.
 //!
-//! **Invariant:** what it says to be written is on the share, and not in the memory of this machine:
-//! a share may take bytes and refuse them later, and some that come after them not. So nothing is
-//! ever said to be there that is not, what the size of a file counts has been written, and a share
-//! that hangs keeps no more than one piece of each directory from the memory of the machine, which
-//! ranks share.
+//! **Invariant:** what it says to be written is on the share, and not in the memory of this
+//! machine: a share may take bytes and refuse them later, some of them and not what follows. So the
+//! size of a file counts nothing that is not there, and of what a share that hangs does not take,
+//! one piece for each directory at most is in the memory that ranks need.
 
 use super::Target;
 use super::message::{Answer, ToWriter, read_frame, write_frame};
