@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Read};
 use tokio::sync::mpsc;
 use yard_proto::v1::TerminalSize;
 
-/// Bytes that are read at a time.
-const CHUNK_BYTES: usize = 4_096;
+/// Bytes that are read at a time; from a terminal far fewer come.
+const CHUNK_BYTES: usize = 32 * 1024;
 /// What was read and not sent yet; whoever types faster waits.
 const QUEUE_LEN_MAX: usize = 8;
 

@@ -29,7 +29,7 @@ pub use error::{ClientError, Refusal};
 pub use files::FileBytes;
 pub use login::{LoggedIn, login};
 pub use logs::{LogItem, Logs};
-pub use visit::{Exec, Forward, Visit};
+pub use visit::{Exec, Forward, Inputs, Visit, VisitOver};
 pub use watch::{Watch, WatchItem};
 
 use yard_common::id::RequestId;

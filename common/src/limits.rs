@@ -419,6 +419,9 @@ pub const VISIT_WORDS_MAX: usize = 1_024;
 pub const VISIT_WORDS_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of one message with what such a program reads or writes, or what goes to a port.
 pub const VISIT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that a visitor may send ahead of what the program or the port takes. It fits what a
+/// connection holds on its way, so that the end of a visit never waits behind them.
+pub const VISIT_WINDOW_BYTES: usize = 1 << 20;
 /// Columns and rows of a terminal.
 pub const TERMINAL_SIZE_MAX: u32 = 10_000;
 /// Bytes of the name of a kind of terminal.
@@ -616,5 +619,6 @@ const _: () = assert!(
 );
 const _: () = assert!(SETUP_MS_MIN <= SETUP_MS && SETUP_MS <= SETUP_MS_MAX);
 const _: () = assert!(STALL_GAP_MS_MAX < STALL_AGAIN_MS);
+const _: () = assert!(4 * VISIT_CHUNK_BYTES_MAX <= VISIT_WINDOW_BYTES, "grants come in quarters");
 const _: () = assert!(GPU_PARTS_FIT, "parts of all devices of a node fit 32 bits");
 const GPU_PARTS_FIT: bool = NODE_DEVICES_MAX * (crate::gpu::GPU_PARTS as usize) < u32::MAX as usize;

@@ -3,13 +3,15 @@
 use crate::cluster::Cluster;
 use crate::member::Event;
 use crate::node::{Root, detail, joined, reference, set, started, told};
+use yard_common::limits::{VISIT_CHUNK_BYTES_MAX, VISIT_WINDOW_BYTES};
 use yard_core::agent::ReportKind;
 use yard_proto::internal::agent_data::What;
 use yard_proto::internal::member_data::What as Want;
 use yard_proto::internal::{
-    AgentData, DataErrorKind, FileListWant, FileWant, GangNode, LogEnd, LogSource, LogWant,
+    AgentData, DataErrorKind, ExecWant, FileListWant, FileWant, GangNode, LogEnd, LogSource,
+    LogWant,
 };
-use yard_proto::v1::{FileRoot, LogStream};
+use yard_proto::v1::{ExecInput, ExecStart, FileRoot, LogStream, exec_input};
 
 fn log_want(allocation: u64, follow: bool, offset: u64, tail_lines: u32) -> Want {
     let stream = LogStream::Stdout.into();
@@ -199,5 +201,25 @@ async fn files_are_read_and_nothing_leads_outside() {
     let all = cluster.ask(member, read("0.out", FileRoot::Logs.into(), 0, 0)).await;
     let Some(What::File(found)) = all[1].what.clone() else { panic!("{all:?}") };
     assert_eq!(found.data, "said\n");
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_that_sends_more_than_was_granted_is_cut_off() {
+    let (root, mut cluster) = (Root::new(), Cluster::start(1).await);
+    joined(&root, &cluster).await;
+    let handle = started(&root).await;
+    let (member, _) = cluster.hello().await;
+    cluster.say(member, told(&set(2, &[57]), vec![detail(57, "exec sleep 1000")])).await;
+    cluster.reports(true, |report| matches!(report.what, ReportKind::Started(_))).await;
+    let words = ["sleep", "1000"].map(String::from).to_vec();
+    let start = Some(ExecStart { words, ..ExecStart::default() });
+    let bytes = bytes::Bytes::from(vec![b'x'; VISIT_CHUNK_BYTES_MAX]);
+    let input = Want::ExecInput(ExecInput { what: Some(exec_input::What::Stdin(bytes)) });
+    let chunks = 4 * VISIT_WINDOW_BYTES / VISIT_CHUNK_BYTES_MAX;
+    cluster.wills[&member].lock().unwrap().more = vec![input; chunks];
+    let want = ExecWant { assignment: reference(57), local_rank: 0, start };
+    let all = cluster.ask(member, Want::Exec(want)).await;
+    assert_eq!(error(&all), DataErrorKind::Limit, "{:?}", all.last());
     handle.stop().await.unwrap();
 }

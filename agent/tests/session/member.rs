@@ -82,6 +82,8 @@ pub(crate) struct Will {
     pub(crate) out: Option<mpsc::Sender<Result<CoordinatorMessage, Status>>>,
     /// What the next data stream is asked.
     pub(crate) want: Option<Want>,
+    /// What follows that, whatever the agent says.
+    pub(crate) more: Vec<Want>,
 }
 
 /// The services of one member.
@@ -292,14 +294,23 @@ impl AgentService for Member {
         node_of(&request)?;
         let mut inbound = request.into_inner();
         let (out, queue) = mpsc::channel(1);
-        let want = self.will.lock().unwrap().want.take();
+        let (want, more) = {
+            let mut will = self.will.lock().unwrap();
+            (will.want.take(), std::mem::take(&mut will.more))
+        };
         let member = self.clone();
         tokio::spawn(async move {
-            let want = MemberData { what: want };
-            let _ = out.send(Ok(want)).await;
-            while let Some(Ok(data)) = inbound.next().await {
-                member.tell(Event::Data(Box::new(data)));
-            }
+            let said = async {
+                for what in [want].into_iter().chain(more.into_iter().map(Some)) {
+                    let _ = out.send(Ok(MemberData { what })).await;
+                }
+            };
+            let heard = async {
+                while let Some(Ok(data)) = inbound.next().await {
+                    member.tell(Event::Data(Box::new(data)));
+                }
+            };
+            tokio::join!(said, heard);
             drop(out);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))

@@ -11,11 +11,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use yard_client::{Client, ClientError, Exec, WatchItem};
+use yard_client::{Client, ClientError, Exec, Inputs, WatchItem};
 use yard_proto::v1;
-use yard_proto::v1::{exec_input, exec_output, forward_input, forward_output};
+use yard_proto::v1::{exec_output, forward_output};
 
 /// Connections that are forwarded at a time; further ones wait.
 const CONNECTIONS_MAX: usize = 24;
@@ -94,6 +93,8 @@ async fn beside(
                 drop(typing);
                 return Ok(u8::try_from(ended.code).unwrap_or(u8::MAX));
             }
+            // The visit keeps them to itself.
+            exec_output::What::Grant(_) => {}
         }
     }
 }
@@ -120,8 +121,7 @@ impl Typing {
             let inputs = exec.inputs();
             tasks.spawn(async move {
                 while resized.recv().await.is_some() {
-                    let what = exec_input::What::Size(terminal::size());
-                    if inputs.send(v1::ExecInput { what: Some(what) }).await.is_err() {
+                    if inputs.resize(terminal::size()).await.is_err() {
                         return;
                     }
                 }
@@ -131,17 +131,15 @@ impl Typing {
     }
 }
 
-async fn type_on(inputs: mpsc::Sender<v1::ExecInput>) {
+async fn type_on(inputs: Inputs<v1::ExecInput>) {
     let mut typed = terminal::typed();
     while let Some(bytes) = typed.recv().await {
-        let what = exec_input::What::Stdin(bytes.into());
-        if inputs.send(v1::ExecInput { what: Some(what) }).await.is_err() {
+        if inputs.write(bytes.into()).await.is_err() {
             return;
         }
     }
-    let what = exec_input::What::End(v1::ExecInputEnd {});
     // Whoever has ended needs no more.
-    let _ = inputs.send(v1::ExecInput { what: Some(what) }).await;
+    let _ = inputs.end().await;
 }
 
 /// A job whose one rank has the terminal of this process.
@@ -294,15 +292,18 @@ async fn carry(client: Client, start: v1::ForwardStart, stream: TcpStream) -> Re
     let send = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
-            let what = match from.read(&mut buffer).await {
+            let is_over = match from.read(&mut buffer).await {
                 Ok(count) if count > 0 => {
-                    forward_input::What::Data(buffer[..count].to_vec().into())
+                    inputs.write(buffer[..count].to_vec().into()).await.is_err()
                 }
-                Ok(_) => forward_input::What::End(v1::ForwardEnd {}),
+                Ok(_) => {
+                    // A visit that is over needs no more.
+                    let _ = inputs.end().await;
+                    true
+                }
                 Err(_) => return,
             };
-            let is_end = matches!(what, forward_input::What::End(_));
-            if inputs.send(v1::ForwardInput { what: Some(what) }).await.is_err() || is_end {
+            if is_over {
                 // The other half may still say something.
                 return std::future::pending().await;
             }
@@ -311,7 +312,7 @@ async fn carry(client: Client, start: v1::ForwardStart, stream: TcpStream) -> Re
     let receive = async move {
         while let Some(what) = there.next().await? {
             match what {
-                forward_output::What::Opened(_) => {}
+                forward_output::What::Opened(_) | forward_output::What::Grant(_) => {}
                 forward_output::What::Data(data) => {
                     if to.write_all(&data).await.is_err() {
                         return Ok(());

@@ -19,8 +19,8 @@ use yard_proto::internal::agent_data::What;
 use yard_proto::internal::{AssignmentRef, FileListWant, FileWant, member_data};
 use yard_proto::v1;
 
-/// How long the next part of an answer may take.
-const PART: Duration = Duration::from_secs(30);
+/// How long the next part of an answer may take, where all of it is there already.
+pub(super) const PART: Duration = Duration::from_secs(30);
 
 impl Api {
     /// Lists a directory.
@@ -41,7 +41,7 @@ impl Api {
             entries_max: u32::try_from(rows_max).unwrap_or(u32::MAX),
         };
         let mut answer = ask(self, node, member_data::What::Files(want)).await?;
-        let list = match part_of(&mut answer).await {
+        let list = match part_of(&mut answer, Some(PART)).await {
             Ok(Some(What::Files(list))) => list,
             Ok(Some(What::Error(error))) => return Err(failed(&error)),
             Ok(Some(_) | None) => return Err(strange()),
@@ -71,7 +71,7 @@ impl Api {
             len: request.len,
         };
         let answer = ask(self, node, member_data::What::File(want)).await?;
-        let parts = parts(answer, |what| match what {
+        let parts = parts(answer, Some(PART), |what| match what {
             What::File(file) => Some(v1::ReadFileResponse {
                 offset: file.offset,
                 data: file.data,
@@ -107,24 +107,30 @@ impl Api {
     }
 }
 
-/// The next part of an answer. An agent that says nothing for long is given up.
-async fn part_of(answer: &mut Answer) -> Result<Option<What>, Status> {
-    let next = timeout(PART, answer.next()).await;
+/// The next part of an answer. An agent that says nothing for longer than this is given up.
+async fn part_of(answer: &mut Answer, patience: Option<Duration>) -> Result<Option<What>, Status> {
+    let Some(patience) = patience else { return answer.next().await };
+    let next = timeout(patience, answer.next()).await;
     next.unwrap_or_else(|_| Err(Status::deadline_exceeded("nothing came for too long")))
 }
 
-/// The parts of an answer as clients are told them, until the first that is none of it.
-pub(super) fn parts<T: Send + 'static>(answer: Answer, told: fn(What) -> Option<T>) -> Answers<T> {
-    Box::pin(stream::unfold(Some(answer), move |answer| async move {
-        let mut answer = answer?;
-        let part = match part_of(&mut answer).await {
+/// The parts of an answer as clients are told them, until the first that is none of it. Without
+/// patience for each of them they may take as long as they like.
+pub(super) fn parts<T: Send + 'static>(
+    answer: Answer,
+    patience: Option<Duration>,
+    told: impl Fn(What) -> Option<T> + Send + 'static,
+) -> Answers<T> {
+    Box::pin(stream::unfold(Some((answer, told)), move |reading| async move {
+        let (mut answer, told) = reading?;
+        let part = match part_of(&mut answer, patience).await {
             Ok(Some(What::Error(error))) => Err(failed(&error)),
             Ok(Some(what)) => told(what).ok_or_else(strange),
             Ok(None) => return None,
             Err(status) => Err(broken(&status)),
         };
         match part {
-            Ok(part) => Some((Ok(part), Some(answer))),
+            Ok(part) => Some((Ok(part), Some((answer, told)))),
             Err(refusal) => Some((Err(Status::from(refusal)), None)),
         }
     }))

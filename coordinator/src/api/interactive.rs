@@ -5,13 +5,14 @@
 //! the log. What the client sends then goes to the agent as it is, and back.
 
 use super::Api;
-use super::data::{failed, strange};
+use super::data::name_of;
+use super::files::parts;
 use super::gate::Who;
 use super::jobs::positions;
 use super::read::View;
 use super::refusal::Refusal;
 use crate::sessions::{Answer, Answers, ask_on};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, StreamExt};
 use std::future::ready;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -94,14 +95,14 @@ impl Api {
         let question = member_data::What::Exec(want);
         let answer = self.visit(who, &target, question, more).await?;
         let (name, job) = (target.node_name, target.job);
-        let parts = parts(answer, move |what| match what {
+        let parts = parts(answer, None, move |what| match what {
             What::Exec(mut output) => {
                 if let Some(v1::exec_output::What::Started(started)) = &mut output.what {
                     started.node.clone_from(&name);
                 }
-                Ok(output)
+                Some(output)
             }
-            other => Err(other),
+            _ => None,
         });
         Ok(self.while_welcome(who, job, parts))
     }
@@ -128,14 +129,14 @@ impl Api {
         let question = member_data::What::Forward(want);
         let answer = self.visit(who, &target, question, more).await?;
         let (name, job) = (target.node_name, target.job);
-        let parts = parts(answer, move |what| match what {
+        let parts = parts(answer, None, move |what| match what {
             What::Forward(mut output) => {
                 if let Some(v1::forward_output::What::Opened(opened)) = &mut output.what {
                     opened.node.clone_from(&name);
                 }
-                Ok(output)
+                Some(output)
             }
-            other => Err(other),
+            _ => None,
         });
         Ok(self.while_welcome(who, job, parts))
     }
@@ -170,12 +171,11 @@ impl Api {
             |first: u32, ranks: u32| (first..first.saturating_add(ranks)).contains(&place.rank);
         let share = spot.shares.iter().find(|share| has(share.first_rank, share.ranks));
         let share = share.ok_or_else(|| Refusal::no_such("rank", place.rank))?;
-        let node = view.state.nodes.get(share.node);
         Ok(Target {
             job: id,
             task,
             node: share.node,
-            node_name: node.map_or(String::new(), |node| node.name.to_string()),
+            node_name: name_of(&view.state, share.node),
             assignment: share.assignment,
             local_rank: place.rank - share.first_rank,
         })
@@ -265,40 +265,4 @@ fn more_of_forward_input(
     };
     let what = Some(member_data::What::ForwardInput(input));
     (len <= VISIT_CHUNK_BYTES_MAX).then_some(Ok(MemberData { what }))
-}
-
-/// The answers of an agent, each as it is told to the client.
-fn parts<T: Send + 'static>(
-    answer: Answer,
-    tell: impl Fn(What) -> Result<T, What> + Send + Sync + 'static,
-) -> Answers<T> {
-    let parts = stream::unfold(Some(answer), |answer| async move {
-        let mut answer = answer?;
-        match answer.next().await {
-            Ok(Some(what)) => Some((Ok(what), Some(answer))),
-            Ok(None) => None,
-            Err(status) => {
-                tracing::debug!(%status, "a visit broke off");
-                let message = "the connection to the machine of the rank is lost";
-                Some((Err(Refusal::unavailable(message)), None))
-            }
-        }
-    });
-    let told = parts.map(move |part| match part.and_then(|what| tell(what).or_else(no_part)) {
-        Ok(part) => Ok(part),
-        Err(refusal) => Err(Status::from(refusal)),
-    });
-    // After an error nothing comes.
-    Box::pin(told.scan(false, |over, part| {
-        let part = (!*over).then_some(part);
-        *over |= part.as_ref().is_some_and(Result::is_err);
-        ready(part)
-    }))
-}
-
-fn no_part<T>(what: What) -> Result<T, Refusal> {
-    match what {
-        What::Error(error) => Err(failed(&error)),
-        _ => Err(strange()),
-    }
 }

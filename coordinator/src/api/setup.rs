@@ -1,7 +1,7 @@
 //! The setup of a pool: set by an admin, and what it wrote on a machine, from the machine's agent.
 
 use super::Api;
-use super::files::parts;
+use super::files::{PART, parts};
 use super::gate::Who;
 use super::refusal::Refusal;
 use crate::sessions::{Answers, ask};
@@ -33,7 +33,7 @@ impl Api {
         let node = convert::node_id(&view.state, &request.node)?;
         let want = SetupLogWant { back: u32::from(request.previous) };
         let answer = ask(self, node, member_data::What::SetupLog(want)).await?;
-        let parts = parts(answer, |what| match what {
+        let parts = parts(answer, Some(PART), |what| match what {
             What::SetupLog(log) => Some(v1::SetupLogResponse { data: log.data }),
             _ => None,
         });

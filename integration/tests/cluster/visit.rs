@@ -114,6 +114,56 @@ fn a_visitor_leaves_with_its_client_and_with_the_job() {
     assert_eq!(cluster.wait(id), 125);
 }
 
+/// Bytes of memory of a process that are its own.
+fn memory(process: Process) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/status", process.pid)).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("it says");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+/// More than all that anybody on the way would hold.
+const MUCH: usize = 10_000_000;
+/// How much more memory a part may have with it: a few windows, and far less than all of it.
+const GROWTH_MAX: u64 = 6 << 20;
+
+#[test]
+fn who_types_more_than_is_read_leaves_as_quickly() {
+    let cluster = Cluster::start_patient(1);
+    let (gate, job, rank) = job(&cluster, "deaf");
+    // What runs for the first time is there for good.
+    cluster.yard(&["exec", &job, "--", "cat"]).input("x").ok();
+    let parts = ["coordinator", "n1"].map(|part| cluster.part(part));
+    let before = parts.map(memory);
+    let file = cluster.home.path("deaf");
+    let script = format!("echo $$ > {}; exec sleep 1000", file.display());
+    let words = ["exec", &job, "--", "sh", "-c", &script];
+    let deaf = cluster.yard(&words).input(&"x".repeat(MUCH)).spawn_writing();
+    let program = Process::find(await_pids(&file, 1)[0]).expect("it runs");
+    let client = Process::find(deaf.id() as i32).expect("it runs");
+    // It has sent all that it may when it reads no more.
+    let mut taken = 0;
+    await_true("the client waits", || {
+        let before = std::mem::replace(&mut taken, client.bytes_read());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        taken >= 1 << 20 && taken == before
+    });
+    assert!(taken < 4 << 20, "the client took {taken} bytes that nobody reads");
+    for (part, before) in parts.into_iter().zip(before) {
+        let more = memory(part).saturating_sub(before);
+        assert!(more < GROWTH_MAX, "{} has {more} bytes more", part.words());
+    }
+    // Others are not held up.
+    assert_eq!(cluster.yard(&["exec", &job, "--", "cat"]).input("hello").ok().out, "hello");
+    assert!(program.lives());
+    client.kill();
+    let left = std::time::Instant::now();
+    program.await_end();
+    let took = left.elapsed();
+    assert!(took < std::time::Duration::from_secs(8), "hung up after {took:?}");
+    assert!(rank.lives());
+    gate.open(0);
+}
+
 #[test]
 fn only_the_owner_and_admins_visit() {
     let cluster = Cluster::start(1);
@@ -170,6 +220,23 @@ fn ports_of_a_job_are_reached_and_no_others() {
         .collect();
     many.into_iter().for_each(|one| one.join().expect("what was sent came back"));
     assert_eq!(client.has_ended(), None);
+    // One that is not read stands in nobody's way.
+    let server = started_with(&file)[0];
+    server.freeze();
+    let mut deaf = TcpStream::connect(("127.0.0.1", here.number)).expect("somebody listens");
+    let patience = Some(std::time::Duration::from_secs(2));
+    deaf.set_write_timeout(patience).expect("a time can be set");
+    let mut sent = 0;
+    // Until all on the way are full.
+    while let Ok(count) = deaf.write(&text) {
+        sent += count;
+        assert!(sent < 100_000_000, "{sent} bytes that nobody reads");
+    }
+    let ran = cluster.yard(&["exec", &job, "--", "cat"]).input("hello").ok();
+    assert_eq!(ran.out, "hello");
+    server.thaw();
+    drop(deaf);
+    assert!(speak(here.number, b"again") == b"again");
     // The coordinator listens on the same machine, and is nobody's business.
     let foreign = cluster.port.number.to_string();
     let ran = cluster.yard(&["forward", &job, &format!("0:{foreign}")]).exits(66);

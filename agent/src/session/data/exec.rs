@@ -1,5 +1,6 @@
 //! A program that somebody runs beside a rank: what it reads and writes goes through here.
 
+use super::inflow::{self, Came, To};
 use super::place::Place;
 use super::{Answers, Cut, DataError, Gone, blocking};
 use crate::session::Shared;
@@ -12,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use nix::unistd::{Uid, fchown, pipe2};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
@@ -23,7 +24,7 @@ use yard_proto::internal::member_data::What as Want;
 use yard_proto::internal::{ExecWant, MemberData};
 use yard_proto::v1::exec_input::What as Input;
 use yard_proto::v1::exec_output::What as Output;
-use yard_proto::v1::{ExecEnded, ExecOutput, ExecStarted, TerminalSize};
+use yard_proto::v1::{ExecEnded, ExecInput, ExecOutput, ExecStarted, TerminalSize, VisitGrant};
 use yard_runtime::shutdown::CancellationToken;
 
 /// What is read at most once the program has ended: more than a pipe or a terminal holds. What it
@@ -33,7 +34,7 @@ const LAST_BYTES: usize = 1 << 20;
 /// Our ends of a program's files.
 #[derive(Debug)]
 struct Ends {
-    input: Option<AsyncFd<File>>,
+    input: AsyncFd<File>,
     output: AsyncFd<File>,
     /// None on a terminal, where it is one with the output.
     errors: Option<AsyncFd<File>>,
@@ -130,9 +131,10 @@ async fn relay(
         written?;
         Ok(code.map_err(DataError::from)?)
     };
+    let sort = |data| typed(data, terminal.as_ref());
     tokio::select! {
         code = all => code,
-        Gone = carry_in(input, terminal, inputs) => Err(Cut::Gone),
+        cut = inflow::carry(To::Program(input), inputs, answers, grants, sort) => Err(cut),
     }
 }
 
@@ -181,51 +183,29 @@ async fn carry_out(
     }
 }
 
-/// What is typed, until nobody is there any more.
-async fn carry_in(
-    mut to: Option<AsyncFd<File>>,
-    terminal: Option<File>,
-    inputs: &mut Streaming<MemberData>,
-) -> Gone {
-    loop {
-        let what = match inputs.message().await {
-            Ok(Some(MemberData { what: Some(Want::ExecInput(input)) })) => input.what,
-            // Something of a newer version.
-            Ok(Some(_)) => continue,
-            Ok(None) | Err(_) => return Gone,
-        };
-        match what {
-            Some(Input::Stdin(bytes)) => {
-                if let Some(end) = &to
-                    && write_all(end, &bytes).await.is_err()
-                {
-                    // The program does not read any more. It may write all the same.
-                    to = None;
-                }
+/// What is typed.
+fn typed(data: MemberData, terminal: Option<&File>) -> Came {
+    // Something of a newer version has no input.
+    let Some(Want::ExecInput(ExecInput { what: Some(input) })) = data.what else {
+        return Came::Nothing;
+    };
+    match input {
+        Input::Stdin(bytes) => Came::Bytes(bytes),
+        // A terminal goes on.
+        Input::End(_) if terminal.is_none() => Came::End,
+        Input::Size(size) => {
+            if let Some(terminal) = terminal {
+                // A size that cannot be set does no harm.
+                let _ = sys::set_terminal_size(terminal.as_fd(), &window(size));
             }
-            Some(Input::End(_)) if terminal.is_none() => to = None,
-            Some(Input::Size(size)) => {
-                if let Some(terminal) = &terminal {
-                    // A size that cannot be set does no harm.
-                    let _ = sys::set_terminal_size(terminal.as_fd(), &window(size));
-                }
-            }
-            Some(Input::End(_) | Input::Start(_)) | None => {}
+            Came::Nothing
         }
+        Input::End(_) | Input::Start(_) => Came::Nothing,
     }
 }
 
-async fn write_all(to: &AsyncFd<File>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = to.writable().await?;
-        match ready.try_io(|to| to.get_ref().write(bytes)) {
-            Ok(Ok(count)) => bytes = &bytes[count..],
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {}
-        }
-    }
-    Ok(())
+fn grants(bytes: u64) -> Said {
+    Said::Exec(ExecOutput { what: Some(Output::Grant(VisitGrant { bytes })) })
 }
 
 fn window(size: TerminalSize) -> Winsize {
@@ -269,7 +249,7 @@ fn close_on_exec(fd: &OwnedFd) -> Result<(), Errno> {
 impl Ends {
     fn new(files: Files) -> io::Result<Ends> {
         Ok(Ends {
-            input: Some(sys::watched(files.input)?),
+            input: sys::watched(files.input)?,
             output: sys::watched(files.output)?,
             errors: files.errors.map(sys::watched).transpose()?,
             terminal: files.terminal.map(File::from),

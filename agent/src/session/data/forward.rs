@@ -3,6 +3,7 @@
 //! **Invariant:** only what the assignment itself listens on is reached. Anything else that listens
 //! on the machine is somebody else's.
 
+use super::inflow::{self, Came, To};
 use super::place::Place;
 use super::{Answers, Cut, DataError, Gone, blocking};
 use crate::listening;
@@ -12,9 +13,9 @@ use crate::visit::{self, Visit, VisitError};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 use tonic::Streaming;
 use yard_common::limits::VISIT_CHUNK_BYTES_MAX;
@@ -23,7 +24,7 @@ use yard_proto::internal::member_data::What as Want;
 use yard_proto::internal::{ForwardWant, MemberData};
 use yard_proto::v1::forward_input::What as Input;
 use yard_proto::v1::forward_output::What as Output;
-use yard_proto::v1::{ForwardEnd, ForwardOpened, ForwardOutput};
+use yard_proto::v1::{ForwardEnd, ForwardInput, ForwardOpened, ForwardOutput, VisitGrant};
 
 /// How long a process may take to accept.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,7 +65,7 @@ pub(super) async fn answer(
     let (from, to) = stream.into_split();
     tokio::select! {
         carried = carry_out(from, answers) => Ok(carried?),
-        Gone = carry_in(to, inputs) => Err(Cut::Gone),
+        cut = inflow::carry(To::Port(to), inputs, answers, grants, sent) => Err(cut),
     }
 }
 
@@ -101,27 +102,19 @@ async fn carry_out(mut from: OwnedReadHalf, answers: &Answers) -> Result<(), Gon
     }
 }
 
-/// What is sent, until nobody is there any more.
-async fn carry_in(to: OwnedWriteHalf, inputs: &mut Streaming<MemberData>) -> Gone {
-    let mut to = Some(to);
-    loop {
-        let what = match inputs.message().await {
-            Ok(Some(MemberData { what: Some(Want::ForwardInput(input)) })) => input.what,
-            // Something of a newer version.
-            Ok(Some(_)) => continue,
-            Ok(None) | Err(_) => return Gone,
-        };
-        match what {
-            Some(Input::Data(bytes)) => {
-                if let Some(end) = &mut to
-                    && end.write_all(&bytes).await.is_err()
-                {
-                    to = None;
-                }
-            }
-            // The half that is dropped says so to the process.
-            Some(Input::End(_)) => to = None,
-            Some(Input::Start(_)) | None => {}
-        }
+/// What is sent.
+fn sent(data: MemberData) -> Came {
+    // Something of a newer version has no input.
+    let Some(Want::ForwardInput(ForwardInput { what: Some(input) })) = data.what else {
+        return Came::Nothing;
+    };
+    match input {
+        Input::Data(bytes) => Came::Bytes(bytes),
+        Input::End(_) => Came::End,
+        Input::Start(_) => Came::Nothing,
     }
+}
+
+fn grants(bytes: u64) -> Said {
+    Said::Forward(ForwardOutput { what: Some(Output::Grant(VisitGrant { bytes })) })
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod exec;
 mod files;
 mod forward;
+mod inflow;
 mod logs;
 mod place;
 mod samples;
@@ -81,6 +82,21 @@ struct Answers(mpsc::Sender<AgentData>);
 impl Answers {
     async fn send(&self, what: Said) -> Result<(), Gone> {
         self.0.send(AgentData { what: Some(what) }).await.map_err(|_| Gone)
+    }
+
+    /// Room for one more, for whoever does other things until there is some.
+    async fn place(&self) -> Result<AnswerPlace<'_>, Gone> {
+        self.0.reserve().await.map(AnswerPlace).map_err(|_| Gone)
+    }
+}
+
+/// Room for one answer.
+#[must_use]
+struct AnswerPlace<'a>(mpsc::Permit<'a, AgentData>);
+
+impl AnswerPlace<'_> {
+    fn fill(self, what: Said) {
+        self.0.send(AgentData { what: Some(what) });
     }
 }
 
@@ -187,8 +203,7 @@ async fn serve(shared: &Arc<Shared>, call: DataCall) -> Result<(), String> {
     };
     let answered = tokio::select! {
         answered = outcome => answered,
-        // The member has given the stream up. A visitor's input may wait for a program that does
-        // not read, so that its end would not be heard.
+        // The member has given the stream up. Until a visit has begun, nobody else looks.
         () = answers.0.closed() => return Ok(()),
     };
     let end = match answered {

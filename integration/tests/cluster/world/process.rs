@@ -48,6 +48,13 @@ impl Process {
         targets.into_iter().any(|target| target.starts_with(folder))
     }
 
+    /// Bytes that it has read, of files, pipes and connections alike.
+    pub(crate) fn bytes_read(self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.pid)).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
+        line.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
     /// Sends SIGKILL, if it still runs.
     pub(crate) fn kill(self) {
         self.send(Signal::KILL);
