@@ -86,8 +86,22 @@ fn answers(shim: &mut Shim) -> bool {
         let Some(wire) = shim.wire() else { continue };
         let mut fds = [PollFd::new(wire.fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::from(20u8));
-        // What it says beyond its state is in its record too.
-        if shim.receive().iter().any(|message| matches!(message, FromShim::State(_))) {
+        let mut has_answered = false;
+        for message in shim.receive() {
+            match message {
+                FromShim::State(_) => has_answered = true,
+                FromShim::Stuck(text) => shim.stuck = Some(text),
+                // What else it says is in its record too.
+                FromShim::Prepared
+                | FromShim::Failed(_)
+                | FromShim::Started(_)
+                | FromShim::Ended(..)
+                | FromShim::Cut(_)
+                | FromShim::Reaped
+                | FromShim::Ready => {}
+            }
+        }
+        if has_answered {
             return true;
         }
     }

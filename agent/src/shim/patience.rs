@@ -33,6 +33,11 @@ impl Patience {
         is_due
     }
 
+    /// Somebody is there who has not heard of it: it is told at the next look.
+    pub(super) fn tell_again(&mut self) {
+        self.told_ms = None;
+    }
+
     /// How long to wait until the next look.
     pub(super) fn pause_ms(&self, now_ms: u64) -> u64 {
         let age_ms = self.since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
@@ -59,7 +64,11 @@ mod tests {
         }
         assert_eq!(told, [5, 65, 125, 185]);
         assert!(looks < 1_000, "{looks}");
+        patience.tell_again();
+        assert!(patience.go_on(now_ms) && !patience.go_on(now_ms + 1));
         patience.end();
         assert_eq!(patience.pause_ms(now_ms), LOOK_MS);
+        patience.tell_again();
+        assert!(!patience.go_on(now_ms), "nothing hangs yet");
     }
 }

@@ -327,6 +327,8 @@ impl Shim {
             self.news = News::default();
             let state = self.state();
             self.tell(FromShim::State(state));
+            // But what hangs, which it tells beside.
+            self.patience.tell_again();
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod run;
 mod setup;
 mod shim;
 mod stall;
+mod stuck;
 #[path = "../shared/teller.rs"]
 mod teller;
 mod top;

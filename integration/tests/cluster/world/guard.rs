@@ -28,6 +28,12 @@ rm -rf -- "$FOLDER"
 /// Removes the namespaces `$NAMES`.
 const NETWORK: &str = r#"for name in $NAMES; do ip netns del "$name"; done"#;
 
+/// Takes away what is mounted in `$FOLDER`, and removes it. What waited there ended with the test.
+const MOUNTS: &str = r#"
+for part in "$FOLDER"/*; do umount -l "$part"; done
+rm -rf --one-file-system -- "$FOLDER"
+"#;
+
 /// A shell that cleans up unless it is told that nothing is left.
 #[derive(Debug)]
 pub(crate) struct Guard(Child);
@@ -42,6 +48,11 @@ impl Guard {
     /// Of namespaces, with spaces between their names.
     pub(crate) fn of_network(names: &str) -> Guard {
         Guard::start(NETWORK, &[("NAMES", OsStr::new(names))])
+    }
+
+    /// Of a folder in which file systems are mounted.
+    pub(crate) fn of_mounts(folder: &OsStr) -> Guard {
+        Guard::start(MOUNTS, &[("FOLDER", folder)])
     }
 
     fn start(work: &str, vars: &[(&str, &OsStr)]) -> Guard {

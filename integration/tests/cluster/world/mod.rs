@@ -7,6 +7,7 @@ pub(crate) mod guard;
 pub(crate) mod logbook;
 pub(crate) mod network;
 pub(crate) mod process;
+pub(crate) mod silence;
 pub(crate) mod trio;
 pub(crate) mod wires;
 pub(crate) mod yard;
