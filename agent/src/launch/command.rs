@@ -8,7 +8,8 @@ use yard_common::spec::run::Command;
 
 /// The words that a rank runs: the shell and its line, or program and words.
 ///
-/// A line gets the job's further `args` as `"$@"` behind it, so that no shell reads them.
+/// A line gets the job's further `args` as `"$@"` behind it, so that no shell reads them. A script
+/// of several lines, or of another language, finds them as the arguments that it was started with.
 pub(super) fn words(
     spec: &JobSpec,
     command: &Command,
@@ -39,11 +40,17 @@ fn with_args(
                 spec.shell.iter().map(|word| word.as_str().to_string()).collect();
             if args.is_empty() {
                 words.push(line.as_str().to_string());
-            } else {
-                words.push(format!("{} \"$@\"", line.as_str()));
-                words.push("yard".to_string());
-                words.extend(args.iter().map(|word| (*word).to_string()));
+                return words;
             }
+            let is_shell = words.iter().any(|word| is_shell(word));
+            let trimmed = line.as_str().trim();
+            match is_shell && !trimmed.contains('\n') {
+                true => words.push(format!("{trimmed} \"$@\"")),
+                false => words.push(line.as_str().to_string()),
+            }
+            // Shells take the first word behind the line for the name of the script.
+            words.extend(is_shell.then(|| "yard".to_string()));
+            words.extend(args.iter().map(|word| (*word).to_string()));
             words
         }
         Command::Exec(list) => {
@@ -52,6 +59,12 @@ fn with_args(
             list.chain(args.iter().copied()).map(|word| expand(word, value)).collect()
         }
     }
+}
+
+/// Whether a word of `shell` is a shell as POSIX has it.
+fn is_shell(word: &str) -> bool {
+    let name = word.rsplit('/').next().unwrap_or(word);
+    matches!(name, "sh" | "bash" | "dash" | "zsh" | "ksh" | "ash" | "busybox")
 }
 
 /// Where a program may be: itself if it is a path, else in each directory of `PATH`.
@@ -87,6 +100,16 @@ mod tests {
             of("command: echo\nargs: ['a b', '$(id)']"),
             ["/bin/bash", "-c", "echo \"$@\"", "yard", "a b", "$(id)"]
         );
+    }
+
+    #[test]
+    fn args_of_a_line_in_a_block_stand_on_it_and_a_script_is_started_with_them() {
+        let block = of("command: |\n  echo one\nargs: [two]");
+        assert_eq!(block, ["/bin/bash", "-c", "echo one \"$@\"", "yard", "two"]);
+        let script = of("command: |\n  echo \"$1\"\n  date\nargs: [two]");
+        assert_eq!(script, ["/bin/bash", "-c", "echo \"$1\"\ndate\n", "yard", "two"]);
+        let python = of("shell: [/usr/bin/env, python3, -c]\ncommand: print(1)\nargs: [two]");
+        assert_eq!(python, ["/usr/bin/env", "python3", "-c", "print(1)", "two"]);
     }
 
     #[test]
