@@ -98,12 +98,12 @@ fn assemble(
         Some(bytes) => Draft::read(bytes, name),
     };
     apply_flags(&mut draft, &source.fields)?;
+    if let Some(array) = &source.array {
+        draft.set_array(array, "--array");
+    }
     for assignment in &source.set {
         let (path, value) = split(assignment, "--set")?;
         draft.set(path, value, "--set");
-    }
-    if let Some(array) = &source.array {
-        draft.set("array", array, "--array");
     }
     if let Some(path) = rows_of(source, &draft)? {
         draft.set_rows(&rows(&path)?, &path.display().to_string());
@@ -192,11 +192,14 @@ fn extension(name: Option<&str>) -> Option<&str> {
     name.and_then(|name| name.rsplit_once('.')).map(|(_, extension)| extension)
 }
 
-/// Whether a file is a script: it says so in its first two bytes, or has lines of one.
+/// Whether a file is a script: it is named as one, says so in its first two bytes, or has lines of
+/// one.
 fn is_script(name: Option<&str>, bytes: &[u8]) -> bool {
     let marked = |line: &[u8]| line.starts_with(b"#YARD") || line.starts_with(b"#SBATCH");
     match extension(name) {
         Some("yaml" | "yml" | "json") => false,
+        Some("sh" | "bash") => true,
+        Some(other) if EXTENSIONS.iter().any(|(known, _)| *known == other) => true,
         _ => bytes.starts_with(b"#!") || bytes.split(|b| *b == b'\n').take(100).any(marked),
     }
 }
@@ -243,7 +246,11 @@ fn without_shebang(name: Option<&str>) -> Result<&'static str, Failure> {
         Some((_, program)) => {
             let shown = name.unwrap_or_default();
             let message = format!("{shown} does not say what runs it: it has no first line #!");
-            Err(Failure::usage(message, format!("begin it with #!/usr/bin/env {program}")))
+            let hint = format!(
+                "begin it with #!/usr/bin/env {program}, or run it where it is: \
+                 yard submit -- {program} {shown}"
+            );
+            Err(Failure::usage(message, hint))
         }
     }
 }

@@ -153,6 +153,13 @@ pub(crate) async fn run_on_terminal(global: &Global, source: &JobSource) -> Resu
         return Err(Failure::usage("--pty needs a terminal", hint));
     }
     let mut held = source.clone();
+    let is_launcher = |set: &String| set.starts_with("launch=");
+    if held.fields.launch.is_some() || held.set.iter().any(is_launcher) {
+        let hint = "leave --launch out; start the others from the terminal, with YARD_HOSTS";
+        return Err(Failure::usage("--pty is of one process, on the first node", hint));
+    }
+    // Nobody would tell the other ranks of a gang that the terminal is closed.
+    held.fields.launch = Some("custom".into());
     held.words = ["/bin/sh", "-c", HOLDS].map(String::from).into();
     if held.fields.name.is_none() && !held.set.iter().any(|set| set.starts_with("name=")) {
         held.fields.name = name_of(&source.words[0]);

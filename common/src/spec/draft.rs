@@ -143,8 +143,23 @@ impl Draft {
         };
         found.list().iter().for_each(|problem| self.problems.push(problem.clone()));
         (0..found.left_out()).for_each(|_| self.problems.count_more());
-        self.lengthen_array();
         self.put("array.each", Node { value, at });
+    }
+
+    /// Sets which tasks of the array there are, and how many run at a time, in its short form.
+    /// What else the file says of the array stays.
+    pub fn set_array(&mut self, text: &str, flag: &str) {
+        let is_mapping = |node: &Node| matches!(node.value, Value::Map(_));
+        if !self.root.get("array").is_some_and(is_mapping) {
+            return self.set("array", text, flag);
+        }
+        let (indices, running) = text.split_once('%').map_or((text, None), |(i, r)| (i, Some(r)));
+        if !indices.is_empty() {
+            self.set("array.indices", indices, flag);
+        }
+        if let Some(running) = running {
+            self.set("array.max_running", running, flag);
+        }
     }
 
     /// Writes out the short form of an array.
@@ -184,6 +199,9 @@ impl Draft {
     }
 
     fn put(&mut self, path: &str, node: Node) {
+        if path.starts_with("array.") {
+            self.lengthen_array();
+        }
         let (at, shown_value) = (node.at.clone(), node.shown());
         if let Err(issue) = put(&mut self.root, &steps(path), node) {
             self.problems.push(place(issue, at, shown(path), shown_value));
