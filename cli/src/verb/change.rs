@@ -1,7 +1,7 @@
 //! Changing jobs.
 
 use crate::args::{CancelArgs, HoldArgs, JobsArgs, SetArgs};
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 use crate::input::confirm_many;
 use crate::output::{Row, say};
 use crate::select::{Chosen, choose, choose_one};
@@ -30,13 +30,34 @@ fn ranges(chosen: &Chosen) -> Vec<Option<v1::TaskRange>> {
     }
 }
 
+/// Does the same to each job, whatever becomes of the others; the last failure's code. What goes
+/// wrong with a job that was named alone is the failure of the verb.
+async fn to_each(
+    chosen: Vec<Chosen>,
+    act: impl AsyncFn(&Chosen) -> Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let (many, mut code) = (chosen.len() > 1, 0);
+    for one in chosen {
+        match act(&one).await {
+            Ok(0) => {}
+            Ok(bad) => code = bad,
+            // Nobody would answer for the rest either.
+            Err(failure) if !many || failure.exit == exit::UNREACHABLE => return Err(failure),
+            Err(failure) => {
+                say(&format!("{one}: {}", failure.message));
+                code = failure.exit;
+            }
+        }
+    }
+    Ok(code)
+}
+
 /// Asks jobs for a checkpoint. Nobody waits until it is written.
 pub(crate) async fn checkpoint(session: &Session, args: &JobsArgs) -> Result<u8, Failure> {
-    let mut code = 0;
-    for one in chosen(session, args, "checkpoint").await? {
+    to_each(chosen(session, args, "checkpoint").await?, async |one| {
         let (mut ranks, mut nodes, mut missing) = (0, 0, Vec::new());
         let mut problem = String::new();
-        for tasks in ranges(&one) {
+        for tasks in ranges(one) {
             let request = v1::CheckpointRequest { job_id: one.job, tasks };
             let asked = session.client.checkpoint(request).await?;
             (ranks, nodes) = (ranks + asked.ranks, nodes + asked.nodes);
@@ -54,16 +75,16 @@ pub(crate) async fn checkpoint(session: &Session, args: &JobsArgs) -> Result<u8,
         if !missing.is_empty() {
             say(&format!("{one}: not asked on {}: {problem}", missing.join(", ")));
         }
-        code |= u8::from(ranks == 0 || !missing.is_empty());
-    }
-    Ok(code)
+        Ok(u8::from(ranks == 0 || !missing.is_empty()))
+    })
+    .await
 }
 
 /// Ends jobs.
 pub(crate) async fn cancel(session: &Session, args: &CancelArgs) -> Result<u8, Failure> {
-    for one in chosen(session, &args.jobs, "cancel").await? {
+    to_each(chosen(session, &args.jobs, "cancel").await?, async |one| {
         let mut tasks = 0;
-        for range in ranges(&one) {
+        for range in ranges(one) {
             let request = v1::CancelRequest {
                 job_id: one.job,
                 tasks: range,
@@ -73,8 +94,9 @@ pub(crate) async fn cancel(session: &Session, args: &CancelArgs) -> Result<u8, F
             tasks += session.client.cancel(request).await?.tasks;
         }
         say(&format!("{one}: {}", affected(tasks)));
-    }
-    Ok(0)
+        Ok(0)
+    })
+    .await
 }
 
 fn affected(tasks: u32) -> String {
@@ -87,7 +109,7 @@ fn affected(tasks: u32) -> String {
 
 /// Holds jobs.
 pub(crate) async fn hold(session: &Session, args: &HoldArgs) -> Result<u8, Failure> {
-    for one in chosen(session, &args.jobs, "hold").await? {
+    to_each(chosen(session, &args.jobs, "hold").await?, async |one| {
         let request = v1::HoldRequest {
             job_id: one.whole("hold")?,
             reason: args.reason.clone(),
@@ -95,19 +117,21 @@ pub(crate) async fn hold(session: &Session, args: &HoldArgs) -> Result<u8, Failu
         };
         session.client.hold(request).await?;
         say(&format!("{one}: held"));
-    }
-    Ok(0)
+        Ok(0)
+    })
+    .await
 }
 
 /// Lets held jobs start.
 pub(crate) async fn release(session: &Session, args: &JobsArgs) -> Result<u8, Failure> {
-    for one in chosen(session, args, "release").await? {
-        let request =
-            v1::ReleaseRequest { job_id: one.whole("release")?, ..v1::ReleaseRequest::default() };
+    to_each(chosen(session, args, "release").await?, async |one| {
+        let job_id = one.whole("release")?;
+        let request = v1::ReleaseRequest { job_id, ..v1::ReleaseRequest::default() };
         session.client.release(request).await?;
         say(&format!("{one}: released"));
-    }
-    Ok(0)
+        Ok(0)
+    })
+    .await
 }
 
 /// Changes a job, and says what was and what is.
