@@ -1,6 +1,7 @@
 //! Watches: events from an index on, until the watcher goes.
 
 use super::Api;
+use super::data::name_of;
 use super::gate::Who;
 use super::read::View;
 use super::refusal::Refusal;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
-use yard_common::id::{JobId, LogIndex, PrincipalId, WorkspaceId};
+use yard_common::id::{AllocationId, JobId, LogIndex, PrincipalId, WorkspaceId};
 use yard_common::limits::{WATCH_EVENTS_MAX, WATCH_JOBS_MAX};
 use yard_core::command::Object;
 use yard_core::event::Event;
@@ -41,6 +42,8 @@ struct Watch {
     out: VecDeque<v1::WatchResponse>,
     /// When it must be told how far it is, if nothing else is told before.
     due: Instant,
+    /// Whether it was told all that had happened when it began.
+    is_level: bool,
     over: bool,
 }
 
@@ -95,6 +98,7 @@ impl Api {
             seen: self.recent.seen(),
             out: VecDeque::new(),
             due: Instant::now() + QUIET,
+            is_level: false,
             over: false,
         };
         Box::pin(stream::unfold(watch, |mut watch| async move {
@@ -133,7 +137,13 @@ impl Watch {
                 let applied_index = self.next - 1;
                 self.say(What::Progress(v1::Progress { applied_index }));
             } else if self.next == before {
-                self.wait().await;
+                match std::mem::replace(&mut self.is_level, true) {
+                    true => self.wait().await,
+                    // Who wants what has happened so far need not wait to know that this is all.
+                    false => {
+                        self.say(What::Progress(v1::Progress { applied_index: self.next - 1 }))
+                    }
+                }
             }
         }
     }
@@ -164,14 +174,25 @@ impl Watch {
             for event in &one.events {
                 // Counted whether told or not, so that every watch has the same positions.
                 let told = self.wants(&view, event);
-                for what in convert::event(&view.state, event) {
+                for mut what in convert::event(&view.state, event) {
                     if told {
+                        self.place(&view, &mut what);
                         let event = convert::at(one.index, position, one.at, what);
                         self.say(What::Event(event));
                     }
                     position += 1;
                 }
             }
+        }
+    }
+
+    /// Adds where an attempt is, or was: what has ended is not in the state any more.
+    fn place(&self, view: &View, what: &mut v1::event::What) {
+        if let v1::event::What::Granted(granted) = what
+            && granted.nodes.is_empty()
+        {
+            let nodes = self.api.attempts.nodes_of(AllocationId(granted.allocation_id));
+            granted.nodes = nodes.into_iter().map(|node| name_of(&view.state, node)).collect();
         }
     }
 

@@ -13,7 +13,7 @@ use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-use yard_common::id::{AllocationId, AttemptNumber, JobId, TaskIndex};
+use yard_common::id::{AllocationId, AttemptNumber, JobId, NodeId, TaskIndex};
 use yard_common::limits::{
     ATTEMPTS_KEPT_MAX, ATTEMPTS_PAGE_BYTES, CHAIN_TASKS_MAX, PAYLOAD_BYTES_MAX,
 };
@@ -147,6 +147,13 @@ impl Attempts {
     /// Everything, in order.
     pub(crate) fn all(&self) -> Vec<Noted> {
         self.lock().kept.iter().map(|(id, kept)| (*id, kept.clone())).collect()
+    }
+
+    /// The nodes of an allocation, in the order of the gang.
+    pub(crate) fn nodes_of(&self, id: AllocationId) -> Vec<NodeId> {
+        let books = self.lock();
+        let kept = books.kept.get(&id);
+        kept.map_or(Vec::new(), |kept| kept.shares.iter().map(|(node, _)| *node).collect())
     }
 
     /// The job of an allocation.
@@ -310,7 +317,7 @@ mod tests {
     use super::*;
     use yard_common::ExitCause;
     use yard_common::gpu::GpuGrant;
-    use yard_common::id::{LeaderId, LogIndex, MemberId, NodeId, Sequence, TaskRange};
+    use yard_common::id::{LeaderId, LogIndex, MemberId, Sequence, TaskRange};
     use yard_core::agent::{AssignmentId, Chain, Exit, Report};
     use yard_core::command::{Actor, Placement, Rejection};
     use yard_core::event::Audit;

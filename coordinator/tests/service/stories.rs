@@ -232,8 +232,14 @@ async fn a_watch_goes_on_after_a_restart() {
     let request = v1::EventsRequest { from_index: 0, kinds: Vec::new() };
     let mut events = admin.cluster.events(request).await.unwrap().into_inner();
     let third = admin.submit("name: c\nhold: true\ncommand: 'true'\n").await.unwrap();
-    let response = events.message().await.unwrap().unwrap();
-    let Some(v1::watch_response::What::Event(event)) = response.what else { panic!() };
+    let event = loop {
+        match events.message().await.unwrap().unwrap().what.unwrap() {
+            v1::watch_response::What::Event(event) => break event,
+            // How far it is.
+            v1::watch_response::What::Progress(_) => {}
+            v1::watch_response::What::Compacted(gone) => panic!("{gone:?}"),
+        }
+    };
     assert_eq!(event.index, third.applied_index);
     cluster.stop().await;
 }
@@ -352,6 +358,10 @@ async fn a_quiet_watch_is_told_how_far_it_is_while_much_else_happens() {
         ..Default::default()
     };
     let mut watch = admin.jobs.watch(request).await.unwrap().into_inner();
+    // At once, of what had happened by then.
+    let told = timeout(PATIENCE, watch.message()).await.expect("in time").unwrap().unwrap();
+    let Some(v1::watch_response::What::Progress(progress)) = told.what else { panic!("{told:?}") };
+    assert_eq!(progress.applied_index, quiet.applied_index);
     let busy = async {
         loop {
             admin.submit("name: b\nhold: true\ncommand: 'true'\n").await.unwrap();
