@@ -4,8 +4,10 @@
 //! closed to others.
 
 use crate::failure::{Failure, exit};
+use crate::output::say;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use yard_client::Options;
 use yard_common::limits::VOTERS_MAX;
@@ -60,6 +62,13 @@ pub(crate) struct Context {
     pub(crate) identity: PathBuf,
 }
 
+/// Says that nobody answers yet, to people.
+fn on_wait(why: &str) {
+    if std::io::stderr().is_terminal() {
+        say(&format!("note: waiting for a coordinator ({why})"));
+    }
+}
+
 impl Context {
     /// Reads who the user is.
     pub(crate) fn load_identity(&self) -> Result<Identity, Failure> {
@@ -76,7 +85,7 @@ impl Context {
         let roster = roster.filter(|_| !given);
         let addresses = crate::members::merged(roster.as_ref(), &self.addresses);
         let members_index = roster.map_or(0, |roster| roster.index);
-        Options { members_index, life, ..Options::new(addresses, identity) }
+        Options { members_index, life, on_wait, ..Options::new(addresses, identity) }
     }
 }
 

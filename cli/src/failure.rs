@@ -62,7 +62,7 @@ impl Failure {
             let _ = write!(text, "\n  fix: {}", harmless(&self.hint));
         }
         if let Some(code) = &self.code {
-            let _ = write!(text, "\n  more: docs/errors/{code}.md");
+            let _ = write!(text, "\n  more: yard explain {code}");
         }
         text.push('\n');
         text
@@ -85,7 +85,8 @@ impl From<ClientError> for Failure {
         let message = chain(&error);
         match error {
             ClientError::Unreachable(_) | ClientError::NoAddress => {
-                let hint = "is the coordinator running? `yard doctor` looks closer";
+                let hint = "is the coordinator running? `yard dev` starts your own; \
+                            `yard doctor` looks closer";
                 Failure::new(exit::UNREACHABLE, message, hint)
             }
             ClientError::Distrusted(_) => {
@@ -141,7 +142,7 @@ mod tests {
         assert_eq!(failure.exit, 66);
         assert_eq!(
             failure.render(),
-            "error[Y2001]: there is no job 812\n  more: docs/errors/Y2001.md\n"
+            "error[Y2001]: there is no job 812\n  more: yard explain Y2001\n"
         );
         let tried = vec![("10.0.0.1:7100".into(), "Connection refused".into())];
         let failure = Failure::from(ClientError::Unreachable(tried));
@@ -149,7 +150,8 @@ mod tests {
         assert_eq!(
             failure.render(),
             "error: no coordinator is reachable: 10.0.0.1:7100: Connection refused\n  \
-             fix: is the coordinator running? `yard doctor` looks closer\n"
+             fix: is the coordinator running? `yard dev` starts your own; \
+             `yard doctor` looks closer\n"
         );
     }
 }

@@ -23,6 +23,7 @@ mod install;
 mod members;
 mod outcome;
 mod output;
+mod pages;
 mod problems;
 mod select;
 mod session;

@@ -24,6 +24,8 @@ use yard_runtime::tls::{self, ClientTls, Expect};
 const BACKOFF: Backoff = Backoff::new(50, 1_000);
 /// The least that one try gets, however little patience is left.
 const TRY_LEAST: Duration = Duration::from_millis(100);
+/// How long a call waits before that is told.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a member may take to tell the list of members.
 const LEARN: Duration = Duration::from_secs(1);
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub patience: Duration,
     /// How long one member may take to answer.
     pub try_timeout: Duration,
+    /// Is told once, while a call waits, that no member could do it so far, and why.
+    pub on_wait: fn(&str),
     /// The position of the list of members that `addresses` are from; 0: of none.
     pub members_index: u64,
     /// The latest life of the cluster that was heard of; 0: of none.
@@ -59,8 +63,15 @@ impl Options {
     /// With a patience that lasts over an election, and an answer within half a minute.
     #[must_use]
     pub fn new(addresses: Vec<String>, identity: Identity) -> Options {
-        let (patience, try_timeout) = (Duration::from_secs(8), Duration::from_secs(30));
-        Options { addresses, identity, patience, try_timeout, members_index: 0, life: 0 }
+        Options {
+            addresses,
+            identity,
+            patience: Duration::from_secs(8),
+            try_timeout: Duration::from_secs(30),
+            on_wait: |_| {},
+            members_index: 0,
+            life: 0,
+        }
     }
 }
 
@@ -74,6 +85,7 @@ struct Shared {
     tls: Arc<ClientTls>,
     patience: Duration,
     try_timeout: Duration,
+    on_wait: fn(&str),
     members: Mutex<Members>,
 }
 
@@ -114,6 +126,7 @@ impl Client {
                 tls: ClientTls::new(&options.identity)?,
                 patience: options.patience,
                 try_timeout: options.try_timeout,
+                on_wait: options.on_wait,
                 members: Mutex::new(members),
             }),
         })
@@ -143,7 +156,8 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let until = Instant::now() + self.shared.patience;
+        let (began, mut told) = (Instant::now(), false);
+        let until = began + self.shared.patience;
         let mut backoff = BACKOFF;
         let mut tries = Tries::default();
         loop {
@@ -184,6 +198,10 @@ impl Client {
             // A member that hangs may take all of the patience: the others are asked all the same.
             if Instant::now() + wait + TRY_LEAST > until && tries.members() >= members {
                 return Err(give_up(tries));
+            }
+            if !told && began.elapsed() >= QUIET {
+                told = true;
+                (self.shared.on_wait)(&cause_of(&status));
             }
             sleep(wait).await;
         }

@@ -135,6 +135,12 @@ pub(crate) enum Verb {
     Init(InitArgs),
     /// Print every field of a job file with its default
     Schema,
+    /// Say what an error code means, and what to do
+    Explain {
+        /// The code, such as Y2001
+        #[arg(value_name = "CODE")]
+        code: String,
+    },
     /// Settings of the cluster, and contexts of this machine
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -205,7 +211,7 @@ mod tests {
             verbs.join(" "),
             "run submit ls show why logs files top exec forward checkpoint cancel hold release \
              set wait results node pool queue user login cluster dev coordinator agent doctor \
-             init schema config events completion"
+             init schema explain config events completion"
         );
         for verb in verbs {
             let line = help.lines().find(|line| line.trim().starts_with(&format!("{verb} ")));

@@ -79,9 +79,12 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs, build: Build) -> Resu
     let wanted = args.nodes.unwrap_or(if there.is_empty() { NODES } else { 0 });
     let names = (1..=wanted).map(|number| format!("n{number}"));
     let more: Vec<String> = names.filter(|name| !there.contains(name)).collect();
+    let mut kept = 0;
     for node in there.iter().chain(&more) {
         let running = process::find(&layout.pid(node)).is_some();
-        if !running {
+        if running {
+            kept += 1;
+        } else {
             settle(layout, node, &addresses, args.gpus_fake)?;
             join(layout, node, &client).await?;
         }
@@ -89,9 +92,20 @@ pub(super) async fn start(layout: &Layout, args: &DevArgs, build: Build) -> Resu
     }
     let nodes: Vec<String> = there.into_iter().chain(more).collect();
     await_nodes(layout, &client, &nodes).await?;
+    tell_unchanged(args, nodes.len(), kept);
     let (list, root) = (addresses.join(", "), layout.root().display());
     say(&format!("coordinator at {list}, context {CONTEXT}, files in {root}"));
     Ok(())
+}
+
+/// Says what was wished and is not done to a cluster that is there.
+fn tell_unchanged(args: &DevArgs, nodes: usize, running: usize) {
+    if args.nodes.is_some_and(|wanted| usize::from(wanted) < nodes) {
+        say(&format!("note: there are {nodes} nodes; `yard dev reset` makes room for fewer"));
+    }
+    if args.gpus_fake.is_some() && running > 0 {
+        say("note: the GPUs of nodes that run stay as they are; `yard dev stop` stops them first");
+    }
 }
 
 /// Adds coordinators until there are so many, and waits until all of them vote.

@@ -10,7 +10,7 @@ use crate::text;
 use crate::view;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use yard_proto::v1;
 
 /// Bytes at the end of a part of a file that are compared before it is gone on with.
@@ -109,17 +109,30 @@ async fn get(session: &Session, args: &FilesGetArgs) -> Result<u8, Failure> {
     let place = place(session, &args.job, &args.path, &args.spot).await?;
     let path = args.path.trim_end_matches('/');
     let name = path.rsplit('/').next().unwrap_or(path);
+    let is_directory = tree::is_directory(session, &place).await?;
     let to = match &args.to {
-        Some(to) if to.is_dir() => to.join(name),
+        // One that is there already may be a copy that broke off.
+        Some(to) if is_directory && !goes_into(to) => to.clone(),
+        Some(to) if to.is_dir() || is_directory => to.join(name),
         Some(to) => to.clone(),
         None => PathBuf::from(name),
     };
-    if tree::is_directory(session, &place).await? {
+    if is_directory {
         return tree::get(session, place, &to).await;
     }
     let len = fetch(session, place, &to).await?;
     say(&format!("{}: {}", to.display(), text::bytes(len)));
     Ok(0)
+}
+
+/// Whether a copy of a directory is to lie in this one: `copies/`, `.`, `..`.
+fn goes_into(to: &Path) -> bool {
+    let text = to.to_string_lossy();
+    text.ends_with('/')
+        || to
+            .components()
+            .next_back()
+            .is_some_and(|last| matches!(last, Component::CurDir | Component::ParentDir))
 }
 
 /// Copies one file. Returns its length.

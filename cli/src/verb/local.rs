@@ -5,6 +5,7 @@ use crate::context::{Contexts, Environment, check_name};
 use crate::failure::{Failure, exit};
 use crate::input::all_of_standard_input;
 use crate::output::{Format, Listing, Row, column, put, say};
+use crate::pages;
 use crate::session::now_wall_ms;
 use crate::text;
 use crate::view;
@@ -48,6 +49,12 @@ fn context_name(host: &str) -> String {
     let name: String = host.chars().map(legal).collect();
     let name = name.trim_matches('-');
     if name.is_empty() { "default".into() } else { name.chars().take(63).collect() }
+}
+
+/// Prints the page of an error code.
+pub(crate) fn explain(code: &str) -> Result<u8, Failure> {
+    put(pages::page(code)?)?;
+    Ok(0)
 }
 
 /// Clusters that this machine knows.

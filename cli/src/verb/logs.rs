@@ -20,6 +20,9 @@ pub(crate) async fn logs(session: &Session, args: &LogsArgs) -> Result<u8, Failu
     let since_wall_ms = args.since.as_deref().map(parse_since).transpose()?.unwrap_or(0);
     let chosen = choose_one(session, &args.job).await?;
     let task = chosen.only_task()?;
+    if task.is_none() {
+        tell_of_others(session, chosen.job).await?;
+    }
     let mut attempt = match (args.attempt, args.previous) {
         (Some(attempt), _) => attempt,
         (None, true) => previous(session, chosen.job, task).await?,
@@ -68,6 +71,17 @@ pub(crate) async fn logs(session: &Session, args: &LogsArgs) -> Result<u8, Failu
             None => return Ok(0),
         }
     }
+}
+
+/// Says that an array has more output than that of its first task.
+async fn tell_of_others(session: &Session, job_id: u64) -> Result<(), Failure> {
+    let answer = session.client.job(v1::GetJobRequest { job_id }).await?;
+    let job = answer.job.unwrap_or_default();
+    if job.is_array && job.task_count > 1 {
+        let count = job.task_count;
+        say(&format!("note: the first of {count} tasks is shown; yard logs '{job_id}[INDEX]'"));
+    }
+    Ok(())
 }
 
 /// Prints one attempt. Returns which it was; none: nobody reads any more.

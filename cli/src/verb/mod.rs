@@ -45,6 +45,7 @@ pub(crate) async fn run(cli: Cli, build: Build) -> Result<u8, Failure> {
             return backup::show(&global, file);
         }
         Verb::Schema => return local::schema(),
+        Verb::Explain { code } => return local::explain(code),
         Verb::Completion(completion) => return local::completion(completion.shell),
         Verb::Config(crate::args::ConfigVerb::Contexts) => return local::contexts(&global),
         Verb::Config(crate::args::ConfigVerb::Use { context }) => {
@@ -139,6 +140,7 @@ async fn ask(session: &Session, verb: &Verb) -> Result<u8, Failure> {
         | Verb::Doctor
         | Verb::Init(_)
         | Verb::Schema
+        | Verb::Explain { .. }
         | Verb::Completion(_) => Ok(0),
     }
 }
