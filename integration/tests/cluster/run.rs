@@ -122,6 +122,38 @@ fn each_kind_of_end_has_its_code() {
 }
 
 #[test]
+fn words_behind_a_job_are_its_arguments_and_nothing_that_is_run() {
+    let cluster = Cluster::start(1);
+    let script = "#!/bin/sh\n#YARD resources.cpus=0.1\necho \"$2\"\n";
+    let python =
+        "#!/usr/bin/env python3\n#YARD resources.cpus=0.1\nimport sys\nprint(sys.argv[2])\n";
+    let block = "resources: { cpus: 0.1 }\ncommand: |\n  printf '%s+'\n";
+    for (file, text, out) in
+        [("a.sh", script, "b c\n"), ("a.py", python, "b c\n"), ("a.yaml", block, "touch+b c+\n")]
+    {
+        std::fs::write(cluster.home.work().join(file), text).expect("a file can be written");
+        let ran = cluster.yard(&["run", file, "--", "touch", "b c"]).ok();
+        assert_eq!(ran.out, out, "{file}: {ran}");
+    }
+}
+
+#[test]
+fn of_several_jobs_all_are_tried() {
+    let cluster = Cluster::start(1);
+    let ids = [0, 1, 2].map(|_| {
+        let words = [&["--hold"][..], &SMALL, &["--", "true"]].concat();
+        cluster.submit(&words).to_string()
+    });
+    cluster.yard(&["cancel", &ids[1]]).ok();
+    let [first, second, third] = &ids;
+    let ran = cluster.yard(&["cancel", second, first, third]).exits(1);
+    ran.says(&[&format!("{second}: job {second} is Cancelled"), &format!("{third}: 1 task")]);
+    for id in ids {
+        assert_eq!(cluster.json(&["show", &id])["state"], "Cancelled");
+    }
+}
+
+#[test]
 fn a_job_that_cannot_start_says_what_is_missing() {
     let cluster = Cluster::start(1);
     let ran = run(&cluster, &["--workdir", "/nonexistent/place"], "true");

@@ -250,13 +250,13 @@ fn ports_of_a_job_are_reached_and_no_others() {
 
 #[test]
 fn a_job_with_a_terminal_ends_as_its_command_does() {
-    let cluster = Cluster::start(1);
-    let yard = |words: &str| {
-        let flags = SMALL.join(" ");
-        let line =
-            format!("{} run --pty {flags} -- {words}", crate::world::yard::program().display());
+    let cluster = Cluster::start(2);
+    let with = |more: &str, words: &str| {
+        let (flags, program) = (SMALL.join(" "), crate::world::yard::program());
+        let line = format!("{} run --pty {flags} {more} -- {words}", program.display());
         cluster.yard::<&str>(&[]).replaced(&["script", "-qec", &line, "/dev/null"])
     };
+    let yard = |words: &str| with("", words);
     let ran = yard("sh -c 'tty; exit 5'").exits(5);
     assert!(ran.out.contains("/dev/pts/"), "{ran}");
     let last = cluster.json(&["show", "last"]);
@@ -264,4 +264,9 @@ fn a_job_with_a_terminal_ends_as_its_command_does() {
     yard("true").ok();
     cluster.yard(&["wait", "last"]).ok();
     cluster.yard(&["run", "--pty", "--", "true"]).exits(64).says(&["needs a terminal"]);
+    // Of a gang it is one process on the first node: nobody would end the other ranks.
+    let ran = with("--nodes 2", "sh -c 'wc -l < $YARD_HOSTFILE'").ok();
+    assert!(ran.out.contains('2'), "{ran}");
+    assert_eq!(cluster.json(&["show", "last"])["state"], "Succeeded");
+    with("--launch torch", "true").exits(64).says(&["leave --launch out"]);
 }
