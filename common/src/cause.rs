@@ -111,6 +111,9 @@ pub enum PrepareStep {
     /// The directory that the job's output is delivered to cannot be made.
     #[n(12)]
     LogDir,
+    /// The owner has no unix login, so that no node knows as whom to run it.
+    #[n(13)]
+    Login,
 }
 
 /// Why an exit status cannot be known.
@@ -183,6 +186,23 @@ impl ExitCause {
     }
 }
 
+/// What the system said of a program that it did not start, where people have a word for it. The
+/// numbers are those of Linux.
+#[must_use]
+pub fn start_words(errno: i32) -> Option<&'static str> {
+    match errno {
+        // ENOENT, ENOTDIR.
+        2 | 20 => Some("not found"),
+        // EACCES.
+        13 => Some("not executable"),
+        // ENOEXEC.
+        8 => Some("not a program"),
+        // E2BIG.
+        7 => Some("too many arguments"),
+        _ => None,
+    }
+}
+
 impl PrepareStep {
     /// Whose fault a failure of this step is.
     #[must_use]
@@ -191,7 +211,8 @@ impl PrepareStep {
             PrepareStep::Workdir
             | PrepareStep::Setup
             | PrepareStep::Secret
-            | PrepareStep::LogDir => Fault::User,
+            | PrepareStep::LogDir
+            | PrepareStep::Login => Fault::User,
             PrepareStep::Account
             | PrepareStep::Code
             | PrepareStep::Mount
@@ -211,7 +232,10 @@ impl fmt::Display for ExitCause {
             ExitCause::Exited(code) => write!(f, "Exited({code})"),
             ExitCause::Signaled(signal) => write!(f, "Signaled({signal})"),
             ExitCause::GpuFault(xid) => write!(f, "GpuFault(xid {xid})"),
-            ExitCause::StartFailed(errno) => write!(f, "StartFailed(errno {errno})"),
+            ExitCause::StartFailed(errno) => match start_words(*errno) {
+                Some(words) => write!(f, "StartFailed({words})"),
+                None => write!(f, "StartFailed(errno {errno})"),
+            },
             ExitCause::PrepareFailed(step) => write!(f, "PrepareFailed({step:?})"),
             ExitCause::Lost(reason) => write!(f, "Lost({reason:?})"),
             other => write!(f, "{other:?}"),
@@ -229,6 +253,13 @@ mod tests {
         for cause in [ExitCause::Exited(1), ExitCause::Signaled(9), ExitCause::StoppedWithGang] {
             assert!(!cause.is_success(), "{cause}");
         }
+    }
+
+    #[test]
+    fn a_program_that_did_not_start_says_why_in_words() {
+        assert_eq!(ExitCause::StartFailed(2).to_string(), "StartFailed(not found)");
+        assert_eq!(ExitCause::StartFailed(13).to_string(), "StartFailed(not executable)");
+        assert_eq!(ExitCause::StartFailed(5).to_string(), "StartFailed(errno 5)");
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn enums_have_the_same_values_on_both_sides() {
         AssignmentState: 6,
         NodeState: 4,
         PendingReason: 15,
-        PrepareStep: 13,
+        PrepareStep: 14,
         LostReason: 5,
         Fault: 5,
         IsolationClass: 3,

@@ -127,7 +127,10 @@ mod tests {
         if own.is_root() {
             let nobody = resolve(Some("nobody"), &policy(true, &[])).unwrap();
             assert_eq!(nobody.identity.unwrap().uid, nobody.uid);
-            assert!(matches!(resolve(None, &policy(false, &[])), Err(PrepareError::NoLogin)));
+            let error = resolve(None, &policy(false, &[])).unwrap_err();
+            // No other try and no other machine would change it.
+            assert_eq!(error.step().fault(), yard_common::cause::Fault::User);
+            assert!(error.to_string().contains("yard user set NAME --unix LOGIN"), "{error}");
             assert_eq!(resolve(None, &policy(true, &[])).unwrap().name, login);
         } else {
             let error = resolve(Some("root"), &policy(false, &named)).unwrap_err();

@@ -29,7 +29,7 @@ pub enum PrepareError {
     Launcher(Launch),
     /// The owner has no unix account.
     #[error(
-        "the job's owner has no unix login; an operator sets it: yard user add NAME --unix LOGIN"
+        "the job's owner has no unix login; an operator sets it: yard user set NAME --unix LOGIN"
     )]
     NoLogin,
     /// The login is unknown here.
@@ -76,8 +76,8 @@ pub enum PrepareError {
     },
     /// The working directory is not there.
     #[error(
-        "the working directory {path} is not on node {node}; set code: to ship it, workdir: to \
-        name one that every node has, or use a shared file system"
+        "the working directory {path} is not on node {node}; set workdir: to one that every node \
+        has, or use a shared file system"
     )]
     Workdir {
         /// The directory.
@@ -113,8 +113,8 @@ impl PrepareError {
     #[must_use]
     pub fn step(&self) -> PrepareStep {
         match self {
-            PrepareError::NoLogin
-            | PrepareError::NoAccount { .. }
+            PrepareError::NoLogin => PrepareStep::Login,
+            PrepareError::NoAccount { .. }
             | PrepareError::OtherAccount { .. }
             | PrepareError::Root { .. }
             | PrepareError::Lookup { .. } => PrepareStep::Account,

@@ -11,9 +11,10 @@ use crate::sys::{self, Program, Standing, StartError, StartStep, WaitStatus};
 use nix::libc;
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use yard_common::ExitCause;
-use yard_common::cause::{LostReason, PrepareStep};
+use yard_common::cause::{LostReason, PrepareStep, start_words};
 use yard_common::limits::{SHIM_STARTS_AHEAD, SIBLING_GRACE_MS};
 
 /// The task that runs.
@@ -139,7 +140,8 @@ impl Shim {
             daemons: BTreeSet::new(),
         };
         let pipes = orders.site.lacks_holes.then_some(&mut self.pipes);
-        let failed = start_all(plan, &mut running, strict_ms, pipes);
+        let (failed, rank) = start_all(plan, &mut running, strict_ms, pipes).unzip();
+        let rank = rank.flatten();
         if running.mains.is_empty() && failed.is_some_and(|error| error.step == StartStep::Deadline)
         {
             self.write(&Entry::Held(position))?;
@@ -150,12 +152,12 @@ impl Shim {
         if running.mains.is_empty()
             && let Some(error) = failed
         {
-            self.end(position, cause_of_start(error), None, false)?;
+            self.end(position, cause_of_start(error), rank, false)?;
             return Ok(false);
         }
         if let Some(error) = failed {
             // Some run, one does not: the task has failed, and the rest ends with it.
-            running.blame = Some((cause_of_start(error), None));
+            running.blame = Some((cause_of_start(error), rank));
             self.is_killing = true;
         }
         let processes = running.mains.iter().map(|main| MainProcess {
@@ -234,13 +236,14 @@ impl Shim {
     }
 }
 
-/// Starts every process of a task. Those that run are in `running`; the error is returned.
+/// Starts every process of a task. Those that run are in `running`; the error is returned, with
+/// the rank of which it is the fault.
 fn start_all(
     plan: &Plan,
     running: &mut Running,
     strict_ms: u64,
     mut pipes: Option<&mut Pipes>,
-) -> Option<StartError> {
+) -> Option<(StartError, Option<u32>)> {
     for process in &running.plan.processes {
         let started = match &mut pipes {
             Some(pipes) => start_piped(plan, process, strict_ms, pipes),
@@ -248,10 +251,41 @@ fn start_all(
         };
         match started {
             Ok(pid) => running.mains.push(Main { rank: process.local_rank, pid, status: None }),
-            Err(error) => return Some(error),
+            Err(error) => {
+                say_why(plan, process, error);
+                let started = matches!(cause_of_start(error), ExitCause::StartFailed(_));
+                return Some((error, process.local_rank.filter(|_| started)));
+            }
         }
     }
     None
+}
+
+/// Says for people why a process did not start: in its errors what is wrong with its program, and
+/// beside them what is wrong with where it would have run.
+fn say_why(plan: &Plan, process: &Process, error: StartError) {
+    let system = || std::io::Error::from_raw_os_error(error.errno).to_string();
+    let errors = &process.streams[1];
+    let (path, text) = match error.step {
+        StartStep::Deadline => return,
+        StartStep::Directory => {
+            let directory = plan.directory().to_string_lossy();
+            let text = format!("the working directory {directory} cannot be entered: {}", system());
+            (errors.with_file_name("prepare.err"), text)
+        }
+        StartStep::Identity | StartStep::Cgroup => {
+            let text = format!("the process cannot be set up ({:?}): {}", error.step, system());
+            (errors.with_file_name("prepare.err"), text)
+        }
+        StartStep::Fork | StartStep::Setup | StartStep::Exec => {
+            let program = process.words.first().map(|word| word.to_string_lossy());
+            let program = program.unwrap_or_default();
+            let words = start_words(error.errno).map_or_else(system, str::to_string);
+            (errors.clone(), format!("yard: {program} did not start: {words}"))
+        }
+    };
+    // The cause is told in any case.
+    let _ = crate::launch::open_stream(&path).and_then(|mut file| writeln!(file, "{text}"));
 }
 
 /// Starts one process that writes through pipes.

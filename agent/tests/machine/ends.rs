@@ -32,6 +32,12 @@ async fn a_program_that_is_not_there_has_not_started() {
     assert_eq!(cause, ExitCause::StartFailed(2));
     let cause = node.end_of(2, "command: [/etc/passwd]").await;
     assert_eq!(cause, ExitCause::StartFailed(13));
+    // Both were the first attempt of one task.
+    assert_eq!(
+        node.output(0, Writer::Rank(0), Kind::Err),
+        "yard: no-such-program did not start: not found\nyard: /etc/passwd did not start: not \
+         executable\n"
+    );
     assert_eq!(node.heard.started(id(1)), 0);
 }
 

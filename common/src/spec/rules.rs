@@ -348,7 +348,7 @@ impl<'n> Rules<'_, '_, 'n> {
             let issue = Issue::new(
                 ErrorCode::BadPath,
                 "the path must be absolute: no code is shipped that it could be relative to",
-                "start it with /, or add code: .",
+                "start it with /",
             );
             self.report("workdir", issue);
         }

@@ -57,7 +57,7 @@ same! {
     }
     PrepareStep {
         Account, Workdir, Code, Mount, Image, Secret, Setup, GpuCheck, Limits, Barrier, Disk,
-        NodeCheck, LogDir,
+        NodeCheck, LogDir, Login,
     }
     ConditionKind {
         GpuGone, GpuUnresponsive, GpuFault, GpuMemory, GpuResetDue, GpuForeign, GpuDirty, GpuSlow,
