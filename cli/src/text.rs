@@ -1,5 +1,6 @@
 //! Amounts, times and words as people read them.
 
+use yard_common::cause::start_words;
 use yard_common::spec::time::format_rfc3339;
 use yard_proto::v1;
 
@@ -149,12 +150,15 @@ words! {
 pub(crate) fn cause(cause: &v1::ExitCause) -> String {
     let kind = exit_kind(cause.kind);
     match v1::ExitKind::try_from(cause.kind) {
-        Ok(
-            v1::ExitKind::Exited
-            | v1::ExitKind::Signaled
-            | v1::ExitKind::GpuFault
-            | v1::ExitKind::StartFailed,
-        ) => format!("{kind}({})", cause.number),
+        Ok(v1::ExitKind::Exited | v1::ExitKind::Signaled | v1::ExitKind::GpuFault) => {
+            format!("{kind}({})", cause.number)
+        }
+        Ok(v1::ExitKind::StartFailed) => {
+            match i32::try_from(cause.number).ok().and_then(start_words) {
+                Some(words) => format!("{kind}({words})"),
+                None => format!("{kind}(errno {})", cause.number),
+            }
+        }
         Ok(v1::ExitKind::PrepareFailed) => format!("{kind}({})", prepare_step(cause.step)),
         Ok(v1::ExitKind::Lost) => format!("{kind}({})", lost_reason(cause.lost)),
         Ok(_) | Err(_) => kind,
@@ -162,8 +166,11 @@ pub(crate) fn cause(cause: &v1::ExitCause) -> String {
 }
 
 /// Whose fault an end was, for people.
-pub(crate) fn whose_fault(fault: i32) -> &'static str {
-    match v1::Fault::try_from(fault) {
+pub(crate) fn whose_fault(cause: &v1::ExitCause) -> &'static str {
+    if cause.kind == v1::ExitKind::DependencyFailed as i32 {
+        return "that of what it waited for";
+    }
+    match v1::Fault::try_from(cause.fault) {
         Ok(v1::Fault::None) => "nobody's: it did what was asked",
         Ok(v1::Fault::User) => "yours: the code, or a limit that it ran into",
         Ok(v1::Fault::Infra) => "the machines'",
@@ -237,6 +244,13 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(cause(&prepare), "PrepareFailed(Workdir)");
+        let start = |number| {
+            let kind = v1::ExitKind::StartFailed.into();
+            cause(&v1::ExitCause { kind, number, ..Default::default() })
+        };
+        assert_eq!(start(2), "StartFailed(not found)");
+        assert_eq!(start(13), "StartFailed(not executable)");
+        assert_eq!(start(5), "StartFailed(errno 5)");
         let lost = v1::ExitCause { kind: v1::ExitKind::NodeLost.into(), ..Default::default() };
         assert_eq!(cause(&lost), "NodeLost");
     }

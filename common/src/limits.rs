@@ -582,6 +582,11 @@ pub const STALL_ODD_MAX: usize = 8;
 /// Connections of a machine, and files of an assignment, that are looked at for their bytes.
 pub const STALL_SOCKETS_MAX: usize = 262_144;
 
+// --- What people are told ----------------------------------------------------------------------
+
+/// Requests that ended tasks, of which a job remembers who made them, and why.
+pub const CANCELS_KEPT_MAX: usize = 8;
+
 // --- Relations ------------------------------------------------------------------------------
 
 const _: () = assert!(SPEC_BYTES_MAX <= JOB_FILE_BYTES_MAX);

@@ -121,6 +121,16 @@ pub enum Event {
         #[n(3)]
         since_ms: Option<u64>,
     },
+    /// The shares of an attempt on a node are over without a word from it.
+    #[n(10)]
+    ShareLost {
+        /// The allocation.
+        #[n(0)]
+        allocation: AllocationId,
+        /// The node.
+        #[n(1)]
+        node: NodeId,
+    },
 }
 
 /// Who asked what and how it ended; written for every command that is not refused as stale.

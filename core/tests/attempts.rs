@@ -221,16 +221,53 @@ fn a_chain_runs_in_turn_and_its_tail_comes_back() {
 }
 
 #[test]
-fn an_array_ends_when_more_tasks_failed_than_it_allows() {
+fn no_more_of_an_array_starts_when_too_many_failed() {
     let mut lab = Lab::new();
-    let node = lab.join("a", 4, &[]);
+    let node = lab.join("a", 8, &[]);
     let mut plan = array(100);
-    plan.array.as_mut().unwrap().failures_max = Some(0);
+    plan.array.as_mut().unwrap().failures_max = Some(2);
     let job = lab.submit(plan);
-    let allocation = lab.place(job, TaskRange { first: 0, len: 1 }, &[node]);
-    lab.run_to_end(node, allocation, ExitCause::Exited(1));
-    assert_eq!(lab.states(job), "0:Failed 1-99:Cancelled");
+    let tasks = |first, len| TaskRange { first, len };
+    let other = lab.place(job, tasks(10, 1), &[node]);
+    lab.start(node, other, 1);
+    let chain = lab.place(job, tasks(0, 6), &[node]);
+    for _ in 0..2 {
+        assert!(!lab.state.jobs[job].has_failed_too_often());
+        lab.start(node, chain, 1);
+        lab.exit(node, chain, ExitCause::Exited(1));
+    }
+    // What runs goes on, and so does the one that comes next: its node may have started it.
+    let states = "0-1:Failed 2-5:Preparing 6-9:Cancelled 10:Running 11-99:Cancelled";
+    assert_eq!(lab.states(job), states);
+    lab.start(node, chain, 1);
+    assert_eq!(lab.state.desired(node).unwrap().assignments[1].keep, 3);
+    let tail = lab.state.allocations[chain].chain.slice(3, 6);
+    lab.report(node, chain, ReportKind::Recalled(tail));
+    assert_eq!(
+        lab.states(job),
+        "0-1:Failed 2:Running 3-5:Cancelled 6-9:Cancelled 10:Running 11-99:Cancelled"
+    );
+    lab.exit(node, chain, ExitCause::Exited(0));
+    lab.exit(node, other, ExitCause::Exited(0));
+    assert_eq!(lab.state.jobs[job].tasks.counts().of(TaskState::Succeeded), 2);
     assert_eq!(lab.state.jobs[job].state, JobState::Failed);
+    assert_eq!(lab.state.jobs[job].cancels, [], "nobody asked for it");
+}
+
+#[test]
+fn who_cancelled_is_remembered_and_why() {
+    let mut lab = Lab::new();
+    let job = lab.submit(array(100));
+    for task in 0..10 {
+        let (tasks, reason) = (Some(TaskRange::one(task)), format!("no {task}"));
+        lab.job(JobCommand::Cancel { job, tasks, reason });
+    }
+    let cancel = lab.state.jobs[job].cancel_of(9).unwrap();
+    assert_eq!((cancel.by, &*cancel.reason), (lab.user(), "no 9"));
+    lab.cancel(job, None);
+    assert_eq!(&*lab.state.jobs[job].cancel_of(9).unwrap().reason, "no 9", "the first one counts");
+    assert_eq!(&*lab.state.jobs[job].cancel_of(99).unwrap().reason, "");
+    assert_eq!(lab.state.jobs[job].cancels.len(), yard_common::limits::CANCELS_KEPT_MAX);
 }
 
 #[test]

@@ -66,12 +66,13 @@ fn people_read_names_and_times_and_no_jobs_that_are_not_theirs() {
     let queue = lab.state.queues.iter().next().map(|(id, queue)| (id, queue.name.to_string()));
     let (queue, name) = queue.expect("there is a queue");
     let told = |constraint: Constraint, seen: &[u64]| {
-        constraint.told(&lab.state, &|job| seen.contains(&job.0))
+        constraint.told(&lab.state, lab.state.now_ms() + 1_000, &|job| seen.contains(&job.0))
     };
     let place = Constraint::Position { queue, ahead: 0 };
     assert_eq!(told(place, &[]), format!("place 1 in queue {name}"));
     assert_eq!(told(Constraint::QueueClosed(queue), &[]), format!("queue {name} starts nothing"));
-    let now_ms = lab.state.now_ms();
+    // The state's time stands still while nothing is applied; people's does not.
+    let now_ms = lab.state.now_ms() + 1_000;
     let at = |ms| Constraint::NotBefore(now_ms + ms);
     assert_eq!(told(at(7_199_001), &[]), "not before: in 2h");
     assert_eq!(told(Constraint::Backoff(now_ms + 30_000), &[]), "next attempt: in 30s");

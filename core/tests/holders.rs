@@ -141,7 +141,7 @@ fn a_pool_that_is_named_stays() {
     lab.ok(lab.user(), Command::Node(NodeCommand::Remove(node)));
     let (queue, names) = (lab.queue, QueueChange { pools: vec![pool], ..QueueChange::default() });
     operator(&mut lab, Holder::SetQueue(queue, names));
-    assert!(refused(&mut lab, remove.clone()).to_string().contains("queue 0 names it"));
+    assert!(refused(&mut lab, remove.clone()).to_string().contains("queue default names it"));
     operator(&mut lab, Holder::SetQueue(queue, QueueChange::default()));
     let mut plan = single();
     plan.any_of = vec![plan.shape.clone()];

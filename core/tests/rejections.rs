@@ -85,6 +85,28 @@ fn each_refusal_says_what_is_wrong() {
 }
 
 #[test]
+fn people_are_told_names() {
+    let mut lab = Lab::new();
+    let (user, queue) = (lab.user(), lab.queue);
+    let node = lab.join("a", 1, &[]);
+    let refusals = [
+        (Command::Node(NodeCommand::Undrain(node)), "node a is neither drained nor cordoned"),
+        (
+            Command::Holder(Holder::RemoveQueue(queue)),
+            "queue default is in use: what is called default stays",
+        ),
+        (
+            Command::Holder(Holder::AddWorkspace("default".into())),
+            "workspace default exists already",
+        ),
+        (Command::Holder(Holder::RemoveQueue(QueueId(404))), "queue 404 does not exist"),
+    ];
+    for (command, text) in refusals {
+        assert_eq!(lab.refused(user, command).told(&lab.state), text);
+    }
+}
+
+#[test]
 fn each_code_of_the_state_has_its_refusal() {
     let seen: BTreeSet<ErrorCode> = refusals().iter().map(|(why, _)| why.code()).collect();
     let of_state = ErrorCode::ALL.iter().filter(|code| (2000..3000).contains(&code.number()));

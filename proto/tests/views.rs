@@ -317,7 +317,7 @@ fn an_explanation_has_names_and_numbers() {
     assert!(lab.schedule().is_empty());
     let policy = Policy::default();
     let found = explain(&lab.state, lab.now_ms, &policy, id, 0).unwrap();
-    let message = convert::explanation(&lab.state, &found, &|_| true);
+    let message = convert::explanation(&lab.state, &found, lab.now_ms, &|_| true);
     assert_eq!(message.outlook(), v1::Outlook::Waits);
     assert_eq!(message.reason(), PendingReason::Unsatisfiable.into());
     let groups = message.constraints.iter().find_map(|constraint| match &constraint.what {
@@ -348,7 +348,7 @@ fn jobs_that_the_caller_may_not_see_are_counted() {
     let task = TaskId { job: id, index: 0 };
     let found = explain(&lab.state, lab.now_ms, &Policy::default(), id, 0).unwrap();
     let found = Explanation { task, constraints, ..found };
-    let message = convert::explanation(&lab.state, &found, &|job| job == id);
+    let message = convert::explanation(&lab.state, &found, lab.now_ms, &|job| job == id);
     let [held, claimed, waits] = &message.constraints[..] else { panic!("{message:?}") };
     let Some(What::HeldBy(holders)) = &held.what else { panic!("{held:?}") };
     let ids: Vec<u64> = holders.holders.iter().map(|holder| holder.job_id).collect();

@@ -141,7 +141,12 @@ fn silent_rank(one: &v1::SilentRank) -> String {
 
 fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, name: &str) {
     let cause = failure.cause.unwrap_or_default();
-    let _ = write!(out, "attempt {} ended: {}", failure.attempt, text::cause(&cause));
+    let never = cause.kind == v1::ExitKind::DependencyFailed as i32 || failure.attempt == 0;
+    let what = match never {
+        true => "it ended without a start".to_string(),
+        false => format!("attempt {} ended", failure.attempt),
+    };
+    let _ = write!(out, "{what}: {}", text::cause(&cause));
     if let Some(rank) = failure.rank {
         let _ = write!(out, ", first at rank {rank}");
     }
@@ -152,7 +157,10 @@ fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, 
         let ago = text::duration(now.wall_ms.saturating_sub(ended.wall_ms));
         let _ = write!(out, ", {ago} ago");
     }
-    let _ = writeln!(out, "\n  whose fault: {}", text::whose_fault(cause.fault));
+    let _ = writeln!(out, "\n  whose fault: {}", text::whose_fault(&cause));
+    for fact in &failure.facts {
+        let _ = writeln!(out, "  {}", text::harmless(fact));
+    }
     if let Some(peak) = failure.memory_peak_bytes {
         let limit = failure.memory_limit_bytes.map(text::bytes);
         let limit = limit.map_or(String::new(), |limit| format!(" of {limit}"));
@@ -162,7 +170,10 @@ fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, 
     let lines: Vec<&str> = tail.lines().collect();
     let shown = &lines[lines.len().saturating_sub(TAIL_LINES_MAX)..];
     if !shown.is_empty() {
-        out.push_str("  the last lines of its standard error:\n");
+        out.push_str(match v1::ExitKind::try_from(cause.kind) {
+            Ok(v1::ExitKind::PrepareFailed) => "  the last lines that were written before it:\n",
+            Ok(_) | Err(_) => "  the last lines of its standard error:\n",
+        });
         for line in shown {
             let _ = writeln!(out, "    | {}", text::harmless(line));
         }
@@ -177,6 +188,7 @@ fn failure_lines(out: &mut String, failure: &v1::FailureReport, now: v1::Stamp, 
         Ok(v1::NextStep::Unspecified) | Err(_) => {}
     }
     match failure.hint.as_str() {
+        "" if never => {}
         "" => {
             let _ = writeln!(out, "  try: yard logs {name} --stderr --attempt {}", failure.attempt);
         }
@@ -223,6 +235,7 @@ pub(crate) fn value(answer: &v1::ExplainResponse) -> Value {
             "memory_limit_bytes": failure.memory_limit_bytes,
             "retry_cluster_ms": failure.retry_cluster_ms,
             "hint": failure.hint,
+            "facts": failure.facts,
         })
     });
     let progress = explanation.progress.as_ref().map(|progress| {
@@ -303,6 +316,7 @@ mod tests {
             node: "n1".into(),
             ended: Some(v1::Stamp { cluster_ms: 0, wall_ms: now().wall_ms - 60_000 }),
             stderr_tail: format!("{tail}\x1b[31mred\n").into_bytes().into(),
+            facts: vec!["what happened\x1b".into()],
             memory_peak_bytes: Some(1 << 30),
             memory_limit_bytes: Some(2 << 30),
             next: v1::NextStep::None.into(),
@@ -316,6 +330,7 @@ mod tests {
         for part in [
             "attempt 2 ended: Exited(3), first at rank 5 on n1, 1m ago\n",
             "  whose fault: yours: the code, or a limit that it ran into\n",
+            "  what happened\u{fffd}\n",
             "  memory at its peak: 1GiB of 2GiB\n",
             "    | line 11\n",
             "    | \u{fffd}[31mred\n",
@@ -325,6 +340,31 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         assert!(!text.contains("line 10\n"), "only the last lines are shown");
+    }
+
+    #[test]
+    fn what_never_started_names_no_attempt_and_no_logs() {
+        let failure = v1::FailureReport {
+            cause: Some(v1::ExitCause {
+                kind: v1::ExitKind::DependencyFailed.into(),
+                fault: v1::Fault::User.into(),
+                ..v1::ExitCause::default()
+            }),
+            facts: vec!["it waited for the success of job 7, which is Failed".into()],
+            next: v1::NextStep::None.into(),
+            ..v1::FailureReport::default()
+        };
+        let text = render(&answer(v1::Explanation {
+            state: v1::TaskState::Failed.into(),
+            failure: Some(failure),
+            ..v1::Explanation::default()
+        }));
+        assert_eq!(
+            text,
+            "job 812 (llama-ft) is Failed\nit ended without a start: DependencyFailed\n  whose \
+             fault: that of what it waited for\n  it waited for the success of job 7, which is \
+             Failed\n  next: nothing; it is not tried again\n"
+        );
     }
 
     #[test]

@@ -199,6 +199,8 @@ pub(crate) fn value(job: &v1::Job) -> Value {
         "ended": stamp(job.ended.as_ref()),
         "held": job.held,
         "suspended": job.suspended,
+        "cancelled_by": job.cancelled_by,
+        "cancel_reason": job.cancel_reason,
         "deadline_cluster_ms": job.deadline_cluster_ms,
         "granted_cluster_ms": job.granted_cluster_ms,
         "nodes_held": job.nodes_held,
@@ -232,6 +234,7 @@ pub(crate) fn describe(job: &v1::Job, spec: &str, timeline: &str, now: &v1::Stam
         ("attempt", if job.attempt == 0 { String::new() } else { job.attempt.to_string() }),
         ("on", on(job).trim_matches('-').to_string()),
         ("held", held.unwrap_or_default()),
+        ("cancelled", cancelled(job)),
         ("submitted", moment(&job.submitted)),
         ("granted", ran.map_or(String::new(), |ran| format!("{ran} ago"))),
         ("time left", left(job, now).unwrap_or_default()),
@@ -246,6 +249,15 @@ pub(crate) fn describe(job: &v1::Job, spec: &str, timeline: &str, now: &v1::Stam
         }
     }
     out
+}
+
+/// Who cancelled it last, and why.
+fn cancelled(job: &v1::Job) -> String {
+    match (job.cancelled_by.as_str(), job.cancel_reason.as_str()) {
+        ("", _) => String::new(),
+        (by, "") => format!("by {by}"),
+        (by, reason) => format!("by {by}: {reason}"),
+    }
 }
 
 /// Leaves many rows of parameters to `results`.
@@ -464,6 +476,13 @@ pub(crate) mod tests {
         assert!(text.contains("on         n1,n2 and 2 more\n"), "{text}");
         assert!(text.ends_with("  command: \"x\"\n  nodes: 4\n"), "{text}");
         assert!(!text.contains("ended") && !text.contains("held"), "{text}");
+        assert!(!text.contains("cancelled"), "{text}");
+        let by = |reason: &str| {
+            let (cancelled_by, cancel_reason) = ("bob".into(), reason.into());
+            describe(&v1::Job { cancelled_by, cancel_reason, ..sample() }, "{}", "", &now())
+        };
+        assert!(by("no more").contains("\ncancelled  by bob: no more\n"), "{}", by("no more"));
+        assert!(by("").contains("\ncancelled  by bob\n"), "{}", by(""));
     }
 
     #[test]

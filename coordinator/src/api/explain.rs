@@ -2,14 +2,15 @@
 //! and how far the present one is.
 
 use super::Api;
+use super::blame::End;
 use super::gate::Who;
 use super::jobs::positions;
+use super::read::View;
 use super::refusal::Refusal;
 use crate::env::run_blocking;
 use crate::member::attempts::{Fault as Blame, Kept};
 use std::io;
 use yard_common::ExitCause;
-use yard_common::cause::Fault;
 use yard_common::id::{AllocationId, JobId, TaskIndex};
 use yard_common::limits::{LATE_TOLD_MAX, STALL_ODD_MAX, STUCK_TOLD_MAX};
 use yard_common::spec::JobSpec;
@@ -58,8 +59,8 @@ impl Api {
             Refusal::plain(tonic::Code::Internal, "the scheduler could not explain it; see the log")
         })?;
         let mut explanation =
-            convert::explanation(&view.state, &explained, &|job| view.sees_job(job));
-        explanation.failure = self.failure(&view.state, id, task, &status);
+            convert::explanation(&view.state, &explained, view.now_ms(), &|job| view.sees_job(job));
+        explanation.failure = self.failure(&view, (id, job), task, &status);
         if let Some(failure) = &mut explanation.failure {
             failure.stderr_tail = self.last_lines(id, task, failure.attempt).await;
         }
@@ -113,11 +114,12 @@ impl Api {
     /// How the last attempt of a task ended, unless it succeeded or is still running.
     fn failure(
         &self,
-        state: &State,
-        id: JobId,
+        view: &View,
+        (id, job): (JobId, &Job),
         task: TaskIndex,
         status: &TaskStatus,
     ) -> Option<v1::FailureReport> {
+        let state = &view.state;
         let cause = status.cause.filter(|cause| !cause.is_success())?;
         let mut report = v1::FailureReport { cause: Some(cause.into()), ..Default::default() };
         // The last attempt that ended is the one before, while another one is under way.
@@ -147,7 +149,10 @@ impl Api {
             | Phase::Running(_)
             | Phase::Stopping(_) => report.set_next(v1::NextStep::Retry),
         }
-        report.hint = hint(cause, &logs_of(state, id, task, report.attempt, status));
+        let blame = ended.as_ref().and_then(|(_, kept)| kept.fault_of(task).copied());
+        let (attempt, goes_on) = (report.attempt, report.next() == v1::NextStep::Retry);
+        let end = End { view, id, job, task, status, cause, attempt, goes_on, blame };
+        (report.facts, report.hint) = (end.facts(), end.hint());
         Some(report)
     }
 }
@@ -272,35 +277,6 @@ fn progress(allocation: &Allocation, status: &TaskStatus) -> v1::ProgressReport 
     report
 }
 
-/// The command that shows what the ranks of an attempt wrote as errors.
-fn logs_of(state: &State, id: JobId, task: TaskIndex, attempt: u32, status: &TaskStatus) -> String {
-    let job = state.jobs.get(id).filter(|job| job.plan.array.is_some());
-    let task = job.map(|job| format!("[{}]", TaskIndices::of(&job.plan).shown_one(task)));
-    // Without a number the last one is shown, which may be the one after.
-    let earlier = (attempt > 0 && attempt < status.attempt.0).then_some(attempt);
-    let attempt = earlier.map_or(String::new(), |attempt| format!(" --attempt {attempt}"));
-    format!("yard logs {id}{} --stderr{attempt}", task.unwrap_or_default())
-}
-
-/// What to try, by whose fault it is.
-fn hint(cause: ExitCause, logs: &str) -> String {
-    let hint = match (cause, cause.fault()) {
-        (ExitCause::OutOfMemory, _) => "ask for more memory: resources.memory",
-        (ExitCause::TimedOut, _) => "raise time_limit, or save and resume",
-        (ExitCause::Stalled, _) => {
-            return format!("look at what it wrote last: {logs}; or raise stall.kill");
-        }
-        (ExitCause::PrepareFailed(_), _) => "look at what the node says about the step that failed",
-        (ExitCause::StartFailed(_), _) => "check that the command exists on the node",
-        (_, Fault::User) => return format!("look at the last lines of stderr: {logs}"),
-        (_, Fault::Infra) => "the machines are to blame; it is tried again within retry.infra",
-        (_, Fault::Reclaim) => "the cluster took the resources back; it is queued again",
-        (_, Fault::Request) => "it was asked to end",
-        (_, Fault::None) => "",
-    };
-    hint.to_string()
-}
-
 /// The attempts of an allocation that have ended, as this member remembers them.
 pub(super) fn ended_attempts(
     state: &State,
@@ -346,29 +322,4 @@ pub(super) fn ended_attempts(
         }
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use yard_common::id::AttemptNumber;
-    use yard_core::retry::Tries;
-
-    #[test]
-    fn a_hint_can_be_typed_as_it_stands() {
-        let logs = "yard logs 812[3] --stderr";
-        let told = hint(ExitCause::Exited(3), logs);
-        assert_eq!(told, "look at the last lines of stderr: yard logs 812[3] --stderr");
-        assert!(!hint(ExitCause::OutOfMemory, logs).contains("yard logs"));
-    }
-
-    #[test]
-    fn logs_name_the_attempt_unless_it_is_the_last() {
-        let (attempt, tries) = (AttemptNumber(2), Tries::default());
-        let status = TaskStatus { phase: Phase::Failed, attempt, tries, cause: None };
-        let state = State::default();
-        let of = |attempt| logs_of(&state, JobId(7), 0, attempt, &status);
-        assert_eq!(of(2), "yard logs 7 --stderr");
-        assert_eq!(of(1), "yard logs 7 --stderr --attempt 1");
-    }
 }

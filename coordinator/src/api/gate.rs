@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 use yard_common::ErrorCode;
 use yard_common::id::{Incarnation, MemberId, NodeId, PrincipalId};
 use yard_common::limits::STRANGER_CALL_MS;
-use yard_core::command::Role;
+use yard_core::command::{Object, Role};
 use yard_core::state::State;
 use yard_proto::convert::error::Refused;
 use yard_proto::{LIFE, MEMBERS_INDEX};
@@ -297,7 +297,12 @@ fn is_good(member: &Member, state: &State, peer: &Peer) -> Result<(), Refusal> {
         Principal::Node(id) => state.nodes.get(id).is_some(),
         Principal::Member(id) => return is_member(member, state, id),
     };
-    if exists { Ok(()) } else { Err(revoked(&peer.principal.to_string())) }
+    let name = || match peer.principal {
+        Principal::User(id) => state.name_of(Object::User(id)),
+        Principal::Node(id) => state.name_of(Object::Node(id)),
+        Principal::Member(id) => state.name_of(Object::Member(id)),
+    };
+    if exists { Ok(()) } else { Err(revoked(&name())) }
 }
 
 /// Whether a member is one. It stops when it hears that it was removed, so that this is said by the

@@ -7,6 +7,7 @@ mod about;
 mod admitted;
 mod agents;
 mod backup;
+mod blame;
 mod certify;
 mod change;
 mod checkpoint;

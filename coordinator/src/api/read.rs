@@ -116,6 +116,11 @@ impl View {
         v1::PageInfo { now: self.now(), ..convert::page::info(&self.state, next_key) }
     }
 
+    /// The cluster's time, in milliseconds.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.now.cluster_ms
+    }
+
     /// The cluster's time.
     pub(super) fn now(&self) -> Option<v1::Stamp> {
         Some(self.now.into())

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use yard_common::ErrorCode;
 use yard_common::spec::Problems;
 use yard_core::command::Rejection;
+use yard_core::state::State;
 use yard_proto::convert::ConvertError;
 use yard_proto::convert::error::Refused;
 use yard_proto::wire::PayloadError;
@@ -38,6 +39,11 @@ impl Refusal {
     /// This can be tried again soon.
     pub(crate) fn unavailable(message: impl Into<String>) -> Refusal {
         Refused::plain(Code::Unavailable, message).retry_after(AGAIN_MS).into()
+    }
+
+    /// What came of a command, in the names that people know.
+    pub(crate) fn told(rejection: &Rejection, state: &State) -> Refusal {
+        Refused { message: rejection.told(state), ..Refused::from(rejection) }.into()
     }
 
     /// There is no such thing, or none that the caller may see.

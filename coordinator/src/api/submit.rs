@@ -292,8 +292,9 @@ fn hopeless(state: &State, job: JobId) -> Option<Warning> {
     if told.reason() != Some(PendingReason::Unsatisfiable) {
         return None;
     }
-    let message =
-        told.constraints.first().map(|first| first.told(state, &|_| false)).unwrap_or_default();
+    let first = told.constraints.first();
+    let message = first.map(|first| first.told(state, state.now_ms(), &|_| false));
+    let message = message.unwrap_or_default();
     let changes: Vec<String> = told.changes.iter().map(ToString::to_string).collect();
     let fix = match changes.is_empty() {
         true => "ask for less, or add machines".to_string(),

@@ -7,6 +7,7 @@ use crate::sessions::ask;
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::time::timeout;
+use yard_common::ExitCause;
 use yard_common::id::{AttemptNumber, JobId, NodeId, TaskIndex};
 use yard_common::limits::{FAILURE_TAIL_BYTES_MAX, FAILURE_TAIL_LINES};
 use yard_proto::internal::agent_data::What;
@@ -17,16 +18,18 @@ use yard_proto::v1::LogStream;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Api {
-    /// The last lines of stderr of the rank that failed first in an attempt; empty if no rank is
-    /// to blame, or its machine does not answer in time.
+    /// The last lines of stderr of the rank that failed first in an attempt, or of what its machine
+    /// wrote before the ranks if that failed; empty if nobody is to blame, or the machine does not
+    /// answer in time.
     pub(super) async fn last_lines(&self, job: JobId, task: TaskIndex, attempt: u32) -> Bytes {
         let attempt = AttemptNumber(attempt);
         let found = self.attempts.find(job, task, attempt);
-        let fault = found.and_then(|(id, kept)| Some((id, *kept.fault_of(task)?)));
+        let fault = found.and_then(|(id, kept)| Some((id, *kept.telling_of(task)?)));
         let Some((allocation, fault)) = fault.filter(|_| attempt.0 > 0) else {
             return Bytes::new();
         };
-        let Some(local_rank) = fault.rank else { return Bytes::new() };
+        let prepare = matches!(fault.cause, ExitCause::PrepareFailed(_));
+        let Some(local_rank) = fault.rank.or(prepare.then_some(0)) else { return Bytes::new() };
         let assignment = AssignmentRef {
             allocation_id: allocation.0,
             group: fault.group.into(),
@@ -39,11 +42,13 @@ impl Api {
             assignment: Some(assignment),
             sources: vec![LogSource { local_rank, stream, offset: 0 }],
             tail_lines: FAILURE_TAIL_LINES,
+            prepare,
             ..LogWant::default()
         };
         let mut tail = Vec::new();
         let read = async {
-            if is_away(self, fault.node) {
+            // Of what was written before the ranks there are no copies.
+            if is_away(self, fault.node) && !prepare {
                 let spot = (job, task, attempt);
                 tail = self.copied_lines(spot, (fault.node, fault.group), local_rank).await?;
                 return Some(());

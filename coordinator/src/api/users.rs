@@ -9,7 +9,7 @@ use super::serve::serve;
 use tonic::Code;
 use yard_common::ErrorCode;
 use yard_common::id::PrincipalId;
-use yard_core::command::{Access, Actor, Command, Reply, Role, Scope};
+use yard_core::command::{Access, Actor, Command, Object, Reply, Role, Scope};
 use yard_proto::convert::page;
 use yard_proto::v1::user_service_server::UserService;
 use yard_proto::{convert, v1};
@@ -174,7 +174,8 @@ impl Api {
         let (_, state) = self.raft.state();
         let user = state.principals.get(id).filter(|user| !user.disabled);
         let name = user.map(|user| user.name.to_string()).ok_or_else(|| {
-            let message = format!("user {id} is disabled or revoked");
+            let user = state.name_of(Object::User(id));
+            let message = format!("{user} is disabled or revoked");
             Refusal::new(Code::PermissionDenied, ErrorCode::Revoked, message)
         })?;
         let issued = self.issue(csr, Principal::User(id), &[])?;

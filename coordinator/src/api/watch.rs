@@ -206,7 +206,9 @@ impl Watch {
             | Event::AttemptEnded { job, .. }
             | Event::Silence { job, .. } => Some(*job),
             // It is not in the state any more.
-            Event::Freed(allocation) => self.api.attempts.job_of(*allocation),
+            Event::Freed(allocation) | Event::ShareLost { allocation, .. } => {
+                self.api.attempts.job_of(*allocation)
+            }
             Event::Changed(_) | Event::Node { .. } | Event::Desired { .. } => None,
         }
     }
@@ -234,7 +236,7 @@ fn kind_of(event: &Event) -> v1::EventKind {
         Event::Changed(_) | Event::Desired { .. } => v1::EventKind::Objects,
         Event::Job { .. } | Event::Forgotten(_) => v1::EventKind::Jobs,
         Event::Tasks { .. } => v1::EventKind::Tasks,
-        Event::Silence { .. } => v1::EventKind::Attempts,
+        Event::Silence { .. } | Event::ShareLost { .. } => v1::EventKind::Attempts,
         Event::Granted { .. } | Event::AttemptEnded { .. } | Event::Freed(_) => {
             v1::EventKind::Attempts
         }

@@ -94,7 +94,7 @@ impl Api {
         let deadline = Instant::now() + PATIENCE;
         let answered = timeout_at(deadline, self.try_until_known(actor, request, command)).await;
         let (index, outcome) = answered.unwrap_or_else(|_| Err(unknown()))?;
-        let reply = outcome?;
+        let reply = outcome.map_err(|rejection| Refusal::told(&rejection, &self.raft.state().1))?;
         // A state that is behind what was just answered would contradict it.
         match timeout_at(deadline, self.applied(index)).await {
             Ok(true) => Ok(Written { index, reply }),

@@ -291,6 +291,12 @@ impl Books {
             | Event::Node { .. }
             | Event::Desired { .. }
             | Event::Silence { .. } => {}
+            Event::ShareLost { allocation, node } => {
+                if let Some(kept) = self.kept.get_mut(allocation) {
+                    kept.lost(*node);
+                    self.changed.insert(*allocation);
+                }
+            }
         }
     }
 }
@@ -399,6 +405,38 @@ mod tests {
         assert_eq!(kept.exit_of((NODE, 1), &success), Some(ExitCause::Exited(0)));
         assert_eq!(books.find(JOB, 1, AttemptNumber(2)), None);
         assert_eq!(books.find(JobId(9), 1, AttemptNumber(0)), None, "it was refused");
+    }
+
+    #[test]
+    fn a_lost_node_is_to_blame_and_not_whom_it_took_along() {
+        let books = Attempts::default();
+        let tasks = TaskRange { first: 0, len: 4 };
+        grant(&books, 1, 1);
+        books.lock().kept.get_mut(&AllocationId(1)).unwrap().shares.push((NodeId(8), 0));
+        let allocation = AllocationId(1);
+        let lost = Event::ShareLost { allocation, node: NodeId(8) };
+        learn(&books, Command::Plan(Plan::default()), Reply::Done, vec![lost]);
+        let exit = Exit {
+            link: ChainLink { tasks, attempt: AttemptNumber(1) },
+            cause: ExitCause::Signaled(15),
+            status: None,
+            rank: Some(1),
+        };
+        let report = Report {
+            sequence: Sequence(1),
+            assignment: AssignmentId { allocation, group: 0 },
+            what: ReportKind::Exited(vec![exit]),
+        };
+        let (attempt, cause) = (AttemptNumber(1), ExitCause::NodeLost);
+        let ended = Event::AttemptEnded { job: JOB, tasks, attempt, cause, allocation };
+        let reports = NodeReport { node: NODE, reports: vec![report] };
+        learn(&books, Command::Report(reports), Reply::Reported(Sequence(1)), vec![ended]);
+        let (_, kept) = books.find(JOB, 1, attempt).unwrap();
+        let fault = kept.fault_of(1).unwrap();
+        assert_eq!((fault.node, fault.rank), (NodeId(8), None));
+        let end = kept.end_of(1).unwrap();
+        assert_eq!(kept.exit_of((NodeId(8), 0), end), None, "nobody knows how its ranks ended");
+        assert_eq!(kept.exit_of((NODE, 0), end), Some(ExitCause::Signaled(15)));
     }
 
     #[test]

@@ -67,9 +67,10 @@ fn take(member: &Member, entry: &AppliedEntry) {
     }
 }
 
-/// How a node is told of its set is nobody's business but its own.
+/// How a node is told of its set is nobody's business but its own; that shares are lost is told by
+/// the end of their attempt.
 fn is_told(event: &Event) -> bool {
-    !matches!(event, Event::Desired { .. })
+    !matches!(event, Event::Desired { .. } | Event::ShareLost { .. })
 }
 
 /// What an entry means for others.
@@ -121,7 +122,8 @@ impl News {
                 | Event::AttemptEnded { .. }
                 | Event::Freed(_)
                 | Event::Forgotten(_)
-                | Event::Silence { .. } => {}
+                | Event::Silence { .. }
+                | Event::ShareLost { .. } => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::retry::{TaskEnd, Verdict, decide};
 use crate::state::{
     Allocation, Held, Holding, Leftover, Node, Phase, Share, State, TaskStatus, Timer, UsageKey,
 };
+use std::collections::BTreeSet;
 use yard_common::cause::{Fault, LostReason};
 use yard_common::id::{
     AllocationId, AttemptNumber, Generation, JobId, NodeId, TaskIndex, TaskRange,
@@ -40,6 +41,20 @@ impl State {
             stopped += run.len;
         }
         stopped
+    }
+
+    /// Cancels the tasks of a job that wait, and calls back those that would start behind others.
+    /// What comes back waits, and is cancelled in its turn.
+    pub(super) fn cancel_waiting(&mut self, context: &mut Context, id: JobId) {
+        let range = self.jobs[id].tasks.range();
+        let waiting = |phase: Phase| phase.state().is_pending();
+        let cause = Some(ExitCause::Cancelled);
+        self.move_tasks(context, id, range, waiting, Phase::Cancelled, cause);
+        let runs = self.jobs[id].tasks.iter();
+        let held: BTreeSet<_> = runs.filter_map(|(_, status)| status.phase.allocation()).collect();
+        for allocation in held {
+            self.recall(context, allocation);
+        }
     }
 
     /// Tasks that began to wait together share the timer of the first one. Those from here on need
@@ -370,6 +385,7 @@ impl State {
             let gpu_parts = gpus.total_parts();
             self.holdings.take_off(&payers, &Holding { amounts, gpu_parts, ..Holding::default() });
         }
+        context.events.push(Event::ShareLost { allocation: id, node });
         self.begin_stop(context, id, ExitCause::NodeLost);
         self.end_if_over(context, id);
     }

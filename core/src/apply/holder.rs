@@ -161,6 +161,7 @@ impl State {
             return Err(Rejection::InUse(object, format!("{nodes} nodes are in it")));
         }
         if let Some(user) = self.user_of_pool(id) {
+            let user = self.name_of(user);
             return Err(Rejection::InUse(object, format!("{user} names it")));
         }
         self.pools.remove(id, &name);

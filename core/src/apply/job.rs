@@ -4,7 +4,7 @@ use super::Context;
 use super::bound::at_most_bytes;
 use crate::command::{Actor, Adjust, Envelope, JobCommand, Object, Rejection, Reply, Stamp};
 use crate::mutant;
-use crate::state::{Phase, State, TaskStatus};
+use crate::state::{Cancel, Phase, State, TaskStatus};
 use yard_common::ExitCause;
 use yard_common::id::{JobId, LeaderId, MemberId, TaskIndex, TaskRange};
 use yard_common::limits::{ENDED_JOBS_MAX, ENDED_LIFE_MS};
@@ -127,6 +127,10 @@ impl State {
             return Err(Rejection::invalid("tasks", format!("{range} is not within {all}")));
         }
         let stopped = self.stop_tasks(context, id, range, cause);
+        if cause == ExitCause::Cancelled && stopped > 0 {
+            let (by, reason) = (context.actor, reason.into());
+            self.jobs[id].note_cancel(Cancel { tasks: range, by, reason });
+        }
         context.changed(Object::Job(id));
         Ok(Reply::Tasks(stopped))
     }

@@ -57,6 +57,7 @@ impl State {
             waits,
             state: JobState::Queued,
             allocations: 0,
+            cancels: Vec::new(),
         });
         context.events.push(Event::Job { job: id, state: JobState::Queued });
         context.touch(id);

@@ -182,14 +182,10 @@ impl State {
         self.end_array_that_failed(context, id);
     }
 
-    /// Cancels the rest of an array of which more tasks failed than it allows.
+    /// Lets no more tasks of an array start of which too many failed. Those that run go on.
     fn end_array_that_failed(&mut self, context: &mut Context, id: JobId) {
-        let job = &self.jobs[id];
-        let limit = job.plan.array.as_ref().and_then(|array| array.failures_max);
-        let failed = job.tasks.counts().of(TaskState::Failed);
-        if limit.is_some_and(|limit| failed > limit) {
-            let range = job.tasks.range();
-            self.stop_tasks(context, id, range, ExitCause::Cancelled);
+        if self.jobs[id].has_failed_too_often() {
+            self.cancel_waiting(context, id);
         }
     }
 

@@ -217,6 +217,28 @@ impl Rejection {
         Rejection::InvalidArgument { field: field.into(), problem: problem.into() }
     }
 
+    /// What it is about, if that is one object.
+    #[must_use]
+    pub fn object(&self) -> Option<Object> {
+        match self {
+            Rejection::NotFound(object)
+            | Rejection::AlreadyExists(object)
+            | Rejection::Changed(object)
+            | Rejection::Stale(object)
+            | Rejection::QueueClosed(object)
+            | Rejection::Revoked(object)
+            | Rejection::WrongState(object, _)
+            | Rejection::InUse(object, _) => Some(*object),
+            Rejection::NotAllowed(_)
+            | Rejection::LimitReached { .. }
+            | Rejection::InvalidArgument { .. }
+            | Rejection::StaleLeader
+            | Rejection::DoesNotFit(_)
+            | Rejection::BadToken
+            | Rejection::FeatureLevelTooLow { .. } => None,
+        }
+    }
+
     /// The stable code, for the page that says what to do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

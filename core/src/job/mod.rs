@@ -91,7 +91,8 @@ pub struct Array {
     /// Tasks that may hold resources at the same time.
     #[n(1)]
     pub running_max: Option<u32>,
-    /// Failed tasks after which the rest is cancelled: one more than this ends the array.
+    /// Failed tasks after which no more start: those that wait are cancelled, those that run go on.
+    /// 0 counts as 1.
     #[n(2)]
     pub failures_max: Option<u32>,
     /// The indices that people know the tasks by, in rising order, where they have gaps; else

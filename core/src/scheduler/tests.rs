@@ -151,6 +151,7 @@ fn job(tasks: Tasks) -> Job {
         allocations: 0,
         waits: Waits::default(),
         state: JobState::Queued,
+        cancels: Vec::new(),
     }
 }
 

@@ -1,11 +1,15 @@
 //! Jobs, and the order in which they wait.
 
 use super::task::Tasks;
-use crate::command::Stamp;
+use crate::command::{Actor, Stamp};
 use crate::job::JobPlan;
 use crate::table::{Ordered, Shared};
 use minicbor::{Decode, Encode};
-use yard_common::id::{ExperimentId, JobId, PrincipalId, QueueId, RequestId, ShapeId, WorkspaceId};
+use yard_common::id::{
+    ExperimentId, JobId, PrincipalId, QueueId, RequestId, ShapeId, TaskIndex, TaskRange,
+    WorkspaceId,
+};
+use yard_common::limits::CANCELS_KEPT_MAX;
 use yard_common::state::{JobState, TaskState};
 
 /// A job.
@@ -56,6 +60,23 @@ pub struct Job {
     /// Its state, as last told to watchers; follows from the counts of its tasks.
     #[n(13)]
     pub state: JobState,
+    /// Who cancelled tasks of it, the latest last; of many, the last few.
+    #[n(15)]
+    pub cancels: Vec<Cancel>,
+}
+
+/// A request that ended tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cancel {
+    /// Which tasks.
+    #[n(0)]
+    pub tasks: TaskRange,
+    /// Who asked.
+    #[n(1)]
+    pub by: Actor,
+    /// The reason given; empty: none.
+    #[n(2)]
+    pub reason: Box<str>,
 }
 
 /// What keeps a job as a whole from being started.
@@ -107,6 +128,27 @@ impl Job {
         } else {
             JobState::Queued
         }
+    }
+
+    /// Remembers who cancelled tasks.
+    pub(crate) fn note_cancel(&mut self, cancel: Cancel) {
+        if self.cancels.len() >= CANCELS_KEPT_MAX {
+            self.cancels.remove(0);
+        }
+        self.cancels.push(cancel);
+    }
+
+    /// Who cancelled a task first, as far as that is remembered.
+    #[must_use]
+    pub fn cancel_of(&self, task: TaskIndex) -> Option<&Cancel> {
+        self.cancels.iter().find(|cancel| cancel.tasks.contains(task))
+    }
+
+    /// Whether more of its tasks have failed than it allows, so that no more start.
+    #[must_use]
+    pub fn has_failed_too_often(&self) -> bool {
+        let limit = self.plan.array.as_ref().and_then(|array| array.failures_max);
+        limit.is_some_and(|limit| self.tasks.counts().of(TaskState::Failed) >= limit.max(1))
     }
 
     /// Place in the order of its queue.

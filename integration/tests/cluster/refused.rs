@@ -44,6 +44,57 @@ fn a_job_that_is_too_big_waits_and_says_why() {
 }
 
 #[test]
+fn what_did_not_run_says_why_in_words() {
+    let cluster = Cluster::start(1);
+    let submit = |words: &[&str], program: &str| {
+        let words = [&["submit", "--cpus", "0.1"], words, &["--", program]].concat();
+        cluster.yard(&words).ok();
+    };
+    let why = |job: &str, parts: &[&str]| {
+        let why = cluster.yard(&["why", job]).ok();
+        for part in parts {
+            assert!(why.out.contains(part), "{part:?} is not in {why}");
+        }
+    };
+    submit(&[], "/nonexistent/program");
+    cluster.wait(0);
+    let start = "attempt 1 ended: StartFailed(not found), first at rank 0 on n1, ";
+    let program = "  the program /nonexistent/program: not found\n";
+    let tail = "    | yard: /nonexistent/program did not start: not found\n";
+    why("0", &[start, program, tail, "  next: nothing; it is not tried again\n"]);
+
+    submit(&["--workdir", "/nonexistent/place"], "true");
+    cluster.wait(1);
+    let tail = "    | the working directory /nonexistent/place is not on node n1; set workdir: to ";
+    why(
+        "1",
+        &[
+            "PrepareFailed(Workdir)",
+            tail,
+            "  try: look at all that was written: yard logs 1 --prepare\n",
+        ],
+    );
+
+    let file = cluster.home.work().join("after.yaml");
+    let text = "after: { ok: [0] }\nresources: { cpus: 0.1 }\ncommand: 'true'\n";
+    fs::write(&file, text).expect("a file can be written");
+    cluster.yard(&["submit", "after.yaml"]).ok();
+    cluster.wait(2);
+    let waited = "  it waited for the success of job 0, which is Failed\n";
+    why("2", &["it ended without a start: DependencyFailed\n", waited, "  try: yard why 0\n"]);
+
+    submit(&["--hold"], "true");
+    cluster.yard(&["cancel", "3", "--reason", "no more"]).ok();
+    cluster.wait(3);
+    why("3", &["it ended without a start: Cancelled\n", "  cancelled by ", ": no more\n"]);
+    let show = cluster.yard(&["show", "3"]).ok();
+    assert!(show.out.contains("cancelled  by ") && show.out.contains(": no more\n"), "{show}");
+
+    let refused = cluster.yard(&["node", "undrain", "n1"]).run();
+    refused.says(&["node n1 is neither drained nor cordoned"]);
+}
+
+#[test]
 fn a_bad_file_gets_every_error_and_nothing_is_submitted() {
     let cluster = Cluster::start(1);
     let file = cluster.home.work().join("job.yaml");

@@ -140,10 +140,7 @@ fn words_behind_a_job_are_its_arguments_and_nothing_that_is_run() {
 #[test]
 fn of_several_jobs_all_are_tried() {
     let cluster = Cluster::start(1);
-    let ids = [0, 1, 2].map(|_| {
-        let words = [&["--hold"][..], &SMALL, &["--", "true"]].concat();
-        cluster.submit(&words).to_string()
-    });
+    let ids = [0, 1, 2].map(|_| cluster.submit(&["--hold", "--", "true"]).to_string());
     cluster.yard(&["cancel", &ids[1]]).ok();
     let [first, second, third] = &ids;
     let ran = cluster.yard(&["cancel", second, first, third]).exits(1);

@@ -65,8 +65,9 @@ pub fn event(state: &State, event: &Event) -> Vec<What> {
             moved.set_state((*node_state).into());
             What::Node(moved)
         }
-        // How a node is told of its set is nobody's business but its own.
-        Event::Desired { .. } => return Vec::new(),
+        // How a node is told of its set is nobody's business but its own. That shares are lost is
+        // told by the end of their attempt.
+        Event::Desired { .. } | Event::ShareLost { .. } => return Vec::new(),
         Event::Forgotten(job) => What::Forgotten(v1::JobForgotten { job_id: job.0 }),
         Event::Silence { job, task, attempt, since_ms } => {
             let told = |tasks: TaskRange| {

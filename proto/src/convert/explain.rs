@@ -10,17 +10,18 @@ use yard_core::scheduler::{Change, Constraint, Explanation, GroupNumbers, Holder
 use yard_core::state::State;
 
 /// What the scheduler says about a task. Whoever answers adds how its last attempt failed, and
-/// how far the present one is. `sees`: whether the one who asks may know of a job; others are
-/// counted.
+/// how far the present one is. `now_ms`: the cluster's time, from which times are told. `sees`:
+/// whether the one who asks may know of a job; others are counted.
 #[must_use]
 pub fn explanation(
     state: &State,
     explanation: &Explanation,
+    now_ms: u64,
     sees: &dyn Fn(JobId) -> bool,
 ) -> v1::Explanation {
     let job = state.jobs.get(explanation.task.job);
     let indices = job.map(|job| TaskIndices::of(&job.plan)).unwrap_or_default();
-    let told = |told: &Constraint| constraint(state, told, sees);
+    let told = |told: &Constraint| constraint(state, told, now_ms, sees);
     let mut message = v1::Explanation {
         job_id: explanation.task.job.0,
         task_index: indices.shown_one(explanation.task.index),
@@ -43,6 +44,7 @@ pub fn explanation(
 fn constraint(
     state: &State,
     constraint: &Constraint,
+    now_ms: u64,
     sees: &dyn Fn(JobId) -> bool,
 ) -> v1::Constraint {
     let what = match constraint {
@@ -91,7 +93,7 @@ fn constraint(
             What::Position(v1::QueuePosition { queue: queue_name(state, *queue), ahead: *ahead })
         }
     };
-    v1::Constraint { what: Some(what), text: constraint.told(state, sees) }
+    v1::Constraint { what: Some(what), text: constraint.told(state, now_ms, sees) }
 }
 
 fn count(len: usize) -> u32 {

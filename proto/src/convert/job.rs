@@ -17,6 +17,7 @@ use yard_core::state::{Counts, Job, Phase, State, TaskStatus};
 pub fn job(state: &State, id: JobId, job: &Job) -> v1::Job {
     let plan = &job.plan;
     let summary = Summary::of(state, job);
+    let cancel = job.cancels.last();
     let mut message = v1::Job {
         id: id.0,
         name: plan.name.to_string(),
@@ -53,6 +54,8 @@ pub fn job(state: &State, id: JobId, job: &Job) -> v1::Job {
         nodes_held_count: u32::try_from(summary.nodes.len()).unwrap_or(u32::MAX),
         silent_attempts: u32::try_from(summary.silent.len()).unwrap_or(u32::MAX),
         silent_cluster_ms: summary.silent.iter().min().copied(),
+        cancelled_by: cancel.map_or(String::new(), |cancel| state.name_of_actor(cancel.by)),
+        cancel_reason: cancel.map_or(String::new(), |cancel| cancel.reason.to_string()),
         ..v1::Job::default()
     };
     message.set_state(job.state.into());

@@ -152,6 +152,21 @@ impl Kept {
         theirs
     }
 
+    /// The shares of a node are over without a word from it.
+    pub(super) fn lost(&mut self, node: NodeId) {
+        let groups = self.shares.iter().filter(|share| share.0 == node).map(|share| share.1);
+        for group in groups {
+            for link in &self.links {
+                let fault =
+                    Fault { link: *link, node, group, rank: None, cause: ExitCause::NodeLost };
+                // Bounded: a gang has one link, and a chain one share.
+                if !self.faults.contains(&fault) {
+                    self.faults.push(fault);
+                }
+            }
+        }
+    }
+
     /// How the attempt of a task ended.
     pub(crate) fn end_of(&self, task: TaskIndex) -> Option<&End> {
         self.ends.iter().find(|end| end.tasks.contains(task))
@@ -160,15 +175,27 @@ impl Kept {
     /// How the share of a node ended, of tasks that ended together; nothing where nobody told.
     pub(crate) fn exit_of(&self, share: (NodeId, u8), end: &End) -> Option<ExitCause> {
         let is = |fault: &&Fault| {
-            (fault.node, fault.group) == share && fault.link.tasks.contains(end.tasks.first)
+            let of = fault.link.tasks.contains(end.tasks.first);
+            // That the node was lost is no word of how its ranks ended.
+            of && (fault.node, fault.group) == share && fault.cause != ExitCause::NodeLost
         };
         let told = self.faults.iter().find(is).map(|fault| fault.cause);
         told.or(end.cause.is_success().then_some(end.cause))
     }
 
-    /// Who failed first in the attempt of a task.
+    /// Who failed first in the attempt of a task, and for whom it ended. Ranks that were stopped
+    /// since, for a lost node or a time limit, are not to blame.
     pub(crate) fn fault_of(&self, task: TaskIndex) -> Option<&Fault> {
-        self.faults.iter().find(|fault| fault.link.tasks.contains(task))
+        let cause = self.end_of(task).map(|end| end.cause);
+        let mut told = self.faults.iter().filter(|fault| fault.link.tasks.contains(task));
+        told.find(|fault| cause.is_none_or(|cause| fault.cause == cause))
+    }
+
+    /// Whose last words tell most of an attempt of a task: who is to blame, else whoever ended
+    /// first.
+    pub(crate) fn telling_of(&self, task: TaskIndex) -> Option<&Fault> {
+        let first = self.faults.iter().find(|fault| fault.link.tasks.contains(task));
+        self.fault_of(task).or(first)
     }
 }
 

@@ -38,16 +38,17 @@ impl fmt::Display for Constraint {
 enum Names<'a> {
     /// By their ids and the cluster's time, as in the log.
     Ids,
-    /// As people know them, who may see these jobs alone.
-    People(&'a State, &'a dyn Fn(JobId) -> bool),
+    /// As people know them at a time, in `cluster_ms`, who may see these jobs alone.
+    People(&'a State, u64, &'a dyn Fn(JobId) -> bool),
 }
 
 impl Constraint {
     /// As one or more lines for somebody who may see these jobs: with names, and with times from
-    /// now on. Jobs that are not seen are counted.
+    /// now on, in `cluster_ms`; the state's own time stands still while nothing happens. Jobs that
+    /// are not seen are counted.
     #[must_use]
-    pub fn told(&self, view: &State, sees: &dyn Fn(JobId) -> bool) -> String {
-        self.text(&Names::People(view, sees))
+    pub fn told(&self, view: &State, now_ms: u64, sees: &dyn Fn(JobId) -> bool) -> String {
+        self.text(&Names::People(view, now_ms, sees))
     }
 
     fn text(&self, names: &Names<'_>) -> String {
@@ -103,13 +104,13 @@ impl Names<'_> {
     fn queue(&self, id: QueueId) -> String {
         let name = match self {
             Names::Ids => None,
-            Names::People(view, _) => view.queues.get(id).map(|queue| queue.name.to_string()),
+            Names::People(view, ..) => view.queues.get(id).map(|queue| queue.name.to_string()),
         };
         name.unwrap_or_else(|| id.to_string())
     }
 
     fn scope(&self, scope: LimitScope) -> String {
-        let Names::People(view, _) = self else {
+        let Names::People(view, ..) = self else {
             return match scope {
                 LimitScope::Queue(id) => format!("queue {id}"),
                 LimitScope::Workspace(id) => format!("workspace {id}"),
@@ -133,8 +134,8 @@ impl Names<'_> {
 
     /// A time of the cluster. What it counts from means nothing to people.
     fn time(&self, what: &str, at: &str, at_ms: u64) -> String {
-        let Names::People(view, _) = self else { return format!("{what}{at} {at_ms} ms") };
-        let left_ms = at_ms.saturating_sub(view.now_ms());
+        let Names::People(_, now_ms, _) = self else { return format!("{what}{at} {at_ms} ms") };
+        let left_ms = at_ms.saturating_sub(*now_ms);
         if left_ms == 0 {
             return format!("{what}: now");
         }
@@ -155,7 +156,7 @@ impl Names<'_> {
         };
         let sees = |job: JobId| match self {
             Names::Ids => true,
-            Names::People(_, sees) => sees(job),
+            Names::People(.., sees) => sees(job),
         };
         let (seen, hidden): (Vec<_>, Vec<_>) = jobs.iter().partition(|(job, ..)| sees(*job));
         let mut told: Vec<String> = Vec::new();
