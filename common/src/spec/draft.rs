@@ -153,8 +153,8 @@ impl Draft {
         if !self.root.get("array").is_some_and(is_mapping) {
             return self.set("array", text, flag);
         }
-        let (indices, running) = text.split_once('%').map_or((text, None), |(i, r)| (i, Some(r)));
-        if !indices.is_empty() {
+        let (indices, running) = short_form(text);
+        if let Some(indices) = indices {
             self.set("array.indices", indices, flag);
         }
         if let Some(running) = running {
@@ -168,13 +168,12 @@ impl Draft {
         let array = entries.iter_mut().find(|(key, _)| key.text == "array");
         let Some((_, node)) = array.filter(|(_, node)| !node.is_null()) else { return };
         let Value::Scalar(text, style) = &node.value else { return };
-        let (indices, running) =
-            text.split_once('%').map_or((text.as_str(), None), |(i, r)| (i, Some(r)));
+        let (indices, running) = short_form(text);
         let part = |name: &str, text: &str| {
             let value = Node { value: Value::Scalar(text.into(), *style), at: node.at.clone() };
             (Key { text: name.into(), at: node.at.clone() }, value)
         };
-        let indices = (!indices.is_empty()).then(|| part("indices", indices));
+        let indices = indices.map(|indices| part("indices", indices));
         let running = running.map(|running| part("max_running", running));
         node.value = Value::Map(indices.into_iter().chain(running).collect());
     }
@@ -255,6 +254,12 @@ impl Draft {
         let name = self.file.as_deref().and_then(stem).or_else(of_command);
         name.unwrap_or_else(Name::fallback)
     }
+}
+
+/// The parts of the short form of an array, `0-99%16`: its indices, and how many run at a time.
+fn short_form(text: &str) -> (Option<&str>, Option<&str>) {
+    let (indices, running) = text.split_once('%').map_or((text, None), |(i, r)| (i, Some(r)));
+    (Some(indices).filter(|indices| !indices.is_empty()), running)
 }
 
 fn too_large(spec: &JobSpec, size: usize) -> Problem {
